@@ -1,0 +1,1 @@
+"""Configurations: `base` explains every field once, every other file is one run."""

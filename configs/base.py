@@ -1,0 +1,115 @@
+"""Every field of a configuration, explained once; other configs start here and change some.
+
+The values are those of `cifar10_bn`. This tree is also the schema: which fields exist and their
+types. What values are possible is checked when a config is loaded (`lpw_jax.config.validate`).
+Epochs count from 1, and every duration is in epochs.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the complete default configuration."""
+    config = ml_collections.ConfigDict(
+        dict(
+            # Source of all randomness: initialisation, order, augmentation, noise. 0 to 2**32 - 1.
+            seed=0,
+            model=dict(
+                # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w).
+                name="wide_resnet",
+                # Layers in depth, 6n + 4 with n >= 1 blocks in each of the three groups.
+                depth=28,
+                # Widening factor w, >= 1.
+                width=10,
+            ),
+            data=dict(
+                # In-distribution data: 'cifar10', 'cifar100' or 'digits' (scikit-learn's, 32x32).
+                name="cifar10",
+                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder.
+                dir="",
+                # Folder with the out-of-distribution archives (LSUN, TIN, SVHN); '' = none.
+                ood_dir="",
+                # True: a missing out-of-distribution set is an error, not a warning.
+                require_ood=False,
+                # Remark shown with every result; '' = taken from the dataset's own description.
+                note="",
+                # Images held out from training: the last n training images. 0 = none.
+                validation_examples=0,
+            ),
+            # Rates and decays here are those of the shared weights, and before the release those
+            # of all weights.
+            train=dict(
+                # Epochs in all, tied and late-phase together, >= 1.
+                epochs=200,
+                # Images in one member's minibatch, over all devices (which must divide it).
+                batch_size=128,
+                # Rate up to the start of the annealing, > 0.
+                learning_rate=0.1,
+                # Rate after the annealing, >= 0. With i = e - 1, epoch e's rate is multiplied by 1
+                # for i <= anneal_start, by a factor linear in i that reaches
+                # end_learning_rate / learning_rate at i = anneal_end, and by that one afterwards.
+                # Members' rates follow the same factor.
+                end_learning_rate=0.001,
+                # Epochs, 0 <= anneal_start < anneal_end.
+                anneal_start=100,
+                anneal_end=180,
+                # L2 penalty, added to the gradient before momentum, on every weight. >= 0.
+                weight_decay=5e-4,
+                # Momentum of the shared and the members' optimisers, 0 <= momentum < 1.
+                momentum=0.9,
+                # Nesterov's momentum (needs momentum > 0).
+                nesterov=True,
+                # Black pixels padded on every side before the random crop to 32x32; 0 = no crop.
+                crop_padding=4,
+                # Random horizontal flips.
+                flip=True,
+                # Side in pixels of the one square set to 0 in every image, 0 (off) to 32.
+                cutout=0,
+                # Type of the network's arithmetic: 'float32', 'bfloat16' or 'float64'.
+                compute_dtype="float32",
+                # Precision of float32 products, in JAX's names: 'default' (fastest: TF32 on GPUs,
+                # one bfloat16 pass on TPUs), 'high' (TF32; three bfloat16 passes), 'highest'
+                # (float32; six bfloat16 passes).
+                matmul_precision="highest",
+            ),
+            # Rates and decays here are those of the members, from the release on.
+            late_phase=dict(
+                # Members K, >= 1.
+                num_members=10,
+                # Members are made at the end of this epoch; 0 = from the start, -1 = never. At
+                # most train.epochs - 1.
+                release_epoch=120,
+                # Noise at the release: its standard deviation over the rms of the leaf, >= 0.
+                sigma=0.0,
+                # 'reference': in each cycle members 1 to K - 1 first step once with a zero gradient
+                # (weight decay and momentum go on), as the published code does. 'none': Algorithm 1
+                # of the paper.
+                coasting="reference",
+                # Rate of the members before the annealing factor, >= 0.
+                learning_rate=0.1,
+                # L2 penalty on the members' weights, >= 0.
+                weight_decay=5e-4,
+                # Which weights are late-phase: regular expressions, each matched against the whole
+                # '/'-joined path of a parameter ('group0_block0/bn1/scale', 'head/kernel').
+                # Default: every batch norm's scale and shift, and the head.
+                patterns=("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)"),
+                # How a step goes over members, results alike: 'vmap', 'unroll', or 'auto' (vmap on
+                # accelerators, unroll on the CPU).
+                member_mode="auto",
+                # Gamma: scales the shared gradient, summed over the K minibatches. > 0.
+                shared_grad_scale=1.0,
+            ),
+            swa=dict(
+                # Stochastic weight averaging takes the weights at the end of this epoch and of
+                # every later one, after the release if there is one. 0 = off.
+                start_epoch=0,
+            ),
+            evaluate=dict(
+                # Images in one evaluation batch, over all devices; changes no result. >= 1.
+                batch_size=512,
+            ),
+        ),
+        # Types are checked on loading, where a message can name the field and list all mistakes.
+        type_safe=False,
+    )
+    return config

@@ -1,0 +1,14 @@
+"""Base SGD to `cifar10_small`: the same training without a release.
+
+    python -m lpw_jax.main --config configs/cifar10_small_sgd.py
+
+No published figure; the measured one, when run, is in the README's results.
+"""
+
+from configs import cifar10_small
+
+
+def get_config():
+    config = cifar10_small.get_config()
+    config.late_phase.release_epoch = -1
+    return config

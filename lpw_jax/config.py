@@ -1,0 +1,220 @@
+"""Loads, overrides and validates configurations. Imports nothing heavy.
+
+The tree that `configs.base.get_config()` returns is the schema: the fields and their types.
+"""
+
+import argparse
+import ast
+import collections
+import json
+import re
+import traceback
+import types
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from ml_collections import ConfigDict
+
+from lpw_jax import config_schema
+from lpw_jax.errors import ConfigError
+
+__all__ = [
+    "ConfigError",
+    "add_config_flags",
+    "check_devices",
+    "config_name",
+    "from_dict",
+    "load_config",
+    "parse",
+    "to_dict",
+    "validate",
+]
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Loads, overrides, validates and locks a configuration.
+
+    Args:
+        path: a Python file that defines `get_config()`; 'FILE.py:ARG' calls `get_config('ARG')`.
+        overrides: '--config.train.batch_size=64', or the same as two items.
+
+    Raises:
+        ConfigError: with every mistake found, one a line.
+    """
+    given, errors = _run_file(path), []
+    fields = config_schema.flatten(config_schema.schema())
+    others, overrides = _split_flags(overrides)
+    errors += [f"{item!r}: expected --config.FIELD=VALUE" for item in others]
+    for override in overrides:
+        field, equals, text = override.removeprefix("--config.").partition("=")
+        if field not in fields:
+            errors.append(config_schema.unknown(field, fields))
+        elif not equals:
+            errors.append(f"{field}: the flag --config.{field} needs a value")
+        else:
+            try:
+                _assign(given, field, _from_text(text, type(fields[field])))
+            except ValueError:
+                errors.append(config_schema.wrong_type(field, text, fields[field]))
+    try:
+        tree = given.to_dict()
+    except Exception as error:  # a lazily computed field of the file's may raise anything
+        raise ConfigError(f"{path}: {_one_line(error)}") from error
+    return config_schema.checked(tree, errors)
+
+
+def validate(config: ConfigDict | Mapping) -> ConfigDict:
+    """Returns a complete, typed and locked copy of `config`, or raises ConfigError.
+
+    Every field must be there, known, of base's type (an int does for a float, a list for a tuple)
+    and possible. Whether the batch fits the devices is `check_devices`'s question.
+    """
+    tree = config.to_dict() if isinstance(config, ConfigDict) else config
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"a configuration must be a mapping of fields, not {tree!r}")
+    return config_schema.checked(tree, [])
+
+
+def check_devices(config: ConfigDict, num_devices: int) -> None:
+    """Raises ConfigError unless the devices can share each minibatch evenly."""
+    size = config.train.batch_size
+    if size % num_devices:
+        raise ConfigError(
+            f"train.batch_size = {size}: must be divisible by the number of devices, {num_devices}"
+        )
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Returns the configuration in JSON's types (tuples become lists)."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_dict(tree: Mapping) -> ConfigDict:
+    """Inverse of `to_dict`: validated and locked, tuples restored; raises ConfigError."""
+    return validate(tree)
+
+
+def config_name(path: str) -> str:
+    """Returns the name under which runs of a config are filed: 'configs/a.py:b' -> 'a_b'."""
+    file, *argument = _split_path(path)
+    return re.sub(r"[^\w.-]+", "_", "_".join([Path(file).stem, *argument]))
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Gives a program `--config FILE` and `--config.FIELD=VALUE`; read them with `parse`."""
+    parser.allow_abbrev = False
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        required=True,
+        help='Python file with a function get_config(); FILE:ARG calls get_config("ARG")',
+    )
+    parser.add_argument(
+        "--config.FIELD",
+        metavar="VALUE",
+        default=argparse.SUPPRESS,
+        help="set a field of the config, as in --config.train.batch_size=64; "
+        "configs/base.py explains every field",
+    )
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, ConfigDict]:
+    """Reads a command line with config flags into (arguments, validated config).
+
+    A mistake is printed to stderr as '<prog>: error: ...' and ends the program with exit code 2.
+    """
+    others, overrides = _split_flags(argv)
+    arguments = parser.parse_args(others)
+    try:
+        return arguments, load_config(arguments.config, overrides)
+    except ConfigError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def _split_flags(items: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits a command line into (other items, overrides joined to '--config.FIELD=VALUE')."""
+    others, overrides, items = [], [], collections.deque(items)
+    while items:
+        item = items.popleft()
+        if not item.startswith("--config."):
+            others.append(item)
+            continue
+        if "=" not in item and items and not items[0].startswith("--"):
+            item += "=" + items.popleft()
+        overrides.append(item)
+    return others, overrides
+
+
+def _split_path(path: str) -> list[str]:
+    """Returns [file] or [file, argument]."""
+    parts = re.fullmatch(r"(.*?\.py):(.*)", path, re.DOTALL)
+    return [path] if parts is None or Path(path).is_file() else list(parts.groups())
+
+
+def _run_file(path: str) -> ConfigDict:
+    """Returns what a config file's `get_config` returns, unchecked."""
+    file, *argument = _split_path(path)
+    try:
+        source = Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: cannot read this config file ({_one_line(error)}); "
+            f"those of this project are in {config_schema.CONFIGS}"
+        ) from error
+    config_schema.import_base()
+    module = types.ModuleType("config_file")
+    module.__file__ = file
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+        if not callable(getattr(module, "get_config", None)):
+            raise ConfigError("a config file must define a function get_config()")
+        config = module.get_config(*argument)
+        if not isinstance(config, ConfigDict):
+            raise ConfigError(
+                f"get_config() must return a ConfigDict of ml_collections, not {config!r}"
+            )
+    except (Exception, SystemExit) as error:
+        steps = traceback.extract_tb(error.__traceback__)
+        lines = [step.lineno for step in steps if step.filename == file]
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines.append(error.lineno)
+        place = f"{file}, line {lines[-1]}" if lines else file
+        raise ConfigError(f"{place}: {_one_line(error)}") from error
+    frozen = isinstance(config, ml_collections.FrozenConfigDict)
+    return ConfigDict(config) if frozen else config
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
+
+
+def _assign(config: Any, field: str, value: Any) -> None:
+    """Sets a field, whatever its type was; one that is not there is left to the validation."""
+    *sections, leaf = field.split(".")
+    for section in sections:
+        config = config.get(section) if isinstance(config, ConfigDict) else None
+    if isinstance(config, ConfigDict) and leaf in config:
+        with config.ignore_type():
+            config[leaf] = value
+
+
+def _from_text(text: str, kind: type) -> Any:
+    """Reads a flag's value; raises ValueError."""
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(text)
+        return text.lower() in ("true", "1")
+    if kind is not tuple:
+        return kind(text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # regular expressions are full of odd escapes
+            return config_schema.typed(ast.literal_eval(text), tuple)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return tuple(part.strip() for part in text.split(","))

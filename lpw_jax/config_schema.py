@@ -1,0 +1,208 @@
+"""What a configuration may be: its fields and types (those of `configs.base`) and its rules."""
+
+import difflib
+import importlib
+import math
+import numbers
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lpw_jax.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+_CHOICES = {
+    "model.name": ("wide_resnet",),
+    "data.name": ("cifar10", "cifar100", "digits"),
+    "train.compute_dtype": ("float32", "bfloat16", "float64"),
+    "train.matmul_precision": ("default", "high", "highest"),
+    "late_phase.coasting": ("reference", "none"),
+    "late_phase.member_mode": ("auto", "vmap", "unroll"),
+}
+
+_AT_LEAST = {
+    "model.width": 1,
+    "data.validation_examples": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.end_learning_rate": 0,
+    "train.anneal_start": 0,
+    "train.weight_decay": 0,
+    "train.crop_padding": 0,
+    "late_phase.num_members": 1,
+    "late_phase.sigma": 0,
+    "late_phase.learning_rate": 0,
+    "late_phase.weight_decay": 0,
+    "evaluate.batch_size": 1,
+}
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        return re.compile(text) is not None and text != ""
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
+# (fields, does it hold for their values?, the rule in words); the first field takes the blame.
+_RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
+    (("seed",), lambda seed: 0 <= seed < 2**32, "must be 0 to 2**32 - 1"),
+    (
+        ("model.depth",),
+        lambda depth: depth >= 10 and depth % 6 == 4,
+        "must be 6n + 4 with n >= 1: 10, 16, 22, 28, ...",
+    ),
+    (("train.learning_rate",), lambda rate: rate > 0, "must be > 0"),
+    (
+        ("train.anneal_end", "train.anneal_start"),
+        lambda end, start: start < end,
+        "must be > train.anneal_start",
+    ),
+    (("train.momentum",), lambda momentum: 0 <= momentum < 1, "must be >= 0 and < 1"),
+    (
+        ("train.nesterov", "train.momentum"),
+        lambda nesterov, momentum: momentum > 0 or not nesterov,
+        "needs train.momentum > 0",
+    ),
+    (("train.cutout",), lambda side: 0 <= side <= 32, "must be 0 (off) to 32 pixels"),
+    (
+        ("late_phase.release_epoch", "train.epochs"),
+        lambda release, epochs: -1 <= release < epochs,
+        "must be -1 (never) or 0 to train.epochs - 1; "
+        "a release at or after the end of the last epoch never trains a member",
+    ),
+    (("late_phase.shared_grad_scale",), lambda scale: scale > 0, "must be > 0"),
+    (
+        ("swa.start_epoch", "train.epochs"),
+        lambda start, epochs: 0 <= start <= epochs,
+        "must be 0 (off) or 1 to train.epochs",
+    ),
+    (
+        ("swa.start_epoch", "late_phase.release_epoch"),
+        lambda start, release: start == 0 or start > release,
+        "must be after late_phase.release_epoch, so that members are averaged, not their ancestor",
+    ),
+    (
+        ("late_phase.patterns",),
+        lambda patterns: bool(patterns) and all(map(_is_pattern, patterns)),
+        "must be one or more valid regular expressions, none of them empty",
+    ),
+)
+
+
+def import_base() -> types.ModuleType:
+    """Imports our own `configs.base`, whatever `configs` the current directory holds.
+
+    Afterwards `from configs import ...` in any config file finds ours too.
+    """
+    package = sys.modules.get("configs")
+    if package is not None and getattr(package, "__file__", None) != str(CONFIGS / "__init__.py"):
+        for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
+            del sys.modules[name]
+    sys.path.insert(0, str(CONFIGS.parent))
+    try:
+        return importlib.import_module("configs.base")
+    finally:
+        sys.path.remove(str(CONFIGS.parent))
+
+
+def schema() -> dict[str, Any]:
+    """Returns base's defaults as nested dicts: they say which fields exist and their types."""
+    return import_base().get_config().to_dict()
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Flattens sections: {'train.epochs': 200, ...}."""
+    flat = {}
+    for name, value in tree.items():
+        inner = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
+
+
+def typed(value: Any, kind: type) -> Any:
+    """Returns `value` as a `kind` if it is one (int as float and list as tuple pass), or raises."""
+    if kind is tuple:
+        fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    elif kind in (bool, str):
+        fits = isinstance(value, kind)
+    else:
+        number = numbers.Integral if kind is int else numbers.Real
+        fits = isinstance(value, number) and not isinstance(value, bool)
+    if not fits:
+        raise TypeError(value)
+    return kind(value)
+
+
+def unknown(field: str, fields: Mapping) -> str:
+    """Returns the message for a dotted path that is none of `fields`."""
+    inner = [known for known in fields if known.startswith(f"{field}.")]
+    if inner:
+        return f"{field}: a section, not a field; its fields are {', '.join(inner)}"
+    nearest = difflib.get_close_matches(field, fields, n=1, cutoff=0)
+    return f"{field}: unknown field; the nearest known one is {nearest[0]}"
+
+
+def wrong_type(field: str, value: Any, default: Any) -> str:
+    """Returns the message for a value whose type is not that of base's default."""
+    kind = "tuple of str" if isinstance(default, tuple) else type(default).__name__
+    return f"{field} = {value!r}: expected {kind}"
+
+
+def checked(tree: Mapping, errors: list[str]) -> ConfigDict:
+    """Builds the validated config from nested dicts; raises `errors` and those that it finds."""
+    known, values = schema(), {}
+    _read(tree, known, "", values, errors)
+    _check_rules(values, errors)
+    if errors:
+        raise ConfigError("\n".join(errors))
+    config = ConfigDict(known)
+    config.update_from_flattened_dict(values)
+    return config.lock()
+
+
+def _read(given: Mapping, known: Mapping, prefix: str, values: dict, errors: list[str]) -> None:
+    """Collects the fields that exist and have their type in `values`, by dotted path."""
+    errors += [unknown(f"{prefix}{name}", flatten(schema())) for name in given if name not in known]
+    for name, default in known.items():
+        field = prefix + name
+        if name not in given:
+            errors.append(f"{field}: missing; start from configs.base.get_config()")
+        elif not isinstance(default, Mapping):
+            try:
+                values[field] = typed(given[name], type(default))
+            except (TypeError, OverflowError):
+                errors.append(wrong_type(field, given[name], default))
+        elif isinstance(given[name], Mapping):
+            _read(given[name], default, f"{field}.", values, errors)
+        else:
+            errors.append(
+                f"{field} = {given[name]!r}: expected a section with {', '.join(default)}"
+            )
+
+
+def _check_rules(values: Mapping, errors: list[str]) -> None:
+    """Adds a line for every broken rule, but none that only follows from another's line."""
+    sound = dict(values)
+
+    def refuse(field: str, rule: str) -> None:
+        sound.pop(field)
+        errors.append(f"{field} = {values[field]!r}: {rule}")
+
+    for field, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            refuse(field, "must be finite")
+        elif field in _CHOICES and value not in _CHOICES[field]:
+            refuse(field, f"must be one of {', '.join(_CHOICES[field])}")
+        elif field in _AT_LEAST and value < _AT_LEAST[field]:
+            refuse(field, f"must be >= {_AT_LEAST[field]}")
+    for fields, holds, rule in _RULES:
+        if all(field in sound for field in fields) and not holds(*(sound[f] for f in fields)):
+            others = ", ".join(f"{field} = {sound[field]!r}" for field in fields[1:])
+            refuse(fields[0], rule + (f" ({others})" if others else ""))

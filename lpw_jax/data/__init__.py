@@ -1,0 +1,40 @@
+"""Data sets as arrays in memory: `load_dataset(name)` and the out-of-distribution sets."""
+
+import difflib
+
+from lpw_jax.data import cifar, digits
+from lpw_jax.data.dataset import Dataset, epoch_order, hold_out
+
+_LOADERS = {"cifar10": cifar.load, "cifar100": cifar.load, "digits": digits.load}
+DATASETS = tuple(_LOADERS)
+
+__all__ = ["DATASETS", "Dataset", "check_name", "epoch_order", "load_dataset"]
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError, with the nearest known name, when `name` is no known dataset."""
+    if name not in _LOADERS:
+        nearest = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"data.name must be one of {', '.join(DATASETS)}, not {name!r} "
+            f"(did you mean {nearest!r}?)"
+        )
+
+
+def load_dataset(name: str, *, data_dir: str, validation_examples: int = 0) -> Dataset:
+    """Loads a whole dataset into memory.
+
+    Args:
+      name: one of `DATASETS`.
+      data_dir: a tensorflow-datasets folder; '' means tfds' default
+        (`TFDS_DATA_DIR`, else `~/tensorflow_datasets`). `digits` does not use it.
+      validation_examples: the last n training images, in stored order, are held out.
+
+    Raises:
+      ValueError: unknown name, impossible `validation_examples`, or data that is absent
+        (and cannot be downloaded) or damaged.
+    """
+    check_name(name)
+    if validation_examples < 0:
+        raise ValueError(f"data.validation_examples must be >= 0, not {validation_examples}")
+    return hold_out(_LOADERS[name](name, data_dir), validation_examples)

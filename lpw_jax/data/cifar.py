@@ -1,0 +1,95 @@
+"""CIFAR-10 and CIFAR-100 through tensorflow-datasets."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from lpw_jax.data import tfds_source
+from lpw_jax.data.dataset import Dataset, check_labels
+
+OFFICIAL_SIZES = {"train": 50_000, "test": 10_000}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """`mean` and `std` as the reference normalises; `opening` begins tfds' own description."""
+
+    num_classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    url: str
+    opening: str
+
+
+_HOST = "https://www.cs.toronto.edu/~kriz/"
+SPECS = {
+    "cifar10": Spec(
+        num_classes=10,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+        url=_HOST + "cifar-10-binary.tar.gz",
+        opening="The CIFAR-10 dataset consists of 60000 32x32 colour images",
+    ),
+    "cifar100": Spec(
+        num_classes=100,
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+        url=_HOST + "cifar-100-binary.tar.gz",
+        opening="This dataset is just like the CIFAR-10, except it has 100 classes",
+    ),
+}
+
+
+def load(name: str, data_dir: str) -> Dataset:
+    """Loads `cifar10` or `cifar100`, downloading and preparing it if it is not in `data_dir`.
+
+    Raises:
+      ValueError: it is absent and cannot be downloaded, or what is there is damaged.
+    """
+    spec = SPECS[name]
+    prepared = tfds_source.find_prepared(name, data_dir)
+    if prepared is None:
+        prepared = tfds_source.prepare(name, data_dir=data_dir, url=spec.url)
+    for split in OFFICIAL_SIZES:
+        if not prepared.split_sizes.get(split):
+            raise ValueError(f"{prepared.folder} (split {split!r}) holds no images")
+    train_images, train_labels = read_split(name, prepared, "train")
+    test_images, test_labels = read_split(name, prepared, "test")
+    return Dataset(
+        name=name,
+        train_images=train_images,
+        train_labels=train_labels,
+        validation_images=train_images[:0],
+        validation_labels=train_labels[:0],
+        test_images=test_images,
+        test_labels=test_labels,
+        num_classes=spec.num_classes,
+        mean=spec.mean,
+        std=spec.std,
+        note=note(name, prepared),
+    )
+
+
+def read_split(
+    name: str, prepared: tfds_source.Prepared, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, 32, 32, 3] and labels int32 [N], checked to lie in the classes' range."""
+    images, labels = tfds_source.read_split(prepared, split)
+    where = f"{prepared.folder} (split {split!r})"
+    check_labels(labels, num_classes=SPECS[name].num_classes, where=where)
+    return images, labels
+
+
+def note(name: str, prepared: tfds_source.Prepared) -> str:
+    """What is unusual about prepared data: its own description, its size; '' for tfds' CIFAR."""
+    text = prepared.description.strip()
+    ordinary = " ".join(text.split()).startswith(SPECS[name].opening)
+    paragraph = "" if ordinary else " ".join(text.split("\n\n")[0].split())
+    if len(paragraph) > 200:
+        paragraph = paragraph[:200].rsplit(" ", 1)[0] + " ..."
+    sizes = {split: prepared.split_sizes.get(split, 0) for split in OFFICIAL_SIZES}
+    told = set(re.findall(r"\d+", paragraph.replace(",", "")))
+    if sizes == OFFICIAL_SIZES or {str(n) for n in sizes.values()} <= told:
+        return paragraph
+    return f"{paragraph} {sizes['train']} training and {sizes['test']} test images".strip()

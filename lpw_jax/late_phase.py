@@ -1,0 +1,124 @@
+"""Late-phase weights: which they are, how they are released, and how they become one network.
+
+Collections, all nested dicts of arrays: `shared` (theta), `late_phase` (phi, every leaf [K, ...])
+and `batch_stats` ([K, ...]). Before the release K is 1.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lpw_jax.models.layers import BATCH_NORM_EPSILON
+
+Tree = dict[str, Any]
+
+
+def split(params: Tree, patterns: Sequence[str]) -> tuple[Tree, Tree]:
+    """Divides `params` into (shared, late-phase), the latter still without a member axis.
+
+    A leaf is late-phase if one of `patterns` matches its whole '/'-joined path, for example
+    'group0_block0/bn1/scale'.
+
+    Raises:
+      ValueError: a pattern matches nothing.
+    """
+    flat = flatten_dict(params, sep="/")
+    late = set()
+    for pattern in patterns:
+        matches = {path for path in flat if re.fullmatch(pattern, path)}
+        if not matches:
+            raise ValueError(
+                f"late_phase.patterns: every pattern must match a parameter, but {pattern!r} "
+                f"matches none of {', '.join(sorted(flat))}"
+            )
+        late |= matches
+    return (
+        unflatten_dict({p: leaf for p, leaf in flat.items() if p not in late}, sep="/"),
+        unflatten_dict({p: leaf for p, leaf in flat.items() if p in late}, sep="/"),
+    )
+
+
+def merge(shared: Tree, late_phase: Tree) -> Tree:
+    """Inverse of `split` for one member: the network's `params`."""
+    return unflatten_dict({**flatten_dict(shared), **flatten_dict(late_phase)})
+
+
+def num_members(late_phase: Tree) -> int:
+    """K."""
+    return jax.tree.leaves(late_phase)[0].shape[0]
+
+
+def member(tree: Tree, k: int) -> Tree:
+    """Member `k` of a tree of [K, ...] leaves."""
+    return jax.tree.map(lambda leaf: leaf[k], tree)
+
+
+def stack(trees: Sequence[Tree]) -> Tree:
+    """Members' trees joined along a new leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def copy_members(tree: Tree, num_members: int) -> Tree:
+    """The one member of `tree` ([1, ...] leaves) copied to [num_members, ...]."""
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_members, axis=0), tree)
+
+
+def perturb(key: jax.Array, late_phase: Tree, sigma: float) -> Tree:
+    """Adds Gaussian noise of standard deviation sigma * rms(leaf of the member), per member."""
+
+    def noisy(path, leaf):
+        # Keyed by name, so that the noise of a leaf does not depend on which others are late-phase.
+        name = jax.tree_util.keystr(path)
+        leaf_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        rms = jnp.sqrt(jnp.square(leaf).mean(tuple(range(1, leaf.ndim)), keepdims=True))
+        return leaf + sigma * rms * jax.random.normal(leaf_key, leaf.shape, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(noisy, late_phase)
+
+
+def coasting_steps(rule: str, num_members: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Zero-gradient optimiser steps that each member takes (before, after) its own in a cycle.
+
+    A coasting step goes on with momentum and weight decay. 'reference' is what the published
+    CIFAR code does under PyTorch 1.4: at member 0's turn every optimiser steps. 'none' is
+    Algorithm 1 of the paper.
+    """
+    none = (0,) * num_members
+    if rule == "none":
+        return none, none
+    if rule == "reference":
+        return tuple(int(k > 0) for k in range(num_members)), none
+    raise ValueError(f"late_phase.coasting: must be 'reference' or 'none', got {rule!r}")
+
+
+def collapse(shared: Tree, late_phase: Tree, batch_stats: Tree) -> Tree:
+    """K members as one ordinary network: `{'params', 'batch_stats'}` of the same model.
+
+    Each batch norm becomes the mean of the members' effective affine maps, scale
+    gamma / sqrt(var + eps) and shift beta - mean * scale, written as a batch norm with mean 0,
+    variance 1 and its scale times sqrt(1 + eps). Every other late-phase leaf becomes its mean over
+    members. In evaluation mode the result is the reference's averaged model, to rounding.
+    """
+    late = flatten_dict(late_phase)
+    params = {**flatten_dict(shared), **jax.tree.map(lambda leaf: leaf.mean(0), late)}
+    stats = flatten_dict(batch_stats)
+    for *module, name in list(stats):
+        if name != "var":
+            continue
+        scale_path, bias_path = (*module, "scale"), (*module, "bias")
+        mean_path, var_path = (*module, "mean"), (*module, "var")
+        mean, var = stats[mean_path], stats[var_path]
+        # Shared scales and shifts have no member axis: [None] lets them meet the [K, C] statistics.
+        gamma = late[scale_path] if scale_path in late else params[scale_path][None]
+        beta = late[bias_path] if bias_path in late else params[bias_path][None]
+        scale = gamma / jnp.sqrt(var + BATCH_NORM_EPSILON)
+        shift = beta - mean * scale
+        params[scale_path] = scale.mean(0) * jnp.sqrt(1.0 + BATCH_NORM_EPSILON).astype(scale.dtype)
+        params[bias_path] = shift.mean(0)
+        stats[mean_path], stats[var_path] = jnp.zeros_like(mean[0]), jnp.ones_like(var[0])
+    return {"params": unflatten_dict(params), "batch_stats": unflatten_dict(stats)}

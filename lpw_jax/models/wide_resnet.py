@@ -1,0 +1,99 @@
+"""Wide residual networks (Zagoruyko and Komodakis, 2016), pre-activation, without dropout."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lpw_jax.models.layers import BatchNorm
+
+# He et al. (2015), fan-in, gain sqrt(2), not truncated: PyTorch's kaiming_normal_.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class Block(nn.Module):
+    """Pre-activation block; a changed channel count is bridged by a 1x1 convolution of relu(bn1(x))."""
+
+    features: int
+    stride: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H / stride, W / stride, features]."""
+        a = nn.relu(self.norm(name="bn1")(x))
+        y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv1")(a)
+        y = nn.relu(self.norm(name="bn2")(y))
+        y = self.conv(self.features, (3, 3), padding=1, name="conv2")(y)
+        if x.shape[-1] != self.features:
+            shortcut = self.conv(self.features, (1, 1), self.stride, padding=0, name="conv_shortcut")
+            x = shortcut(a)
+        return x + y
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width for 32x32 images: widths 16, 16w, 32w, 64w, strides 1, 2, 2.
+
+    Attributes:
+      depth: 6n + 4, with n blocks in each of the three groups.
+      width: the factor w.
+      num_classes: outputs of the linear head.
+      axis_name: pmap axis over which batch-norm statistics are taken in training mode, or None.
+      dtype: dtype of convolutions and activations; weights, statistics, head and logits are
+        float32 or wider.
+      precision: of the matrix products, as in `jax.lax.Precision`.
+    """
+
+    depth: int
+    width: int
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    precision: str = "highest"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Normalised images [B, H, W, 3] to logits [B, num_classes]."""
+        if self.depth < 10 or (self.depth - 4) % 6:
+            raise ValueError(f"WideResNet: depth must be 6n + 4 with n >= 1, got {self.depth}")
+        param_dtype = np.promote_types(self.dtype, np.float32)
+        conv = functools.partial(
+            nn.Conv,
+            use_bias=False,
+            kernel_init=he_normal,
+            precision=self.precision,
+            dtype=self.dtype,
+            param_dtype=param_dtype,
+        )
+        norm = functools.partial(
+            BatchNorm,
+            train=train,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=param_dtype,
+        )
+        x = conv(16, (3, 3), padding=1, name="conv_in")(images)
+        for group in range(3):
+            for block in range((self.depth - 4) // 6):
+                x = Block(
+                    features=16 * 2**group * self.width,
+                    stride=2 if group > 0 and block == 0 else 1,
+                    conv=conv,
+                    norm=norm,
+                    name=f"group{group}_block{block}",
+                )(x)
+        x = nn.relu(norm(name="bn_out")(x))
+        x = x.astype(param_dtype).mean((1, 2))
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=he_normal,
+            precision=self.precision,
+            dtype=param_dtype,
+            param_dtype=param_dtype,
+            name="head",
+        )(x)

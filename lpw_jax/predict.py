@@ -1,0 +1,78 @@
+"""Predictions of a trained network on whole data sets: every example exactly once."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from lpw_jax import late_phase as lp
+from lpw_jax import metrics
+from lpw_jax import step as steps
+from lpw_jax.data import augment
+from lpw_jax.parallel import DataParallel
+
+
+class Predictor:
+    """Collapsed, ensemble and member predictions of one set of weights.
+
+    Args:
+      devices: where to run.
+      model: the network.
+      weights: `shared`, `late_phase` and `batch_stats` as trained.
+      mean, std: of the training data, per channel, on the 0..1 scale.
+      member_mode: as in `step.over_members`.
+      batch_size: examples at a time, over all devices; rounded up to fill them.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: DataParallel,
+        model: nn.Module,
+        weights: dict[str, Any],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        member_mode: str,
+        batch_size: int,
+    ):
+        self._devices = devices
+        self._per_device = -(-batch_size // devices.num_devices)
+        collapsed = lp.collapse(**weights)
+        self._weights = devices.replicate((collapsed, weights))
+        step = steps.make_eval_step(model=model, member_mode=member_mode)
+
+        def eval_batch(weights, image):
+            collapsed, members = weights
+            image = augment.normalize(image, mean=mean, std=std, dtype=model.dtype)
+            return step(
+                collapsed, members["shared"], members["late_phase"], members["batch_stats"], image
+            )
+
+        self._eval_batch = devices.lift(eval_batch, in_axes=(None, 0), out_axes=0)
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Predictions for uint8 `images` [N, H, W, C], in their order.
+
+        Returns:
+          `collapsed` logits [N, classes], `members` logits [K, N, classes] and `ensemble`, the log
+          of the members' mean probabilities [N, classes].
+        """
+        size = self._devices.num_devices * self._per_device
+        collapsed, members = [], []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            padded = np.zeros((size, *images.shape[1:]), images.dtype)
+            padded[: len(part)] = part
+            shape = (self._devices.num_devices, self._per_device, *images.shape[1:])
+            logits = jax.device_get(
+                self._eval_batch(self._weights, self._devices.shard(padded.reshape(shape)))
+            )
+            collapsed.append(np.concatenate(logits["collapsed"])[: len(part)])
+            members.append(np.concatenate(logits["members"], axis=1)[:, : len(part)])
+        collapsed, members = np.concatenate(collapsed), np.concatenate(members, axis=1)
+        return {
+            "collapsed": collapsed,
+            "ensemble": metrics.ensemble_log_probs(members).astype(collapsed.dtype),
+            "members": members,
+        }

@@ -1,0 +1,190 @@
+"""One cycle of training, and one batch of evaluation: pure, per device, without input or output."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from lpw_jax import late_phase as lp
+from lpw_jax.schedules import Rates
+from lpw_jax.state import RUNNING_MOMENTUM, TrainState
+
+MEMBER_MODES = ("vmap", "unroll")
+
+
+def over_members(fn: Callable, mode: str, *, in_axes: Any) -> Callable:
+    """`fn` of one member lifted to all: arguments with axis 0 and results are [K, ...].
+
+    'vmap' merges members into one large batch, best on accelerators. 'unroll' repeats the member's
+    program K times, best on the CPU, whose convolutions are superlinear in the batch.
+    """
+    if mode == "vmap":
+        return jax.vmap(fn, in_axes=in_axes)
+    if mode != "unroll":
+        raise ValueError(f"member_mode: must be one of {MEMBER_MODES}, got {mode!r}")
+
+    def unrolled(*args):
+        mapped = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
+        return lp.stack(
+            [
+                fn(*(lp.member(a, k) if x == 0 else a for a, x in zip(args, in_axes, strict=True)))
+                for k in range(lp.num_members(mapped))
+            ]
+        )
+
+    return unrolled
+
+
+def make_train_step(
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformationExtraArgs,
+    coasting: str,
+    member_mode: str,
+    axis_name: str | None,
+) -> Callable[[TrainState, dict[str, jax.Array], Rates], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds `train_step(state, batch, rates) -> (state, metrics)`: one cycle of K minibatches.
+
+    The shared weights do not move inside a cycle, so its K minibatches are computed at once, with
+    the same result as the reference's loop over members (paper, Algorithm 1). Before the release
+    the same step runs with K = 1.
+
+    `batch` holds this device's part of the cycle: `image` [K, B, H, W, C], normalised, and `label`
+    [K, B]. `metrics` are means over each member's whole minibatch: `loss` [K] and `accuracy` [K].
+
+    Args:
+      model: network in training mode with batch norm over `axis_name`.
+      tx: from `optimizers.sgd`; shared weights and members each have their own state.
+      coasting: as in `late_phase.coasting_steps`.
+      member_mode: as in `over_members`.
+      axis_name: pmap axis of the devices that share each minibatch, or None.
+    """
+
+    def mean_over_devices(tree):
+        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+    def member_loss(shared, late, image, label):
+        logits, updated = model.apply(
+            {"params": lp.merge(shared, late)}, image, train=True, mutable=["batch_stats"]
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        accuracy = (logits.argmax(-1).astype(label.dtype) == label).astype(loss.dtype).mean()
+        return loss, accuracy, updated["batch_stats"]
+
+    members_loss = over_members(member_loss, member_mode, in_axes=(None, 0, 0, 0))
+
+    def sum_of_losses(shared, late, batch):
+        # Differentiated once: a member's weights meet only its own loss, shared ones meet all K.
+        loss, accuracy, batch_stats = members_loss(shared, late, batch["image"], batch["label"])
+        return loss.sum(), (loss, accuracy, batch_stats)
+
+    def train_step(state, batch, rates):
+        num_members = lp.num_members(state.late_phase)
+        before, after = lp.coasting_steps(coasting, num_members)
+
+        def step_members(grads, late, opt_late):
+            def update(grads, opt, params):
+                return tx.update(
+                    grads,
+                    opt,
+                    params,
+                    learning_rate=rates.late_learning_rate,
+                    weight_decay=rates.late_weight_decay,
+                )
+
+            updates, opt_late = jax.vmap(update)(grads, opt_late, late)
+            return optax.apply_updates(late, updates), opt_late
+
+        def coast(late, opt_late, times, allowed):
+            for i in range(max(times)):
+                zeros = jax.tree.map(jnp.zeros_like, late)
+                moved = step_members(zeros, late, opt_late)
+                turn = allowed & (jnp.array(times) > i)
+                late, opt_late = _where_member(turn, moved, (late, opt_late))
+            return late, opt_late
+
+        late, opt_late = coast(state.late_phase, state.opt_late, before, state.coasting)
+        grads, (loss, accuracy, batch_stats) = jax.grad(
+            sum_of_losses, argnums=(0, 1), has_aux=True
+        )(state.shared, late, batch)
+        (shared_grads, late_grads), loss, accuracy = mean_over_devices((grads, loss, accuracy))
+
+        late, opt_late = step_members(late_grads, late, opt_late)
+        late, opt_late = coast(late, opt_late, after, jnp.ones((), bool))
+        updates, opt_shared = tx.update(
+            jax.tree.map(lambda g: rates.shared_grad_scale * g, shared_grads),
+            state.opt_shared,
+            state.shared,
+            learning_rate=rates.shared_learning_rate,
+            weight_decay=rates.shared_weight_decay,
+        )
+        state = TrainState(
+            step=state.step + num_members,
+            coasting=jnp.ones((), bool),
+            shared=optax.apply_updates(state.shared, updates),
+            late_phase=late,
+            batch_stats=update_running(state.batch_stats, batch_stats, RUNNING_MOMENTUM),
+            opt_shared=opt_shared,
+            opt_late=opt_late,
+        )
+        return state, {"loss": loss, "accuracy": accuracy}
+
+    return train_step
+
+
+def _where_member(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """Chooses between two trees of [K, ...] leaves by a [K] condition."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(condition.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), yes, no
+    )
+
+
+def update_running(running: Any, batch: Any, momentum: Any) -> Any:
+    """Running statistics after a batch: (1 - momentum) * running + momentum * batch."""
+    return jax.tree.map(lambda r, b: (1 - momentum) * r + momentum * b, running, batch)
+
+
+def make_statistics_step(*, model: nn.Module, member_mode: str) -> Callable:
+    """Builds `step(shared, late_phase, batch_stats, image, momentum) -> batch_stats`.
+
+    Every member sees the same `image` [B, H, W, C] in training mode; its batch statistics enter
+    `batch_stats` with `momentum`, 1 for the first batch, b / (seen + b) for a cumulative mean.
+    """
+
+    def member_stats(shared, late, image):
+        _, updated = model.apply(
+            {"params": lp.merge(shared, late)}, image, train=True, mutable=["batch_stats"]
+        )
+        return updated["batch_stats"]
+
+    members_stats = over_members(member_stats, member_mode, in_axes=(None, 0, None))
+
+    def statistics_step(shared, late_phase, batch_stats, image, momentum):
+        return update_running(batch_stats, members_stats(shared, late_phase, image), momentum)
+
+    return statistics_step
+
+
+def make_eval_step(*, model: nn.Module, member_mode: str) -> Callable:
+    """Builds `step(collapsed, shared, late_phase, batch_stats, image) -> logits`.
+
+    `image` is [B, H, W, C], normalised; the result holds `collapsed` [B, classes] and `members`
+    [K, B, classes].
+    """
+
+    def member_logits(shared, late, stats, image):
+        variables = {"params": lp.merge(shared, late), "batch_stats": stats}
+        return model.apply(variables, image, train=False)
+
+    members_logits = over_members(member_logits, member_mode, in_axes=(None, 0, 0, None))
+
+    def eval_step(collapsed, shared, late_phase, batch_stats, image):
+        return {
+            "collapsed": model.apply(collapsed, image, train=False),
+            "members": members_logits(shared, late_phase, batch_stats, image),
+        }
+
+    return eval_step

@@ -1,0 +1,169 @@
+"""Reads the imports: they go downward only, TensorFlow comes late, few modules know the config."""
+
+import ast
+import subprocess
+import sys
+from fnmatch import fnmatch
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "lpw_jax"
+
+# Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
+LAYERS = (
+    ("errors", "schedules", "optimizers", "losses", "metrics", "config", "config_schema"),
+    ("models", "models.*", "data", "data.*"),
+    ("late_phase", "swa", "state", "step"),
+    ("parallel", "checkpoint", "workdir", "console"),
+    ("train", "evaluate"),
+    ("main", PACKAGE),  # the package itself offers the public names
+)
+CONFIG_READERS = {"config", "config_schema", "train", "evaluate", "main"}
+MAX_LINES = 300
+
+
+def module_name(path):
+    """`lpw_jax/data/cifar.py` is `data.cifar`, `lpw_jax/__init__.py` is `lpw_jax`."""
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or PACKAGE
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+
+
+def layer_of(module):
+    for level, patterns in enumerate(LAYERS):
+        if any(fnmatch(module, pattern) for pattern in patterns):
+            return level
+    raise AssertionError(f"{module} is in no layer: add it to LAYERS in {Path(__file__).name}")
+
+
+def imports(path, *, top_level=False):
+    """Absolute dotted names that a file imports, `a.b.c` for `from a.b import c`."""
+    package = path.relative_to(ROOT).parent.parts
+
+    def visit(node):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*base, *(node.module.split(".") if node.module else ())])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+        elif not (top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child)
+
+    return set(visit(ast.parse(path.read_text(), filename=str(path))))
+
+
+def internal_imports(path):
+    """The modules of the package that a file imports, named as in MODULES."""
+    found = set()
+    for name in imports(path):
+        if name == PACKAGE or name.startswith(PACKAGE + "."):
+            inside = name.removeprefix(PACKAGE).removeprefix(".")
+            parent = inside.rpartition(".")[0]
+            # `from lpw_jax.step import train_step` names the module and then something in it.
+            found.add(inside if inside in MODULES else parent or inside or PACKAGE)
+    return found
+
+
+def imports_package(names, package):
+    return any(name == package or name.startswith(package + ".") for name in names)
+
+
+def test_every_module_has_a_layer():
+    for module in MODULES:
+        layer_of(module)
+
+
+def test_imports_go_downward_only():
+    upward = [
+        f"{module} imports {imported}"
+        for module, path in MODULES.items()
+        for imported in internal_imports(path)
+        if layer_of(imported) > layer_of(module)
+    ]
+    assert not upward
+
+
+def test_imports_have_no_cycle():
+    graph = {module: internal_imports(path) - {module} for module, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which shows the cycle
+
+
+def test_state_and_late_phase_do_not_import_what_stands_on_them():
+    order = ["late_phase", "state", "step"]
+    for position, module in enumerate(order):
+        if module in MODULES:
+            assert not internal_imports(MODULES[module]) & set(order[position + 1 :])
+
+
+def test_tensorflow_is_imported_only_in_data_and_only_inside_functions():
+    for module, path in MODULES.items():
+        assert not imports_package(imports(path, top_level=True), "tensorflow"), module
+        if not fnmatch(module, "data.*"):
+            assert not imports_package(imports(path), "tensorflow"), module
+            assert not imports_package(imports(path), "tensorflow_datasets"), module
+
+
+def test_importing_what_the_package_imports_does_not_load_tensorflow():
+    names = set().union(*(imports(path, top_level=True) for path in MODULES.values()))
+    third_party = {name.partition(".")[0] for name in names} - {PACKAGE}
+    program = f"""
+import importlib, sys
+for name in {sorted(third_party | {"tensorflow_datasets"})}:
+    importlib.import_module(name)
+sys.exit("tensorflow" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_few_modules_know_the_config():
+    readers = {
+        module
+        for module, path in MODULES.items()
+        if "config" in internal_imports(path) or imports_package(imports(path), "ml_collections")
+    }
+    assert readers <= CONFIG_READERS
+
+
+SOURCES = [
+    path
+    for folder in (PACKAGE, "configs", "tests", "scripts")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+def test_no_file_is_long():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_no_file_is_a_drawer_for_odds_and_ends():
+    drawers = {"utils", "util", "common", "helpers", "misc"}
+    assert not [path for path in SOURCES if path.stem in drawers]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("import lpw_jax.step", {"step"}),
+        ("from lpw_jax import step", {"step"}),
+        ("from lpw_jax.step import train_step", {"step"}),
+        ("from .step import train_step", {"step"}),
+        ("from . import step", {"step"}),
+        ("def f():\n    from lpw_jax.data.cifar import load", {"data.cifar"}),
+        ("import numpy as np", set()),
+    ],
+)
+def test_imports_are_read_in_every_form(line, expected, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    monkeypatch.setitem(globals(), "MODULES", {"step": None, "data.cifar": None})
+    path = tmp_path / PACKAGE / "train.py"
+    path.parent.mkdir()
+    path.write_text(line)
+    assert internal_imports(path) == expected

@@ -1,0 +1,182 @@
+"""What configs load as: the published numbers, overrides, round trips."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from lpw_jax import config as config_lib
+from lpw_jax.errors import ConfigError
+
+CONFIGS = Path(config_lib.__file__).resolve().parent.parent / "configs"
+SMALL = str(CONFIGS / "cifar10_small.py")
+OVERLAYS = sorted(p for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "base"))
+
+
+def flags(**fields):
+    return [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
+
+
+# The published table: name -> data, width, epochs, release, start and end of annealing, end rate,
+# members' weight decay, SWA start, cutout.
+PUBLISHED = {
+    "cifar10_bn": ("cifar10", 10, 200, 120, 100, 180, 0.001, 5e-4, 0, 0),
+    "cifar10_bn_swa": ("cifar10", 10, 200, 100, 80, 144, 0.05, 5e-4, 161, 0),
+    "cifar10_wrn14_bn_swa": ("cifar10", 14, 300, 120, 80, 240, 0.05, 5e-4, 241, 16),
+    "cifar100_bn": ("cifar100", 10, 200, 120, 100, 180, 0.001, 5e-3, 0, 0),
+    "cifar100_bn_swa": ("cifar100", 10, 200, 100, 80, 144, 0.05, 5e-4, 161, 0),
+    "cifar100_wrn14_bn_swa": ("cifar100", 14, 300, 120, 80, 240, 0.05, 5e-4, 241, 16),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_config_has_the_published_numbers(name):
+    c = config_lib.load_config(str(CONFIGS / f"{name}.py"))
+    numbers = (
+        c.data.name,
+        c.model.width,
+        c.train.epochs,
+        c.late_phase.release_epoch,
+        c.train.anneal_start,
+        c.train.anneal_end,
+        c.train.end_learning_rate,
+        c.late_phase.weight_decay,
+        c.swa.start_epoch,
+        c.train.cutout,
+    )
+    assert numbers == PUBLISHED[name]
+    assert (c.model.name, c.model.depth, c.late_phase.num_members) == ("wide_resnet", 28, 10)
+    assert (c.train.learning_rate, c.late_phase.learning_rate) == (0.1, 0.1)
+    assert (c.train.weight_decay, c.train.momentum, c.train.nesterov) == (5e-4, 0.9, True)
+    assert (c.train.batch_size, c.train.crop_padding, c.train.flip) == (128, 4, True)
+    assert (c.late_phase.sigma, c.late_phase.coasting) == (0, "reference")
+    assert (c.late_phase.shared_grad_scale, c.evaluate.batch_size) == (1, 512)
+    assert (c.seed, c.data.validation_examples) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("cifar10_sgd", "cifar10_bn"),
+        ("cifar10_swa", "cifar10_bn_swa"),
+        ("cifar100_sgd", "cifar100_bn"),
+        ("cifar100_swa", "cifar100_bn_swa"),
+        ("cifar10_small_sgd", "cifar10_small"),
+    ],
+)
+def test_base_method_is_its_late_phase_config_without_a_release(base, name):
+    unreleased = config_lib.load_config(
+        str(CONFIGS / f"{name}.py"), flags(late_phase__release_epoch=-1)
+    )
+    assert config_lib.load_config(str(CONFIGS / f"{base}.py")) == unreleased
+
+
+def test_small_config_is_the_agreed_one():
+    c = config_lib.load_config(SMALL)
+    assert (c.model.depth, c.model.width, c.late_phase.num_members) == (16, 1, 4)
+    assert (c.train.batch_size, c.train.epochs, c.late_phase.release_epoch) == (128, 12, 8)
+    assert (c.train.anneal_start, c.train.anneal_end) == (4, 11)
+    assert (c.train.learning_rate, c.train.end_learning_rate) == (0.1, 0.001)
+    assert (c.train.weight_decay, c.late_phase.weight_decay) == (5e-4, 5e-4)
+    assert c.late_phase.coasting == "reference"
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+def test_every_overlay_loads_and_its_docstring_gives_its_command(path):
+    config = config_lib.load_config(str(path))
+    assert config.is_locked and config.train.is_locked
+    assert f"python -m lpw_jax.main --config configs/{path.name}" in path.read_text()
+    assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("value", ["a,b", "a, b", "('a', 'b')", '["a","b"]'])
+def test_patterns_are_read_as_literal_or_comma_separated(value):
+    c = config_lib.load_config(SMALL, [f"--config.late_phase.patterns={value}"])
+    assert c.late_phase.patterns == ("a", "b")
+
+
+@pytest.mark.parametrize("value", [r"(.*/)?bn[^/]*/(scale|bias)", "[0-9]", r"\d+(?#x)"])
+def test_a_lone_regular_expression_stays_itself(value):
+    c = config_lib.load_config(SMALL, [f"--config.late_phase.patterns={value}"])
+    assert c.late_phase.patterns == (value,)
+
+
+def test_overrides_are_read_by_the_type_of_the_field():
+    c = config_lib.load_config(
+        SMALL,
+        ["--config.train.flip=FALSE", "--config.train.learning_rate", "1", "--config.data.dir=12"]
+        + ["--config.train.end_learning_rate=1e-3", "--config.late_phase.release_epoch", "-1"]
+        + [
+            "--config.train.nesterov=1",
+            "--config.seed=1",
+            "--config.seed=2",
+            "--config.data.note=",
+        ],
+    )
+    assert c.train.flip is False and c.train.nesterov is True and c.data.dir == "12"
+    assert type(c.train.learning_rate) is float and c.train.learning_rate == 1
+    assert (c.train.end_learning_rate, c.late_phase.release_epoch, c.seed) == (1e-3, -1, 2)
+
+
+def test_override_repairs_a_file_and_reaches_fields_that_refer_to_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import base\nfrom ml_collections import config_dict\n\n\n"
+        "def get_config():\n    c = base.get_config()\n    c.train.epochs = 'x'\n"
+        "    c.seed = config_dict.required_placeholder(int)\n"
+        "    c.late_phase.learning_rate = c.train.get_ref('learning_rate')\n    return c\n"
+    )
+    c = config_lib.load_config(
+        str(file), flags(train__epochs=200, train__learning_rate=0.3, seed=1)
+    )
+    assert (c.train.epochs, c.late_phase.learning_rate, c.seed) == (200, 0.3, 1)
+
+
+def test_frozen_config_can_be_overridden(tmp_path):
+    file = tmp_path / "frozen.py"
+    file.write_text(
+        "from configs import base\nfrom ml_collections import FrozenConfigDict\n\n\n"
+        "def get_config():\n    return FrozenConfigDict(base.get_config())\n"
+    )
+    c = config_lib.load_config(str(file), flags(train__epochs=150))
+    assert c.train.epochs == 150 and c.is_locked
+
+
+def test_argument_after_the_file_reaches_get_config(tmp_path):
+    file = tmp_path / "sized.py"
+    file.write_text(
+        "from configs import cifar10_bn\n\n\ndef get_config(depth):\n"
+        "    c = cifar10_bn.get_config()\n    c.model.depth = int(depth)\n    return c\n"
+    )
+    assert config_lib.load_config(f"{file}:16").model.depth == 16
+    assert config_lib.config_name(f"{file}:16") == "sized_16"
+    assert config_lib.config_name("configs/cifar10_bn.py:a b/c") == "cifar10_bn_a_b_c"
+    assert config_lib.config_name("configs/cifar10_bn.py") == "cifar10_bn"
+
+
+def test_dict_round_trip_restores_tuples_types_and_lock():
+    config = config_lib.load_config(SMALL, ["--config.late_phase.patterns=a,b"])
+    tree = json.loads(json.dumps(config_lib.to_dict(config)))
+    assert tree["late_phase"]["patterns"] == ["a", "b"]
+    back = config_lib.from_dict(tree)
+    assert back == config and back.late_phase.patterns == ("a", "b") and back.is_locked
+    tree["train"]["epochs"], tree["train"]["weight_decay"] = 0, False
+    with pytest.raises(ConfigError) as error:
+        config_lib.from_dict(tree)
+    assert "train.epochs = 0: must be >= 1" in str(error.value)
+    assert "train.weight_decay = False: expected float" in str(error.value)
+
+
+def test_parse_separates_the_programs_own_flags_from_overrides(capsys):
+    parser = argparse.ArgumentParser(prog="tool")
+    config_lib.add_config_flags(parser)
+    parser.add_argument("--workdir")
+    args, config = config_lib.parse(
+        parser, ["--config.seed", "3", "--workdir", "w", "--config", SMALL, "--config.data.dir=d"]
+    )
+    assert (args.workdir, args.config, config.seed, config.data.dir) == ("w", SMALL, 3, "d")
+    for argv in (["--config", SMALL, "--config.seed=x"], ["--conf", SMALL], [], ["--config=x.py"]):
+        with pytest.raises(SystemExit) as end:
+            config_lib.parse(parser, argv)
+        assert end.value.code == 2 and "tool: error: " in capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""The program: flags, exit codes, and its own configs wherever it is started."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from lpw_jax import config as config_lib
+from lpw_jax import main
+from lpw_jax.errors import UserError
+
+ROOT = Path(config_lib.__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+SMALL = str(CONFIGS / "cifar10_small.py")
+
+
+def python(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", SMALL, "--config.train.epochs=0"], "train.epochs = 0: must be >= 1"),
+        (["--config", SMALL, "--config.train.epoch=5"], "train.epochs"),
+        (["--config", "nowhere.py"], "nowhere.py: cannot read"),
+        (["--config", SMALL, "--work", "x"], "unrecognized arguments: --work x"),
+        (["--config", SMALL, "--workdir", ""], "--workdir = ''"),
+        (["--config", SMALL, "--workdir", f"{SMALL}/run"], "writable folder"),
+        ([], "--config"),
+    ],
+)
+def test_program_refuses_mistakes_with_exit_code_2_and_no_traceback(arguments, words, tmp_path):
+    done = python("-m", "lpw_jax.main", *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "python -m lpw_jax.main: error: " in done.stderr and words in done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_help_shows_the_flags_and_examples(tmp_path):
+    done = python("-m", "lpw_jax.main", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for words in ("--config FILE", "--config.FIELD", "--workdir", "examples:", "digits_bn"):
+        assert words in done.stdout
+
+
+def test_own_configs_are_found_beside_a_decoy_and_nothing_heavy_is_imported(tmp_path):
+    decoy = tmp_path / "configs"
+    decoy.mkdir()
+    for name in ("__init__", "base", "cifar10_bn"):
+        (decoy / f"{name}.py").write_text("raise RuntimeError('decoy')\n")
+    (decoy / "mine.py").write_text(
+        "from configs import base\n\n\ndef get_config():\n"
+        "    c = base.get_config()\n    c.seed = 5\n    return c\n"
+    )
+    before = "import sys, types; sys.modules['configs'] = types.ModuleType('configs'); "
+    for first in ("", before):
+        code = first + (
+            "import sys; from lpw_jax import config, main; path = list(sys.path); "
+            "print(config.load_config('configs/mine.py').seed, "
+            f"config.load_config({str(CONFIGS / 'cifar10_bn.py')!r}).train.epochs, "
+            "[m for m in ('jax', 'flax', 'numpy', 'tensorflow') if m in sys.modules], "
+            "path == sys.path)"
+        )
+        done = python("-c", code, cwd=tmp_path)
+        assert (done.stdout, done.stderr) == ("5 200 [] True\n", "")
+    done = python(
+        "-m", "lpw_jax.main", "--config=configs/mine.py", "--config.seed=-1", cwd=tmp_path
+    )
+    assert done.returncode == 2 and "seed = -1" in done.stderr and "decoy" not in done.stderr
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """Puts a module in the place of lpw_jax.train: what `main` makes of its end is the law."""
+    module = types.ModuleType("lpw_jax.train")
+    monkeypatch.setitem(sys.modules, "lpw_jax.train", module)
+    monkeypatch.setattr(sys.modules["lpw_jax"], "train", module, raising=False)
+    return module
+
+
+def test_default_workdir_is_named_by_config_and_seed(training):
+    calls = []
+    training.run = lambda config, *, workdir: calls.append((config.seed, workdir))
+    assert main.main(["--config", SMALL, "--config.seed=7"]) == 0
+    assert calls == [(7, os.path.join("runs", "cifar10_small", "seed7"))]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (UserError("no data"), 2, "python -m lpw_jax.main: error: no data\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_user_errors_and_interrupts_end_without_a_traceback(raised, code, words, training, capsys):
+    def run(config, *, workdir):
+        raise raised
+
+    training.run = run
+    assert main.main(["--config", SMALL]) == code
+    assert capsys.readouterr().err == words
+
+
+def test_faults_of_the_program_keep_their_traceback(training):
+    def run(config, *, workdir):
+        raise ValueError("a fault")
+
+    training.run = run
+    with pytest.raises(ValueError, match="a fault"):
+        main.main(["--config", SMALL])

@@ -28,6 +28,7 @@ __all__ = [
     "config_name",
     "from_dict",
     "load_config",
+    "override",
     "parse",
     "to_dict",
     "validate",
@@ -44,26 +45,36 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         ConfigError: with every mistake found, one a line.
     """
-    given, errors = _run_file(path), []
+    try:
+        return override(_run_file(path), overrides)
+    except ConfigError:
+        raise
+    except Exception as error:  # a lazily computed field of the file's may raise anything
+        raise ConfigError(f"{path}: {_one_line(error)}") from error
+
+
+def override(config: ConfigDict | Mapping, overrides: Sequence[str]) -> ConfigDict:
+    """Returns `config` with '--config.FIELD=VALUE' flags applied, validated and locked.
+
+    Raises:
+        ConfigError: with every mistake found, one a line.
+    """
+    config = config if isinstance(config, ConfigDict) else ConfigDict(dict(config))
     fields = config_schema.flatten(config_schema.schema())
     others, overrides = _split_flags(overrides)
-    errors += [f"{item!r}: expected --config.FIELD=VALUE" for item in others]
-    for override in overrides:
-        field, equals, text = override.removeprefix("--config.").partition("=")
+    errors = [f"{item!r}: expected --config.FIELD=VALUE" for item in others]
+    for flag in overrides:
+        field, equals, text = flag.removeprefix("--config.").partition("=")
         if field not in fields:
             errors.append(config_schema.unknown(field, fields))
         elif not equals:
             errors.append(f"{field}: the flag --config.{field} needs a value")
         else:
             try:
-                _assign(given, field, _from_text(text, type(fields[field])))
+                _assign(config, field, _from_text(text, type(fields[field])))
             except ValueError:
                 errors.append(config_schema.wrong_type(field, text, fields[field]))
-    try:
-        tree = given.to_dict()
-    except Exception as error:  # a lazily computed field of the file's may raise anything
-        raise ConfigError(f"{path}: {_one_line(error)}") from error
-    return config_schema.checked(tree, errors)
+    return config_schema.checked(config.to_dict(), errors)
 
 
 def validate(config: ConfigDict | Mapping) -> ConfigDict:

@@ -1,4 +1,4 @@
-"""Rates by epoch and phase, and the lengths of epochs: the one place where epochs become numbers."""
+"""Rates by epoch and phase, and lengths of epochs: the one place where epochs become numbers."""
 
 from typing import Any, NamedTuple
 
@@ -13,9 +13,7 @@ class Rates(NamedTuple):
     shared_grad_scale: Any  # gamma of the paper's Algorithm 1
 
 
-def annealing_factor(
-    epoch: int, *, anneal_start: int, anneal_end: int, end_factor: float
-) -> float:
+def annealing_factor(epoch: int, *, anneal_start: int, anneal_end: int, end_factor: float) -> float:
     """Factor of every learning rate in `epoch` (from 1), constant within it (reference schedule).
 
     With i = epoch - 1: 1 up to i = anneal_start, linear to `end_factor` at i = anneal_end, then
@@ -41,8 +39,6 @@ def phase(epoch: int, *, release_epoch: int, swa_start_epoch: int) -> str:
 def cycles_per_epoch(num_examples: int, *, batch_size: int, num_members: int) -> int:
     """Whole cycles in an epoch; the remainder, less than one cycle, is dropped."""
     return num_examples // (batch_size * num_members)
-
-
 
 
 def rates(

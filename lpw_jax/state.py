@@ -55,7 +55,12 @@ def create(params: Tree, batch_stats: Tree, *, patterns: Sequence[str], tx: Any)
 
 
 def init(
-    key: jax.Array, model: nn.Module, *, image_shape: Sequence[int], patterns: Sequence[str], tx: Any
+    key: jax.Array,
+    model: nn.Module,
+    *,
+    image_shape: Sequence[int],
+    patterns: Sequence[str],
+    tx: Any,
 ) -> TrainState:
     """Freshly initialised state for images of `image_shape` [H, W, C]."""
     images = jnp.zeros((1, *image_shape), model.dtype)

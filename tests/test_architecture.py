@@ -18,6 +18,7 @@ LAYERS = (
     ("models", "models.*", "data", "data.*"),
     ("late_phase", "swa", "state", "step"),
     ("parallel", "checkpoint", "workdir", "console"),
+    ("runner", "predict"),
     ("train", "evaluate"),
     ("main", PACKAGE),  # the package itself offers the public names
 )

@@ -78,7 +78,9 @@ def _find_archive(name: str, ood_dir: str) -> Loader:
         with tarfile.open(archive) as tar:
             tar.next()
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise ValueError(f"{archive} is not a readable tar.gz archive ({error}); {advice}") from None
+        raise ValueError(
+            f"{archive} is not a readable tar.gz archive ({error}); {advice}"
+        ) from None
     return functools.partial(_read_archive, archive)
 
 

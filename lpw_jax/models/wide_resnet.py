@@ -16,7 +16,7 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Block(nn.Module):
-    """Pre-activation block; a changed channel count is bridged by a 1x1 convolution of relu(bn1(x))."""
+    """Pre-activation block; where channels change, the shortcut is a 1x1 conv of relu(bn1(x))."""
 
     features: int
     stride: int
@@ -31,7 +31,9 @@ class Block(nn.Module):
         y = nn.relu(self.norm(name="bn2")(y))
         y = self.conv(self.features, (3, 3), padding=1, name="conv2")(y)
         if x.shape[-1] != self.features:
-            shortcut = self.conv(self.features, (1, 1), self.stride, padding=0, name="conv_shortcut")
+            shortcut = self.conv(
+                self.features, (1, 1), self.stride, padding=0, name="conv_shortcut"
+            )
             x = shortcut(a)
         return x + y
 

@@ -1,0 +1,184 @@
+"""Evaluates a trained run in three views: collapsed, ensemble and each member.
+
+python -m lpw_jax.evaluate --workdir DIR [--config.data.dir=...] [--config.data.ood_dir=...]
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lpw_jax import config as config_lib
+from lpw_jax import console, experiment, metrics
+from lpw_jax import late_phase as lp
+from lpw_jax.data import Dataset, ood
+from lpw_jax.errors import UserError
+from lpw_jax.experiment import OodSets
+from lpw_jax.parallel import DataParallel
+from lpw_jax.predict import Predictor
+from lpw_jax.workdir import Workdir
+
+VIEWS = ("collapsed", "ensemble")
+
+
+def evaluate(
+    config: ConfigDict,
+    weights: dict[str, Any],
+    dataset: Dataset,
+    ood_sets: OodSets,
+    devices: DataParallel,
+    folder: Workdir,
+) -> tuple[dict[str, Any], str]:
+    """Predicts every set and writes `predictions/`.
+
+    Returns the `views` and the `data.ood_note` of results.json.
+    """
+    predict = Predictor(
+        devices=devices,
+        model=experiment.build_model(config, dataset.num_classes),
+        weights=weights,
+        mean=dataset.mean,
+        std=dataset.std,
+        member_mode=experiment.member_mode(config),
+        batch_size=config.evaluate.batch_size,
+    )
+    test = predict(dataset.test_images)
+    folder.save_predictions("test", {**test, "label": dataset.test_labels})
+    views = score(test, dataset.test_labels)
+    if len(dataset.validation_labels):
+        validation = predict(dataset.validation_images)
+        folder.save_predictions("validation", {**validation, "label": dataset.validation_labels})
+    for view in VIEWS:
+        views[view]["ood"] = dict.fromkeys(ood.OOD_SETS)
+    sizes = {}
+    for name, load in ood_sets.items():
+        try:
+            images = load()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        sizes[name] = len(images)
+        outside = predict(images)
+        no_label = np.full(len(images), -1, np.int32)
+        folder.save_predictions(f"ood_{name}", {**outside, "label": no_label})
+        for view in VIEWS:
+            entropies = (metrics.predictive_entropy(log_probs(p, view)) for p in (test, outside))
+            views[view]["ood"][name] = metrics.ood_metrics(*entropies)
+    for view in VIEWS:
+        sets = views[view]["ood"].values()
+        views[view]["ood_mean_auroc"] = (
+            float(np.mean([s["auroc"] for s in sets])) if all(sets) else None
+        )
+    return views, ood.ood_note(sizes)
+
+
+def log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
+    """Log probabilities [N, classes] of a view of `Predictor`'s result."""
+    if view == "ensemble":
+        return predictions["ensemble"]
+    return metrics.log_softmax(predictions[view])
+
+
+def score(predictions: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    """Accuracy, NLL, Brier score and ECE of the three views."""
+    views = {
+        view: metrics.classification_metrics(log_probs(predictions, view), labels) for view in VIEWS
+    }
+    members = [
+        metrics.classification_metrics(metrics.log_softmax(logits), labels)
+        for logits in predictions["members"]
+    ]
+    return {**views, "members": members}
+
+
+def summarize(
+    config: ConfigDict, weights: dict[str, Any], dataset: Dataset, train: dict[str, Any]
+) -> dict[str, Any]:
+    """results.json before its `views`: what was trained, on what, at what cost."""
+    late = sum(leaf.size for leaf in jax.tree.leaves(weights["late_phase"]))
+    late //= lp.num_members(weights["late_phase"])
+    shared = sum(leaf.size for leaf in jax.tree.leaves(weights["shared"]))
+    return {
+        "config": config_lib.to_dict(config),
+        "seed": config.seed,
+        "status": "trained",
+        "num_parameters": shared + late,
+        "num_late_phase_parameters": late,
+        "coasting": config.late_phase.coasting,
+        "data": {
+            "name": dataset.name,
+            "note": dataset.note,
+            "ood_note": None,
+            "num_classes": dataset.num_classes,
+            "mean": dataset.mean,
+            "std": dataset.std,
+        },
+        "views": None,
+        "train": train,
+    }
+
+
+def finish(
+    config: ConfigDict,
+    weights: dict[str, Any],
+    dataset: Dataset,
+    ood_sets: OodSets,
+    devices: DataParallel,
+    folder: Workdir,
+) -> dict[str, Any]:
+    """Evaluates, completes results.json, prints the final table and returns the results."""
+    results = folder.read_json("results.json")
+    views, ood_note = evaluate(config, weights, dataset, ood_sets, devices, folder)
+    results |= {"status": "complete", "views": views}
+    results["data"] |= {"note": dataset.note, "ood_note": ood_note}
+    folder.write_json("results.json", results)
+    console.terminal.print(console.results_table(results))
+    return results
+
+
+def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Evaluates the final weights in `workdir` again and rewrites its results.
+
+    `overrides` are flags such as '--config.data.ood_dir=DIR'; they may change where data lies and
+    how it is evaluated, nothing that was trained.
+    """
+    folder = Workdir(workdir)
+    stored = folder.read_json("config.json")
+    if stored is None or folder.read_json("results.json") is None:
+        raise UserError(f"--workdir = {workdir!r}: must hold a finished training; see lpw_jax.main")
+    for flag in overrides:
+        if not flag.startswith(("--config.data.", "--config.evaluate.")):
+            raise UserError(f"{flag}: only data.* and evaluate.* can change after training")
+    config = config_lib.override(stored, overrides)
+    with jax.enable_x64(config.train.compute_dtype == "float64"):
+        weights = folder.load_weights()
+        dataset, ood_sets = experiment.load_data(config)
+        return finish(config, weights, dataset, ood_sets, DataParallel.over(), folder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lpw_jax.evaluate",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a finished run")
+    args, overrides = parser.parse_known_args(argv)
+    try:
+        run(args.workdir, overrides)
+    except UserError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

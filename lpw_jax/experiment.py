@@ -1,0 +1,59 @@
+"""What a configuration describes: its data, its network, its devices."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from lpw_jax import models
+from lpw_jax.data import Dataset, load_dataset, ood
+from lpw_jax.errors import UserError
+
+OodSets = dict[str, Callable[[], np.ndarray]]
+
+
+def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
+    """The network of `config`, without a device axis."""
+    return models.create(
+        config.model.name,
+        depth=config.model.depth,
+        width=config.model.width,
+        num_classes=num_classes,
+        dtype=jnp.dtype(config.train.compute_dtype),
+        precision=config.train.matmul_precision,
+    )
+
+
+def load_data(config: ConfigDict) -> tuple[Dataset, OodSets]:
+    """The data set, and loaders of the out-of-distribution sets that are there.
+
+    Raises:
+      UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set.
+    """
+    data = config.data
+    try:
+        found, missing = ood.find_ood_sets(data.name, data_dir=data.dir, ood_dir=data.ood_dir)
+        for name, remedy in missing.items():
+            if data.require_ood:
+                raise UserError(f"data.require_ood = True: OOD set {name} is missing. {remedy}")
+            print(f"warning: OOD set {name} is missing and will not be reported. {remedy}")
+        dataset = load_dataset(
+            data.name, data_dir=data.dir, validation_examples=data.validation_examples
+        )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return dataclasses.replace(dataset, note=data.note or dataset.note), found
+
+
+def member_mode(config: ConfigDict) -> str:
+    """`late_phase.member_mode`, with 'auto' resolved for the default backend."""
+    mode = config.late_phase.member_mode
+    if mode != "auto":
+        return mode
+    return "unroll" if jax.default_backend() == "cpu" else "vmap"

@@ -1,0 +1,71 @@
+"""Trained runs as Python objects."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from lpw_jax import config as config_lib
+from lpw_jax import experiment
+from lpw_jax import late_phase as lp
+from lpw_jax.data import augment
+from lpw_jax.errors import UserError
+from lpw_jax.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run, ready to apply.
+
+    Attributes:
+      config: its configuration.
+      model: Flax module; `model.apply(collapsed, normalize(images))` gives logits [N, classes].
+      collapsed: variables of the one network that the members average to.
+      stacked: `shared`, `late_phase` ([K, ...]) and `batch_stats` ([K, ...]) as trained.
+      mean, std: of the training data, per channel, on the 0..1 scale.
+    """
+
+    config: ConfigDict
+    model: nn.Module
+    collapsed: dict[str, Any]
+    stacked: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalize(self, images: np.ndarray) -> jax.Array:
+        """uint8 [N, H, W, C] to the network's input."""
+        return augment.normalize(
+            jnp.asarray(images), mean=self.mean, std=self.std, dtype=self.model.dtype
+        )
+
+    def member(self, k: int) -> dict[str, Any]:
+        """Variables of member `k`."""
+        late, stats = lp.member((self.stacked["late_phase"], self.stacked["batch_stats"]), k)
+        return {"params": lp.merge(self.stacked["shared"], late), "batch_stats": stats}
+
+
+def load(workdir: epath.PathLike) -> Run:
+    """The trained network of a finished run.
+
+    Raises:
+      UserError: `workdir` holds no finished training.
+    """
+    folder = Workdir(workdir)
+    config, results = folder.read_json("config.json"), folder.read_json("results.json")
+    if config is None or results is None:
+        raise UserError(f"workdir = {str(workdir)!r}: must hold a finished training")
+    config, data = config_lib.from_dict(config), results["data"]
+    weights = folder.load_weights()
+    return Run(
+        config=config,
+        model=experiment.build_model(config, data["num_classes"]),
+        collapsed=lp.collapse(**weights),
+        stacked=weights,
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+    )

@@ -1,0 +1,172 @@
+"""The folder of a run: what is in it, and how it is written."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from lpw_jax import checkpoint
+from lpw_jax.errors import UserError
+
+_PACKAGES = (
+    "lpw_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
+    "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu",
+)  # fmt: skip
+# Where data lies says nothing about what is trained.
+_LOCATIONS = ("data.dir", "data.ood_dir")
+
+
+class Workdir:
+    """Files of one run under `path`.
+
+    config.json, environment.json, metrics.jsonl (one line an epoch), weights/ (`shared`,
+    `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self.path = epath.Path(path)
+
+    def read_json(self, name: str) -> Any:
+        """Contents of a JSON file, None if there is none.
+
+        Raises:
+          UserError: the file is not JSON.
+        """
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise UserError(f"{file}: must be JSON as a run writes it; {error}") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file; a reader sees the old one or the whole new one."""
+        text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+        self._replace(name, lambda temporary: temporary.write_text(text))
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Makes the folder and writes what identifies the run.
+
+        Raises:
+          UserError: the folder belongs to another config, or cannot be written.
+        """
+        previous = self.read_json("config.json")
+        if previous is not None:
+            differing = _differences(previous, config)
+            if differing:
+                raise UserError(
+                    f"--workdir = {str(self.path)!r}: holds a run of another config; "
+                    f"choose another folder. Different: {'; '.join(differing)}"
+                )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_json("config.json", config)
+            self.write_json("environment.json", environment())
+            (self.path / "metrics.jsonl").write_text("")
+        except OSError as error:
+            raise UserError(f"--workdir = {str(self.path)!r}: must be writable; {error}") from error
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Adds an epoch's line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def save_weights(self, weights: dict[str, Any]) -> None:
+        """Saves the final `shared`, `late_phase` and `batch_stats`."""
+        checkpoint.save_weights(self.path / "weights", weights)
+
+    def load_weights(self) -> dict[str, Any]:
+        """The final weights as numpy arrays.
+
+        Raises:
+          UserError: there are none, because training has not finished.
+        """
+        if not (self.path / "weights").exists():
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: must hold the final weights of a finished "
+                "training, but there is no folder 'weights' in it"
+            )
+        return checkpoint.load_weights(self.path / "weights")
+
+    def save_predictions(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes predictions/NAME.npz."""
+        (self.path / "predictions").mkdir(parents=True, exist_ok=True)
+
+        def write(temporary):
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+
+        self._replace(f"predictions/{name}.npz", write)
+
+    def _replace(self, name: str, write) -> None:
+        target = self.path / name
+        temporary = target.with_name(target.name + ".partial")
+        write(temporary)
+        temporary.replace(target)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and commit that a run was made with."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "backend": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "num_devices": len(devices),
+        "commit": _commit(),
+        "arguments": sys.argv[1:],
+    }
+
+
+def _commit() -> str | None:
+    """The package's git commit, '+' behind it if the sources differ; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments):
+        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "lpw_jax")
+    except OSError:  # no git on this machine
+        return None
+    return commit and commit + ("+" if changes else "")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """'field: old -> new' for every differing field that matters."""
+
+    def flatten(tree, prefix=""):
+        flat = {}
+        for name, value in tree.items():
+            if isinstance(value, Mapping):
+                flat |= flatten(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = value
+        return flat
+
+    old, new = flatten(old), flatten(json.loads(json.dumps(new)))
+    return [
+        f"{field}: {old.get(field)!r} there, {new.get(field)!r} here"
+        for field in sorted({*old, *new})
+        if field not in _LOCATIONS and old.get(field) != new.get(field)
+    ]

@@ -99,11 +99,13 @@ class TrainProgress:
             TaskProgressColumn(),
             _ImagesPerSecond(batch_size),
             TextColumn("{task.fields[loss]}"),
+            TextColumn("ETA"),
             TimeRemainingColumn(compact=True),
             console=console,
             disable=not self._live,
             expand=True,
             refresh_per_second=4,
+            speed_estimate_period=300,  # seconds: a cycle of a large network is slow on a CPU
         )
         self._task: TaskID = self._progress.add_task(
             "", total=total_steps, completed=first_step, epoch=0, epochs=epochs, phase="", loss=""
@@ -134,20 +136,25 @@ class TrainProgress:
         self._progress.update(self._task, advance=steps, epoch=epoch, phase=phase, **shown)
 
     def epoch_line(self, record: Mapping[str, Any]) -> None:
-        """Prints an epoch's record in one line where there is no bar.
+        """Shows the end of an epoch: its loss at the bar or, where there is no bar, one line.
 
-        `epoch` and `phase` come first, then every number as `name value`; of several numbers (one
-        a member) the smallest and largest. Other entries are left out.
+        Args:
+            record: `epoch`, `phase`, `loss`, `accuracy` (a fraction), `images_per_second`, and
+                optionally `member_accuracy`, whose range is shown when there are several.
         """
         if self._live:
+            self._progress.update(self._task, loss=f"loss {record['loss']:.4f}")
             return
         width = len(str(self._epochs))
-        words = [f"epoch {record['epoch']:>{width}}/{self._epochs}", f"{record['phase']:4}"]
-        for name, value in record.items():
-            numbers = _numbers(value)
-            if name != "epoch" and numbers:
-                ends = dict.fromkeys(f"{end:.4g}" for end in (min(numbers), max(numbers)))
-                words.append(f"{name.replace('_', ' ')} {'..'.join(ends)}")
+        members = record.get("member_accuracy", [])
+        spread = f" ({100 * min(members):.2f}..{100 * max(members):.2f})" if members[1:] else ""
+        words = (
+            f"epoch {record['epoch']:{width}}/{self._epochs}",
+            f"{record['phase']:4}",
+            f"loss {record['loss']:.4f}",
+            f"accuracy {100 * record['accuracy']:.2f} %{spread}",
+            f"{record['images_per_second']:.0f} images/s",
+        )
         self._console.print(Text("  ".join(words)), soft_wrap=True)
 
 
@@ -166,25 +173,26 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
     table = Table(
         box=box.SIMPLE_HEAD,
-        padding=(0, 1),
-        collapse_padding=True,
-        pad_edge=False,
+        padding=0,  # the columns' minimal widths leave the gaps: four OOD sets fit in 80 columns
+        show_edge=False,
         caption=Text(f"Test set of {data['name']}{note}"),
         caption_justify="left",
     )
-    table.add_column("view", no_wrap=True)
-    for header in ("acc\n%", "NLL\n", "Brier\n", "ECE\n"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for name in [*ood_sets, "mean"] if ood_sets else []:
-        table.add_column(Text(f"AUROC\n{name}"), justify="right", overflow="fold")
+    table.add_column("\nview", no_wrap=True)
+    for header in ("acc\n%", "\nNLL", "\nBrier", "\nECE"):
+        table.add_column(header, justify="right", no_wrap=True, min_width=7)
+    auroc_columns = [*ood_sets, "mean"] if ood_sets else []
+    for name in auroc_columns:
+        table.add_column(Text(f"AUROC\n{name}"), justify="right", overflow="fold", min_width=6)
 
     for name, view in (("collapsed", collapsed), ("ensemble", ensemble)):
         sets = [view.get("ood", {}).get(ood_set) or {} for ood_set in ood_sets]
-        aurocs = [ood.get("auroc") for ood in sets] + [view.get("ood_mean_auroc")]
-        table.add_row(name, *_result_cells(view), *(_decimal(value, 3) for value in aurocs))
+        aurocs = [*(ood.get("auroc") for ood in sets), view.get("ood_mean_auroc")]
+        cells = [_decimal(auroc, 3) for auroc in aurocs[: len(auroc_columns)]]
+        table.add_row(name, *_result_cells(view), *cells)
     for name, statistic, least in (("mean", statistics.mean, 1), ("std", statistics.stdev, 2)):
         view = _over_members(members, statistic) if len(members) >= least else {}
-        table.add_row(f"{len(members)} members, {name}", *_result_cells(view))
+        table.add_row(f"member {name}", *_result_cells(view), *["-" for _ in auroc_columns])
     return table
 
 
@@ -233,13 +241,6 @@ def _parameter_cells(shared: int, late: int) -> tuple[str, str, str, str]:
     total = shared + late
     share = f"{100 * late / total:.2f} %" if total else "-"
     return f"{shared:,}", f"{late:,}", f"{total:,}", share
-
-
-def _numbers(value: Any) -> list[float]:
-    """The numbers in a record's entry: one, a list of them, or none."""
-    values = value if isinstance(value, list | tuple) else [value]
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return list(values) if numeric else []
 
 
 def _over_members(members: Sequence[Mapping[str, Any]], statistic: Any) -> dict[str, float]:

@@ -28,7 +28,7 @@ def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
     with jax.enable_x64(config.train.compute_dtype == "float64"):
         folder, devices = Workdir(workdir), DataParallel.over()
         config_lib.check_devices(config, devices.num_devices)
-        folder.start(config_lib.to_dict(config))
+        folder.check(config_lib.to_dict(config))
         results = folder.read_json("results.json")
         if results and results["status"] == "complete":
             print(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
@@ -40,6 +40,7 @@ def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
         console.terminal.print(
             console.parameter_table(training.state.shared, training.state.late_phase)
         )
+        folder.start(config_lib.to_dict(config))
         weights, cost = training.run(folder)
         folder.save_weights(weights)
         folder.write_json("results.json", evaluate.summarize(config, weights, dataset, cost))

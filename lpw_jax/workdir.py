@@ -53,20 +53,26 @@ class Workdir:
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
         self._replace(name, lambda temporary: temporary.write_text(text))
 
-    def start(self, config: dict[str, Any]) -> None:
-        """Makes the folder and writes what identifies the run.
+    def check(self, config: dict[str, Any]) -> None:
+        """Refuses a folder that belongs to another config (where data lies does not matter).
 
         Raises:
-          UserError: the folder belongs to another config, or cannot be written.
+          UserError: naming the fields that differ.
         """
         previous = self.read_json("config.json")
-        if previous is not None:
-            differing = _differences(previous, config)
-            if differing:
-                raise UserError(
-                    f"--workdir = {str(self.path)!r}: holds a run of another config; "
-                    f"choose another folder. Different: {'; '.join(differing)}"
-                )
+        differing = previous is not None and _differences(previous, config)
+        if differing:
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: holds a run of another config; choose another "
+                f"folder. Different: {'; '.join(differing)}"
+            )
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Makes the folder, writes what identifies the run and empties metrics.jsonl.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("config.json", config)

@@ -19,10 +19,10 @@ LAYERS = (
     ("late_phase", "swa", "state", "step"),
     ("parallel", "checkpoint", "workdir", "console"),
     ("runner", "predict"),
-    ("train", "evaluate"),
+    ("train", "evaluate", "experiment", "loading"),
     ("main", PACKAGE),  # the package itself offers the public names
 )
-CONFIG_READERS = {"config", "config_schema", "train", "evaluate", "main"}
+CONFIG_READERS = {"config", "config_schema", "experiment", "loading", "train", "evaluate", "main"}
 MAX_LINES = 300
 
 

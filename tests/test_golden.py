@@ -167,9 +167,7 @@ def test_agrees_with_the_published_code(float64, run, member_mode, num_devices):
     assert_agrees(np.exp(collapsed), golden["average_probs"], "collapsed probabilities")
     for view, name in ((metrics.log_softmax, "average"), (lambda x: x, "ensemble")):
         column = {"average": "collapsed"}.get(name, name)
-        entropy, entropy_ood = (
-            metrics.predictive_entropy(view(p[column])) for p in (test, ood)
-        )
+        entropy, entropy_ood = (metrics.predictive_entropy(view(p[column])) for p in (test, ood))
         assert_agrees(entropy, golden[f"{name}_entropy"], f"{name} entropy")
         assert_agrees(entropy_ood, golden[f"{name}_entropy_ood"], f"{name} OOD entropy")
         auroc = metrics.ood_metrics(entropy, entropy_ood)["auroc"]

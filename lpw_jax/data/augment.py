@@ -128,7 +128,10 @@ def augment(
 def normalize(
     images: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...], dtype: jnp.dtype
 ) -> jax.Array:
-    """(images / 255 - mean) / std of uint8 [..., C], computed in float32 at least."""
+    """(images / 255 - mean) / std of uint8 [..., C], computed in float32 at least.
+
+    `mean` and `std` are per channel on the scale 0..1. Of `dtype`, exact to its rounding.
+    """
     work = np.promote_types(dtype, np.float32)  # jnp's refuses where promotion is strict
     shape = (1,) * (images.ndim - 1) + (len(mean),)
     mean, std = (jnp.asarray(value, work).reshape(shape) for value in (mean, std))

@@ -103,7 +103,9 @@ def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
         raise ValueError(f"{path} is not a readable .mat file ({error}); {advice}") from None
     shape, kind = shapes.get("X", ((), "nothing"))
     if len(shape) != 4 or shape[:3] != (32, 32, 3) or not shape[3] or kind != "uint8":
-        raise ValueError(f"{path}: X must be uint8 [32, 32, 3, N], found {kind} {list(shape)}")
+        raise ValueError(
+            f"{path}: X must be uint8 [32, 32, 3, N], found {kind} {list(shape)}; {advice}"
+        )
     return functools.partial(_read_mat, path)
 
 

@@ -1,0 +1,164 @@
+"""What the terminal shows, read back from the text that rich renders at 80 columns."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lpw_jax import console
+
+OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
+
+
+@pytest.fixture
+def paper():
+    """A terminal of 80 columns that is a file: no colour, no bar."""
+    return Console(file=io.StringIO(), width=80, highlight=False, force_terminal=False)
+
+
+@pytest.fixture
+def screen():
+    return Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+
+
+def text_of(terminal, renderable=None):
+    if renderable is not None:
+        terminal.print(renderable)
+    text = terminal.file.getvalue()
+    assert terminal.is_terminal or all(len(line) <= 80 for line in text.splitlines())
+    return text
+
+
+def row(text, name):
+    """The cells of the only row that starts with `name`."""
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(name)]
+    return line.strip().removeprefix(name).split()
+
+
+def view(accuracy, *, aurocs=None, mean=None):
+    figures = {"accuracy": accuracy, "nll": 0.12345, "brier": 0.05, "ece": 0.0123}
+    if aurocs is not None:
+        ood = {
+            name: None if auroc is None else {"auroc": auroc}
+            for name, auroc in zip(OOD_SETS, aurocs, strict=True)
+        }
+        figures |= {"ood": ood, "ood_mean_auroc": mean}
+    return figures
+
+
+def results(collapsed, ensemble, members, note="Handwritten [digits]."):
+    views = {"collapsed": collapsed, "ensemble": ensemble, "members": members}
+    return {"data": {"name": "digits", "note": note}, "views": views}
+
+
+def test_config_shows_every_field_and_leaves_out_empty_ones(paper):
+    config = {
+        "seed": 3,
+        "model": {"name": "wide_resnet", "depth": 28},
+        "data": {"dir": "", "note": None, "flip": False, "cutout": 0},
+        "late_phase": {"patterns": ("bn.*/[scale]", "head")},
+        "empty": {},
+    }
+    console.print_config(config, console=paper)
+    text = text_of(paper)
+    assert row(text, "run") == ["seed=3"]
+    assert row(text, "model") == ["name=wide_resnet", "depth=28"]
+    assert row(text, "data") == ["flip=False", "cutout=0"]
+    assert row(text, "late_phase") == ["patterns=bn.*/[scale]", "head"]
+    assert "empty" not in text
+
+
+def test_config_wider_than_the_terminal_wraps(paper):
+    console.print_config({"data": {"dir": "/a" * 100}}, console=paper)
+    assert "".join(text_of(paper).split()) == "datadir=" + "/a" * 100
+
+
+def test_parameter_table_counts_one_members_weights(paper):
+    shared = {"conv": {"kernel": np.zeros((3, 3, 3, 16))}, "block": {"conv": np.zeros(1_000)}}
+    late = {"block": {"bn": {"scale": np.zeros((4, 30))}}, "head": {"bias": np.zeros((4, 10))}}
+    text = text_of(paper, console.parameter_table(shared, late))
+    assert row(text, "conv") == ["432", "0", "432", "0.00", "%"]
+    assert row(text, "block") == ["1,000", "30", "1,030", "2.91", "%"]
+    assert row(text, "head") == ["0", "10", "10", "100.00", "%"]
+    assert row(text, "total") == ["1,432", "40", "1,472", "2.72", "%"]
+
+
+def test_parameter_table_works_without_late_phase_weights(paper):
+    text = text_of(paper, console.parameter_table({"conv": np.zeros(5)}, {}))
+    assert row(text, "total") == ["5", "0", "5", "0.00", "%"]
+
+
+@pytest.mark.parametrize("other", [np.zeros((3, 2)), np.zeros(())])
+def test_parameter_table_refuses_leaves_that_disagree_on_the_members(other):
+    with pytest.raises(ValueError, match="member axis.*head/bias"):
+        console.parameter_table({}, {"bn": np.zeros((4, 2)), "head": {"bias": other}})
+
+
+def test_results_show_views_members_and_missing_sets(paper):
+    aurocs = (0.95125, 0.9, None, 0.5)
+    members = [view(0.96), view(0.97), view(0.98)]
+    text = text_of(
+        paper,
+        console.results_table(
+            results(view(0.9646, aurocs=aurocs), view(1.0, aurocs=aurocs, mean=0.75), members)
+        ),
+    )
+    figures = ["0.1235", "0.0500", "0.0123"]
+    assert row(text, "collapsed") == ["96.46", *figures, "0.951", "0.900", "-", "0.500", "-"]
+    assert row(text, "ensemble") == ["100.00", *figures, "0.951", "0.900", "-", "0.500", "0.750"]
+    assert row(text, "member mean") == ["97.00", *figures, *"-----"]
+    assert row(text, "member std") == ["1.00", "0.0000", "0.0000", "0.0000", *"-----"]
+    assert row(text, "view")[-5:] == [*OOD_SETS, "mean"]
+    assert "Test set of digits: Handwritten [digits]." in text
+
+
+def test_results_without_ood_sets_have_no_auroc_and_one_member_no_deviation(paper):
+    text = text_of(
+        paper, console.results_table(results(view(0.5), view(0.5), [view(0.5)], note=None))
+    )
+    assert "AUROC" not in text
+    assert row(text, "collapsed") == row(text, "member mean")
+    assert row(text, "member std") == ["-"] * 4
+    assert text.rstrip().endswith("Test set of digits")
+
+
+def record(epoch, phase="tied", **more):
+    figures = {"loss": 1.23456, "accuracy": 0.45, "images_per_second": 1234.6}
+    return {"epoch": epoch, "phase": phase, **figures, **more}
+
+
+def test_a_log_holds_one_line_an_epoch_and_no_bar(paper):
+    with console.TrainProgress(total_steps=20, batch_size=8, epochs=12, console=paper) as progress:
+        for epoch in (1, 2):
+            for _ in range(10):
+                progress.update(1, epoch=epoch, phase="tied")
+            progress.epoch_line(record(epoch, member_accuracy=[0.45]))
+        progress.epoch_line(record(12, "late", member_accuracy=[0.44, 0.46, 0.45]))
+    assert text_of(paper).splitlines() == [
+        "epoch  1/12  tied  loss 1.2346  accuracy 45.00 %  1235 images/s",
+        "epoch  2/12  tied  loss 1.2346  accuracy 45.00 %  1235 images/s",
+        "epoch 12/12  late  loss 1.2346  accuracy 45.00 % (44.00..46.00)  1235 images/s",
+    ]
+
+
+def test_a_terminal_shows_the_bar_with_epoch_phase_speed_and_loss(screen):
+    with console.TrainProgress(
+        total_steps=40, batch_size=128, epochs=200, first_step=10, console=screen
+    ) as progress:
+        progress.update(10, epoch=120, phase="late", loss=2.5)
+        progress.update(10, epoch=120, phase="late")
+        progress.epoch_line(record(120))
+    bar = text_of(screen).splitlines()[-2]  # the last line shows the cursor again
+    for words in ("epoch 120/200 late", " 75% ", " img/s", "loss 1.2346", "ETA "):
+        assert words in bar
+    assert "images/s" not in text_of(screen)
+
+
+def test_an_error_during_training_passes_through_and_gives_the_terminal_back(screen):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        console.TrainProgress(total_steps=4, batch_size=8, epochs=1, console=screen),
+    ):
+        raise KeyboardInterrupt
+    assert text_of(screen).rstrip("\n").endswith("\x1b[?25h")  # the cursor is shown again

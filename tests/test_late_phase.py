@@ -1,0 +1,164 @@
+"""Which weights are late-phase, what a release copies, and what a collapse keeps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_net import PATTERNS, TinyNet, images
+
+from lpw_jax import late_phase as lp
+from lpw_jax import models, optimizers, state
+from lpw_jax.models.layers import BATCH_NORM_EPSILON
+
+pytestmark = pytest.mark.usefixtures("float64")
+BN_AND_HEAD = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
+
+
+def random_tree(tree, seed):
+    """Positive random leaves (variances must be)."""
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(seed)
+    return jax.tree.unflatten(
+        structure, [jnp.asarray(rng.uniform(0.2, 2, x.shape)) for x in leaves]
+    )
+
+
+@pytest.fixture
+def members(float64):
+    tx = optimizers.sgd(momentum=0.9, nesterov=True)
+    start = state.init(
+        jax.random.key(0), TinyNet(), image_shape=(8, 8, 3), patterns=PATTERNS, tx=tx
+    )
+    start = state.release(start, jax.random.key(1), num_members=3, sigma=0.0, tx=tx)
+    return {
+        "shared": start.shared,
+        "late_phase": random_tree(start.late_phase, 1),
+        "batch_stats": random_tree(start.batch_stats, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "classes", "parameters", "late"),
+    [
+        (28, 10, 10, 36_479_194, 24_362),
+        (28, 10, 100, 36_536_884, None),
+        (28, 14, 10, 71_470_810, None),
+        (28, 14, 100, 71_551_540, None),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(depth, width, classes, parameters, late):
+    model = models.create("wide_resnet", depth=depth, width=width, num_classes=classes)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    shared, late_phase = lp.split(variables["params"], BN_AND_HEAD)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (shared, late_phase)]
+    assert sum(sizes) == parameters
+    assert late is None or sizes[1] == late
+
+
+def test_merge_undoes_split(members):
+    params = lp.merge(members["shared"], lp.member(members["late_phase"], 0))
+    shared, late = lp.split(params, PATTERNS)
+    assert set(shared) == {"conv1", "conv2"} and set(late) == {"bn1", "bn2", "head"}
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, lp.merge(shared, late), params))
+
+
+def test_a_pattern_that_matches_nothing_is_an_error(members):
+    params = lp.merge(members["shared"], lp.member(members["late_phase"], 0))
+    with pytest.raises(ValueError, match="late_phase.patterns.*'norm/scale' matches none"):
+        lp.split(params, ("head/.*", "norm/scale"))
+
+
+def layerwise_mean(weights, x):
+    """The reference's averaged model: every late-phase layer returns its members' mean output."""
+    shared, late, stats = weights["shared"], weights["late_phase"], weights["batch_stats"]
+
+    def conv(x, layer, stride):
+        y = jax.lax.conv_general_dilated(
+            x, layer["kernel"], (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return y + layer.get("bias", np.zeros(y.shape[-1])).reshape(1, 1, 1, -1)
+
+    def norm(x, name):
+        outputs = []
+        for k in range(3):
+            mean, var = (stats[name][s][k].reshape(1, 1, 1, -1) for s in ("mean", "var"))
+            scale, bias = (late[name][s][k].reshape(1, 1, 1, -1) for s in ("scale", "bias"))
+            outputs.append((x - mean) / np.sqrt(var + BATCH_NORM_EPSILON) * scale + bias)
+        return np.mean(outputs, 0)
+
+    x = np.maximum(norm(conv(x, shared["conv1"], 2), "bn1"), 0)
+    x = np.maximum(norm(conv(x, shared["conv2"], 1), "bn2"), 0).mean((1, 2))
+    heads = zip(late["head"]["kernel"], late["head"]["bias"], strict=True)
+    return np.mean([x @ np.asarray(kernel) + np.asarray(bias)[None] for kernel, bias in heads], 0)
+
+
+def test_collapse_is_the_mean_of_every_late_phase_layers_output(members):
+    x = images(5, 4)
+    collapsed = TinyNet().apply(lp.collapse(**members), x, train=False)
+    np.testing.assert_allclose(collapsed, layerwise_mean(members, x), rtol=0, atol=1e-12)
+
+
+def test_collapse_of_equal_members_is_the_member(members):
+    x = images(5, 4)
+    late, stats = lp.member((members["late_phase"], members["batch_stats"]), 1)
+    equal = jax.tree.map(
+        lambda leaf: jnp.stack([leaf] * 3), {"late_phase": late, "batch_stats": stats}
+    )
+    variables = {"params": lp.merge(members["shared"], late), "batch_stats": stats}
+    collapsed = lp.collapse(members["shared"], **equal)
+    np.testing.assert_allclose(
+        TinyNet().apply(collapsed, x), TinyNet().apply(variables, x), rtol=0, atol=1e-12
+    )
+    shapes = jax.tree.map(lambda leaf: leaf.shape, (collapsed, variables))
+    assert shapes[0] == shapes[1]
+
+
+def test_collapse_with_shared_batch_norm_averages_members_statistics(members):
+    """Only the head late-phase: batch norms keep one scale, statistics are still per member."""
+    shared = members["shared"] | lp.member(
+        {name: members["late_phase"][name] for name in ("bn1", "bn2")}, 0
+    )
+    late = {"head": members["late_phase"]["head"]}
+    x = images(5, 4)
+    collapsed = TinyNet().apply(lp.collapse(shared, late, members["batch_stats"]), x)
+    same = {name: jnp.stack([leaf] * 3) for name, leaf in ()} | {
+        name: jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), shared[name])
+        for name in ("bn1", "bn2")
+    }
+    expanded = members | {"late_phase": late | same}
+    np.testing.assert_allclose(collapsed, layerwise_mean(expanded, x), rtol=0, atol=1e-12)
+
+
+def test_release_copies_weights_and_statistics_and_empties_momentum(members):
+    tx = optimizers.sgd(momentum=0.9, nesterov=True)
+    tied = state.create(
+        lp.merge(members["shared"], lp.member(members["late_phase"], 0)),
+        lp.member(members["batch_stats"], 0),
+        patterns=PATTERNS,
+        tx=tx,
+    )
+    tied = tied.replace(
+        opt_shared=random_tree(tied.opt_shared, 3),
+        opt_late=random_tree(tied.opt_late, 4),
+        coasting=jnp.ones((), bool),
+    )
+    after = state.release(tied, jax.random.key(0), num_members=4, sigma=0.0, tx=tx)
+    for name in ("late_phase", "batch_stats"):
+        for old, new in zip(
+            *(jax.tree.leaves(getattr(s, name)) for s in (tied, after)), strict=True
+        ):
+            assert new.shape == (4, *old.shape[1:]) and (new == old).all()
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.opt_late))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, after.opt_shared, tied.opt_shared))
+    assert not after.coasting
+
+
+def test_release_noise_is_scaled_by_each_leafs_rms():
+    leaf = {"a": {"kernel": jnp.full((1, 300, 200), 2.0)}, "b": {"bias": jnp.zeros((1, 50))}}
+    late = lp.perturb(jax.random.key(0), lp.copy_members(leaf, 3), 0.1)
+    noise = late["a"]["kernel"] - 2.0
+    np.testing.assert_allclose(noise.std((1, 2)), 0.2, rtol=0.02)
+    np.testing.assert_allclose(noise.mean((1, 2)), 0.0, atol=0.005)
+    correlation = np.corrcoef(noise.reshape(3, -1)) - np.eye(3)
+    assert np.abs(correlation).max() < 0.02  # every member has its own noise
+    assert (late["b"]["bias"] == 0).all()

@@ -1,0 +1,75 @@
+"""Batch norm follows PyTorch's rules, on one device and on many."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lpw_jax import models
+from lpw_jax.models.layers import BatchNorm
+from lpw_jax.parallel import AXIS, DataParallel
+
+
+def inputs():
+    return np.random.default_rng(0).normal(3.0, 2.0, (16, 4, 4, 6))
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_batch_statistics_are_the_whole_batchs_with_unbiased_variance(float64, num_devices):
+    x = inputs()
+    bn = BatchNorm(train=True, axis_name=AXIS, dtype=jnp.float64, param_dtype=jnp.float64)
+    params = {"scale": jnp.linspace(0.5, 2, 6), "bias": jnp.linspace(-1, 1, 6)}
+
+    def apply(x):
+        return bn.apply({"params": params}, x, mutable=["batch_stats"])
+
+    devices = DataParallel.over(jax.devices()[:num_devices])
+    lifted = devices.lift(apply, in_axes=(0,), out_axes=(0, None))
+    y, updated = lifted(devices.shard(x.reshape(num_devices, -1, 4, 4, 6)))
+    flat = x.reshape(-1, 6)
+    expected = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5) * params["scale"][None, None, None]
+    expected += params["bias"][None, None, None]
+    np.testing.assert_allclose(np.reshape(y, x.shape), expected, atol=1e-12)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], flat.mean(0), atol=1e-12)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], flat.var(0, ddof=1), atol=1e-12)
+
+
+def test_evaluation_uses_running_statistics():
+    x = inputs().astype(np.float32)
+    stats = {"mean": jnp.full(6, 2.0), "var": jnp.full(6, 4.0)}
+    params = {"scale": jnp.full(6, 3.0), "bias": jnp.full(6, 1.0)}
+    y = BatchNorm(train=False).apply({"params": params, "batch_stats": stats}, x)
+    np.testing.assert_allclose(y, (x - 2) / np.sqrt(4 + 1e-5) * 3 + 1, rtol=1e-5, atol=1e-5)
+
+
+def test_initialisation_is_he_normal_with_fan_in():
+    model = models.create("wide_resnet", depth=10, width=4, num_classes=100)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    kernel = params["group2_block0"]["conv2"]["kernel"]  # fan-in 3 * 3 * 256
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 256)), rtol=0.01)
+    assert np.abs(kernel).max() > 3.5 * kernel.std()  # not truncated at two deviations
+    np.testing.assert_allclose(params["head"]["kernel"].std(), np.sqrt(2 / 256), rtol=0.02)
+    assert (params["head"]["bias"] == 0).all()
+    assert (params["bn_out"]["scale"] == 1).all() and (params["bn_out"]["bias"] == 0).all()
+
+
+def test_bfloat16_keeps_weights_statistics_and_logits_in_float32():
+    images = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype(np.float32)
+    logits = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = models.create("wide_resnet", depth=10, width=1, num_classes=10, dtype=dtype)
+        variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3), dtype))
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+        logits[dtype], updated = model.apply(
+            variables, jnp.asarray(images, dtype), train=True, mutable=["batch_stats"]
+        )
+        assert logits[dtype].dtype == jnp.float32
+        assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {jnp.dtype(jnp.float32)}
+    error = np.abs(logits[jnp.bfloat16] - logits[jnp.float32]).max()
+    assert 0 < error < 0.1 * np.abs(logits[jnp.float32]).max()
+
+
+def test_a_wrong_depth_is_refused():
+    model = models.create("wide_resnet", depth=12, width=1, num_classes=10)
+    with pytest.raises(ValueError, match="6n [+] 4 with n >= 1, got 12"):
+        model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -1,0 +1,93 @@
+"""Makes small tensorflow-datasets folders with tfds' own writer; run as a program.
+
+    python tests/tfds_fixtures.py FOLDER
+
+It writes
+  FOLDER/array_record   cifar10 as tfds describes it, cifar100 with its own description
+  FOLDER/tfrecord       the same cifar10 in three shards, and svhn_cropped
+"""
+
+import atexit
+import functools
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+SIZES = {"train": 1_203, "test": 20}
+SVHN_SIZES = {"train": 3, "test": 25}
+CIFAR10_TEXT = (
+    "The CIFAR-10 dataset consists of 60000 32x32 colour images in 10 classes, with 6000 images "
+    "per class. There are 50000 training images and 10000 test images."
+)
+CIFAR100_TEXT = "A tenth of CIFAR-100.\n\nA second paragraph."
+
+
+def arrays(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images uint8 [N, 32, 32, 3] and labels [N] of a split, in stored order."""
+    size = (SVHN_SIZES if name == "svhn_cropped" else SIZES)[split]
+    rng = np.random.default_rng([len(name), len(split)])
+    colours = rng.integers(0, 256, (size, 4, 4, 3), dtype=np.uint8)
+    classes = 100 if name == "cifar100" else 10
+    return colours.repeat(8, axis=1).repeat(8, axis=2), np.arange(size) % classes
+
+
+@functools.cache
+def folder() -> pathlib.Path:
+    """The folder, made on first use by this file as a program of its own."""
+    path = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    command = [sys.executable, __file__, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return pathlib.Path(path)
+
+
+def _write(root: str, file_format: str, name: str, *, text: str, num_shards: int = 1) -> None:
+    import tensorflow_datasets as tfds
+
+    class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("3.0.2")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=text,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "id": tfds.features.Text(),
+                        "image": tfds.features.Image(shape=(32, 32, 3)),
+                        "label": tfds.features.ClassLabel(
+                            num_classes=100 if name == "cifar100" else 10
+                        ),
+                    }
+                ),
+                supervised_keys=("image", "label"),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in ("train", "test")}
+
+        def _generate_examples(self, split):
+            for i, (image, label) in enumerate(zip(*arrays(name, split), strict=True)):
+                yield i, {"id": f"{split}_{i}", "image": image, "label": int(label)}
+
+    Small.name = name
+    builder = Small(data_dir=f"{root}/{file_format}", file_format=file_format)
+    config = tfds.download.DownloadConfig(try_download_gcs=False, num_shards=num_shards)
+    builder.download_and_prepare(download_config=config)
+
+
+def main(root: str) -> None:
+    _write(root, "array_record", "cifar10", text=CIFAR10_TEXT)
+    _write(root, "array_record", "cifar100", text=CIFAR100_TEXT)
+    _write(root, "tfrecord", "cifar10", text=CIFAR10_TEXT, num_shards=3)
+    _write(root, "tfrecord", "svhn_cropped", text="Street view house numbers.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -17,7 +17,6 @@ from lpw_jax import console, experiment, metrics
 from lpw_jax import late_phase as lp
 from lpw_jax.data import Dataset, ood
 from lpw_jax.errors import UserError
-from lpw_jax.experiment import OodSets
 from lpw_jax.parallel import DataParallel
 from lpw_jax.predict import Predictor
 from lpw_jax.workdir import Workdir
@@ -29,7 +28,7 @@ def evaluate(
     config: ConfigDict,
     weights: dict[str, Any],
     dataset: Dataset,
-    ood_sets: OodSets,
+    ood_sets: dict[str, np.ndarray],
     devices: DataParallel,
     folder: Workdir,
 ) -> tuple[dict[str, Any], str]:
@@ -54,13 +53,7 @@ def evaluate(
         folder.save_predictions("validation", {**validation, "label": dataset.validation_labels})
     for view in VIEWS:
         views[view]["ood"] = dict.fromkeys(ood.OOD_SETS)
-    sizes = {}
-    for name, load in ood_sets.items():
-        try:
-            images = load()
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        sizes[name] = len(images)
+    for name, images in ood_sets.items():
         outside = predict(images)
         no_label = np.full(len(images), -1, np.int32)
         folder.save_predictions(f"ood_{name}", {**outside, "label": no_label})
@@ -72,7 +65,7 @@ def evaluate(
         views[view]["ood_mean_auroc"] = (
             float(np.mean([s["auroc"] for s in sets])) if all(sets) else None
         )
-    return views, ood.ood_note(sizes)
+    return views, ood.ood_note({name: len(images) for name, images in ood_sets.items()})
 
 
 def log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
@@ -125,7 +118,7 @@ def finish(
     config: ConfigDict,
     weights: dict[str, Any],
     dataset: Dataset,
-    ood_sets: OodSets,
+    ood_sets: dict[str, np.ndarray],
     devices: DataParallel,
     folder: Workdir,
 ) -> dict[str, Any]:

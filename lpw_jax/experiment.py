@@ -1,7 +1,6 @@
 """What a configuration describes: its data, its network, its devices."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,6 @@ from ml_collections import ConfigDict
 from lpw_jax import models
 from lpw_jax.data import Dataset, load_dataset, ood
 from lpw_jax.errors import UserError
-
-OodSets = dict[str, Callable[[], np.ndarray]]
 
 
 def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
@@ -28,27 +25,24 @@ def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
     )
 
 
-def load_data(config: ConfigDict) -> tuple[Dataset, OodSets]:
-    """The data set, and loaders of the out-of-distribution sets that are there.
+def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
+    """The data set, and images of the out-of-distribution sets that are there.
 
     Raises:
       UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set.
     """
     data = config.data
-    try:
-        found, missing = ood.find_ood_sets(data.name, data_dir=data.dir, ood_dir=data.ood_dir)
-        for name, remedy in missing.items():
-            if data.require_ood:
-                raise UserError(f"data.require_ood = True: OOD set {name} is missing. {remedy}")
-            print(f"warning: OOD set {name} is missing and will not be reported. {remedy}")
-        dataset = load_dataset(
-            data.name, data_dir=data.dir, validation_examples=data.validation_examples
-        )
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return dataclasses.replace(dataset, note=data.note or dataset.note), found
+    found, missing = ood.find_ood_sets(data.name, data_dir=data.dir, ood_dir=data.ood_dir)
+    for name, remedy in missing.items():
+        if data.require_ood:
+            raise UserError(f"data.require_ood = True: OOD set {name} is missing; {remedy}")
+        print(f"warning: OOD set {name} is missing and will not be reported; {remedy}")
+    dataset = load_dataset(
+        data.name, data_dir=data.dir, validation_examples=data.validation_examples
+    )
+    # Read now, so that a damaged archive is known before training.
+    ood_images = {name: load() for name, load in found.items()}
+    return dataclasses.replace(dataset, note=data.note or dataset.note), ood_images
 
 
 def member_mode(config: ConfigDict) -> str:

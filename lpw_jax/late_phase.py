@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from lpw_jax.errors import UserError
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 
 Tree = dict[str, Any]
@@ -25,14 +26,14 @@ def split(params: Tree, patterns: Sequence[str]) -> tuple[Tree, Tree]:
     'group0_block0/bn1/scale'.
 
     Raises:
-      ValueError: a pattern matches nothing.
+      UserError: a pattern matches nothing.
     """
     flat = flatten_dict(params, sep="/")
     late = set()
     for pattern in patterns:
         matches = {path for path in flat if re.fullmatch(pattern, path)}
         if not matches:
-            raise ValueError(
+            raise UserError(
                 f"late_phase.patterns: every pattern must match a parameter, but {pattern!r} "
                 f"matches none of {', '.join(sorted(flat))}"
             )

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from lpw_jax.errors import UserError
+
 ECE_BINS = 15
 OOD_RECALL_PERCENT = 95
 ENTROPY_OFFSET = 1e-5  # the reference's guard against log(0)
@@ -124,7 +126,7 @@ def _finite(name: str, values: ArrayLike, ndim: int | None = None) -> NDArray[np
         raise ValueError(f"{name}: must be {expected}, got shape {values.shape}")
     num_bad = values.size - np.isfinite(values).sum()
     if num_bad:
-        raise ValueError(
+        raise UserError(
             f"{name}: every value must be finite, got {num_bad} of {values.size} NaN or infinite; "
             "training has probably diverged (try a lower learning rate)"
         )

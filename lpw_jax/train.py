@@ -61,16 +61,13 @@ class Training:
         self.tx = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
         self._check_cycles()
         model = experiment.build_model(config, dataset.num_classes)
-        try:
-            self.state = state.init(
-                purpose_key(config.seed, "init"),
-                model,
-                image_shape=dataset.train_images.shape[1:],
-                patterns=config.late_phase.patterns,
-                tx=self.tx,
-            )
-        except ValueError as error:  # a pattern that matches nothing
-            raise UserError(str(error)) from error
+        self.state = state.init(
+            purpose_key(config.seed, "init"),
+            model,
+            image_shape=dataset.train_images.shape[1:],
+            patterns=config.late_phase.patterns,
+            tx=self.tx,
+        )
         self.runner = Runner(
             devices=devices,
             model=model,

@@ -1,4 +1,4 @@
-"""The augmentation against a slow numpy version fed the same random numbers, and their laws."""
+"""Augmentation against a slow numpy version fed the same random numbers; keys, orders, laws."""
 
 import pathlib
 import runpy
@@ -172,6 +172,19 @@ def test_members_under_vmap_equal_a_loop_inside_jit():
     stacked = jax.jit(jax.vmap(lambda k, i: augment(k, i, **settings)))(member_keys, images)
     looped = [augment(member_keys[k], images[k], **settings) for k in range(3)]
     np.testing.assert_allclose(stacked, jnp.stack(looped), rtol=0, atol=1e-6)
+
+
+def test_the_epoch_order_is_a_permutation_that_depends_on_seed_and_epoch():
+    order = epoch_order(3, 7, 1_000)
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(1_000))
+    np.testing.assert_array_equal(order, epoch_order(3, 7, 1_000))
+    for other in (epoch_order(3, 8, 1_000), epoch_order(4, 7, 1_000), epoch_order(7, 3, 1_000)):
+        assert (order == other).mean() < 0.02
+
+
+def test_the_epoch_order_never_changes_between_versions_and_platforms():
+    assert epoch_order(0, 1, 10).tolist() == [7, 4, 5, 1, 9, 8, 6, 2, 0, 3]
 
 
 def test_show_batch_writes_stored_images_over_augmented_ones(tmp_path):

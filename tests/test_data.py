@@ -1,4 +1,4 @@
-"""Reading CIFAR from tensorflow-datasets folders in both formats, digits, and the epoch's order."""
+"""Reading CIFAR from tensorflow-datasets folders in both formats, and digits."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tfds_fixtures
 
-from lpw_jax.data import DATASETS, cifar, epoch_order, load_dataset, tfds_source
+from lpw_jax.data import DATASETS, cifar, load_dataset, tfds_source
 
 WITHOUT_TENSORFLOW = """
 import importlib.machinery, sys
@@ -291,16 +291,3 @@ def test_digits_are_a_fixed_stratified_split_of_the_whole_set():
         digits.test_labels, load_dataset("digits", data_dir="/nowhere").test_labels
     )
     assert digits.note == "scikit-learn handwritten digits (8x8 shown as 32x32)"
-
-
-def test_the_epoch_order_is_a_permutation_that_depends_on_seed_and_epoch():
-    order = epoch_order(3, 7, 1_000)
-    assert order.dtype == np.int32
-    np.testing.assert_array_equal(np.sort(order), np.arange(1_000))
-    np.testing.assert_array_equal(order, epoch_order(3, 7, 1_000))
-    for other in (epoch_order(3, 8, 1_000), epoch_order(4, 7, 1_000), epoch_order(7, 3, 1_000)):
-        assert (order == other).mean() < 0.02
-
-
-def test_the_epoch_order_never_changes_between_versions_and_platforms():
-    assert epoch_order(0, 1, 10).tolist() == [7, 4, 5, 1, 9, 8, 6, 2, 0, 3]

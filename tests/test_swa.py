@@ -78,7 +78,8 @@ def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices
                 augment.example_keys(key, 1000 + i, jnp.asarray(index)), images[index], **options
             )
             _, updated = TinyNet().apply({"params": params}, x, train=True, mutable=["batch_stats"])
-            part = jax.tree.map(lambda s, n=len(index): s * n / N, updated["batch_stats"])
+            share = len(index) / N
+            part = jax.tree.map(lambda s, share=share: s * share, updated["batch_stats"])
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12),

@@ -4,6 +4,7 @@ import difflib
 
 from lpw_jax.data import cifar, digits
 from lpw_jax.data.dataset import Dataset, epoch_order, hold_out
+from lpw_jax.errors import UserError
 
 _LOADERS = {"cifar10": cifar.load, "cifar100": cifar.load, "digits": digits.load}
 DATASETS = tuple(_LOADERS)
@@ -12,10 +13,10 @@ __all__ = ["DATASETS", "Dataset", "check_name", "epoch_order", "load_dataset"]
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError, with the nearest known name, when `name` is no known dataset."""
+    """Raises UserError, with the nearest known name, when `name` is no known dataset."""
     if name not in _LOADERS:
         nearest = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0.0)[0]
-        raise ValueError(
+        raise UserError(
             f"data.name must be one of {', '.join(DATASETS)}, not {name!r} "
             f"(did you mean {nearest!r}?)"
         )
@@ -31,10 +32,10 @@ def load_dataset(name: str, *, data_dir: str, validation_examples: int = 0) -> D
       validation_examples: the last n training images, in stored order, are held out.
 
     Raises:
-      ValueError: unknown name, impossible `validation_examples`, or data that is absent
+      UserError: unknown name, impossible `validation_examples`, or data that is absent
         (and cannot be downloaded) or damaged.
     """
     check_name(name)
     if validation_examples < 0:
-        raise ValueError(f"data.validation_examples must be >= 0, not {validation_examples}")
+        raise UserError(f"data.validation_examples must be >= 0, not {validation_examples}")
     return hold_out(_LOADERS[name](name, data_dir), validation_examples)

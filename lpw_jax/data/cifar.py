@@ -7,6 +7,7 @@ import numpy as np
 
 from lpw_jax.data import tfds_source
 from lpw_jax.data.dataset import Dataset, check_labels
+from lpw_jax.errors import UserError
 
 OFFICIAL_SIZES = {"train": 50_000, "test": 10_000}
 
@@ -45,7 +46,7 @@ def load(name: str, data_dir: str) -> Dataset:
     """Loads `cifar10` or `cifar100`, downloading and preparing it if it is not in `data_dir`.
 
     Raises:
-      ValueError: it is absent and cannot be downloaded, or what is there is damaged.
+      UserError: it is absent and cannot be downloaded, or what is there is damaged.
     """
     spec = SPECS[name]
     prepared = tfds_source.find_prepared(name, data_dir)
@@ -53,7 +54,7 @@ def load(name: str, data_dir: str) -> Dataset:
         prepared = tfds_source.prepare(name, data_dir=data_dir, url=spec.url)
     for split in OFFICIAL_SIZES:
         if not prepared.split_sizes.get(split):
-            raise ValueError(f"{prepared.folder} (split {split!r}) holds no images")
+            raise UserError(f"{prepared.folder} (split {split!r}) holds no images")
     train_images, train_labels = read_split(name, prepared, "train")
     test_images, test_labels = read_split(name, prepared, "test")
     return Dataset(

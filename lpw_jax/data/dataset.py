@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from lpw_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -30,7 +32,7 @@ def hold_out(dataset: Dataset, n: int) -> Dataset:
     """Moves the last `n` training images to the validation split (0 <= n < N)."""
     total = len(dataset.train_labels)
     if not 0 <= n < total:
-        raise ValueError(
+        raise UserError(
             f"data.validation_examples must be >= 0 and less than the {total} training images "
             f"of {dataset.name}, not {n}"
         )
@@ -45,11 +47,11 @@ def hold_out(dataset: Dataset, n: int) -> Dataset:
 
 
 def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
-    """Raises ValueError naming `where` unless there are labels, all of them 0..num_classes-1."""
+    """Raises UserError naming `where` unless there are labels, all of them 0..num_classes-1."""
     if not len(labels):
-        raise ValueError(f"{where} holds no images")
+        raise UserError(f"{where} holds no images")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
+        raise UserError(
             f"{where}: labels must lie in 0..{num_classes - 1}, "
             f"found {labels.min()}..{labels.max()}"
         )

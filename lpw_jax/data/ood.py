@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lpw_jax.data import cifar, tfds_source
+from lpw_jax.errors import UserError
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 OFFICIAL_SIZES = {"LSUN": 10_000, "TIN": 10_000, "SVHN": 26_032, "CIFAR": 10_000}
@@ -34,7 +35,7 @@ def find_ood_sets(
         they unpack to) and perhaps test_32x32.mat; may be ''.
 
     Returns:
-      The loaders of the sets that are there, each returning uint8 [N, 32, 32, 3] (ValueError
+      The loaders of the sets that are there, each returning uint8 [N, 32, 32, 3] (UserError
       naming the file if it is damaged), and for each other set one line: what to put where.
       Both in the order of `OOD_SETS`.
     """
@@ -50,7 +51,7 @@ def find_ood_sets(
     for name in OOD_SETS:
         try:
             found[name] = finders[name]()
-        except ValueError as error:
+        except UserError as error:
             missing[name] = str(error)
     return found, missing
 
@@ -67,20 +68,18 @@ def ood_note(sizes: dict[str, int]) -> str:
 def _find_archive(name: str, ood_dir: str) -> Loader:
     advice = f"put {name}.tar.gz, or the folder {name} of its images, into {_ood_folder(ood_dir)}"
     if not ood_dir:
-        raise ValueError(advice)
+        raise UserError(advice)
     folder = pathlib.Path(ood_dir).expanduser() / name
     archive = folder.with_name(f"{name}.tar.gz")
     if next(_image_paths(folder), None):
         return functools.partial(_read_folder, folder)
     if not archive.is_file():
-        raise ValueError(advice)
+        raise UserError(advice)
     try:
         with tarfile.open(archive) as tar:
             tar.next()
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise ValueError(
-            f"{archive} is not a readable tar.gz archive ({error}); {advice}"
-        ) from None
+        raise UserError(f"{archive} is not a readable tar.gz archive ({error}); {advice}") from None
     return functools.partial(_read_archive, archive)
 
 
@@ -94,16 +93,16 @@ def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
     )
     path = pathlib.Path(ood_dir).expanduser() / "test_32x32.mat"
     if not ood_dir or not path.is_file():
-        raise ValueError(advice)
+        raise UserError(advice)
     import scipy.io
 
     try:
         shapes = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
     except Exception as error:  # scipy's readers raise nearly anything on a damaged file
-        raise ValueError(f"{path} is not a readable .mat file ({error}); {advice}") from None
+        raise UserError(f"{path} is not a readable .mat file ({error}); {advice}") from None
     shape, kind = shapes.get("X", ((), "nothing"))
     if len(shape) != 4 or shape[:3] != (32, 32, 3) or not shape[3] or kind != "uint8":
-        raise ValueError(
+        raise UserError(
             f"{path}: X must be uint8 [32, 32, 3, N], found {kind} {list(shape)}; {advice}"
         )
     return functools.partial(_read_mat, path)
@@ -112,7 +111,7 @@ def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
 def _find_cifar(name: str, data_dir: str) -> Loader:
     prepared = tfds_source.find_prepared(name, data_dir)
     if not prepared or not prepared.split_sizes.get("test"):
-        raise ValueError(
+        raise UserError(
             f"put {name}, prepared by tensorflow-datasets, into data.dir "
             f"({tfds_source.root(data_dir)}), e.g. with `tfds build {name} --data_dir DIR "
             "--file_format array_record` on a machine with a network"
@@ -148,9 +147,9 @@ def _read_archive(archive: pathlib.Path) -> np.ndarray:
                     encoded = tar.extractfile(member).read()
                     images[member.name] = tfds_source.decode_image(encoded, where)
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise ValueError(f"{archive} is damaged: {error}") from None
+        raise UserError(f"{archive} is damaged: {error}") from None
     if not images:
-        raise ValueError(f"{archive} holds no PNG images")
+        raise UserError(f"{archive} holds no PNG images")
     return np.stack([images[name] for name in sorted(images)])
 
 
@@ -160,5 +159,5 @@ def _read_mat(path: pathlib.Path) -> np.ndarray:
     try:
         images = scipy.io.loadmat(path, variable_names=["X"])["X"]
     except Exception as error:  # scipy's readers raise nearly anything on a damaged file
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {error}") from None
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2))

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from lpw_jax.errors import UserError
+
 _CHUNK = 1000
 
 
@@ -51,27 +53,27 @@ def find_prepared(name: str, data_dir: str) -> Prepared | None:
         file_format = info.get("fileFormat", "tfrecord")
         return Prepared(path.parent, info.get("description", ""), file_format, sizes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable tfds dataset_info.json: {error}") from None
+        raise UserError(f"{path} is not a readable tfds dataset_info.json: {error}") from None
 
 
 def read_split(prepared: Prepared, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads one split in stored order: images uint8 [N, 32, 32, 3], labels int32 [N].
 
     Raises:
-      ValueError: naming the folder, for an absent split, unreadable files, images of another
+      UserError: naming the folder, for an absent split, unreadable files, images of another
         size, or tfrecord data without TensorFlow.
     """
     where = f"{prepared.folder} (split {split!r})"
     size = prepared.split_sizes.get(split, 0)
     if not size:
-        raise ValueError(f"{where} holds no images; prepare the dataset again")
+        raise UserError(f"{where} holds no images; prepare the dataset again")
     read = _data_source_examples if prepared.file_format == "array_record" else _tf_data_examples
     try:
         examples = list(read(prepared, split))
     except Exception as error:  # each reader raises its own kinds, TensorFlow's without a base
-        raise ValueError(f"{where} cannot be read: {_first_line(error)}") from error
+        raise UserError(f"{where} cannot be read: {_first_line(error)}") from error
     if len(examples) != size:
-        raise ValueError(f"{where}: dataset_info.json says {size} images, found {len(examples)}")
+        raise UserError(f"{where}: dataset_info.json says {size} images, found {len(examples)}")
     labels = np.array([label for _, label in examples], np.int32)
     images = np.empty((size, 32, 32, 3), np.uint8)
     for i, (encoded, _) in enumerate(examples):  # threads gain nothing on images this small
@@ -80,15 +82,15 @@ def read_split(prepared: Prepared, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode_image(encoded: bytes, where: str) -> np.ndarray:
-    """Decodes one 32x32 PNG or JPEG to uint8 [32, 32, 3]; ValueError naming `where` if it isn't."""
+    """Decodes one 32x32 PNG or JPEG to uint8 [32, 32, 3]; UserError naming `where` if it isn't."""
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
             if image.size == (32, 32):
                 return np.asarray(image.convert("RGB"))
             width, height = image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where} is not a readable image: {_first_line(error)}") from None
-    raise ValueError(f"{where}: images must be 32x32 pixels, found {width}x{height}")
+        raise UserError(f"{where} is not a readable image: {_first_line(error)}") from None
+    raise UserError(f"{where}: images must be 32x32 pixels, found {width}x{height}")
 
 
 def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
@@ -97,7 +99,7 @@ def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
     `url` is probed first: without a network tfds itself would retry for many minutes.
 
     Raises:
-      ValueError: nothing could be downloaded or written; says what to do instead.
+      UserError: nothing could be downloaded or written; says what to do instead.
     """
     folder = root(data_dir)
     try:
@@ -116,7 +118,7 @@ def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
             f"tfds.builder('{name}', data_dir='tfds', file_format='array_record')"
             ".download_and_prepare()"
         )
-        raise ValueError(
+        raise UserError(
             f"data.dir: {name} is not in {folder} and could not be downloaded "
             f"({type(error).__name__}: {_first_line(error)}). On a machine with a network run\n"
             f'  python -c "{command}"\n'
@@ -125,7 +127,7 @@ def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
         ) from None
     prepared = find_prepared(name, data_dir)
     if prepared is None:
-        raise ValueError(f"{folder / name} holds no complete dataset: remove it and try again")
+        raise UserError(f"{folder / name} holds no complete dataset: remove it and try again")
     return prepared
 
 
@@ -159,7 +161,7 @@ def _import_tensorflow():
     try:
         import tensorflow as tf
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "tfrecord data, and preparing a dataset, need TensorFlow: pip install tensorflow-cpu "
             "(array_record data is read without it)"
         ) from None

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -131,7 +132,7 @@ def environment() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "packages": versions,
         "backend": devices[0].platform,
         "device_kind": devices[0].device_kind,

@@ -1,62 +1,67 @@
-"""Makes the README's table of results from the files that runs wrote.
+"""Makes the README's tables of results from the files that runs wrote.
 
-python scripts/results_table.py                    prints it
-python scripts/results_table.py --update README.md puts it between the README's markers
+python scripts/results_table.py                    prints them
+python scripts/results_table.py --update README.md puts them between the README's markers
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 HEADER = (
-    "| run | data | network | K | view | test accuracy, % | NLL | ECE | AUROC | images/s |\n"
-    "|---|---|---|---|---|---|---|---|---|---|\n"
+    "| run | network | K | view | accuracy, % | NLL | Brier | ECE | AUROC |\n"
+    "|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
-def rows(file: Path) -> str:
-    """The lines of one results.json: one for each view."""
-    results = json.loads(file.read_text())
-    config, views, data = results["config"], results["views"], results["data"]
-    environment = json.loads((file.parent / "environment.json").read_text())
-    note = data["note"].split(".")[0] or data["name"]
-    network = f"WRN-{config['model']['depth']}-{config['model']['width']}"
+def data_line(results: dict) -> str:
+    """What was tested on, in one line; runs that share it share a table."""
+    data = results["data"]
+    out = f" Out of distribution: {data['ood_note']}." if data["ood_note"] else ""
+    return f"Test set of {data['name']}. {data['note']}{out}"
+
+
+def rows(run: str, results: dict) -> str:
+    """A run's lines: one for each view, or one if its one member is all there is."""
+    config, views = results["config"], results["views"]
     members = len(views["members"])
     lines = ""
-    for view in ("collapsed", "ensemble"):
+    for view in ("collapsed", "ensemble") if members > 1 else ("collapsed",):
         found = views[view]
         aurocs = [f"{name} {ood['auroc']:.3f}" for name, ood in found["ood"].items() if ood]
         cells = [
-            f"`{file.parent.parent.name}`, seed {results['seed']}",
-            note,
-            network,
+            f"`{run}`, seed {results['seed']}",
+            f"WRN-{config['model']['depth']}-{config['model']['width']}",
             members,
-            view,
+            view if members > 1 else "single network",
             f"{100 * found['accuracy']:.2f}",
-            f"{found['nll']:.4f}",
-            f"{found['ece']:.4f}",
+            *(f"{found[metric]:.4f}" for metric in ("nll", "brier", "ece")),
             ", ".join(aurocs) or "-",
-            f"{results['train']['images_per_second']:.0f} ({environment['device_kind']})",
         ]
         lines += "| " + " | ".join(map(str, cells)) + " |\n"
-        if members == 1:  # both views are the one network
-            return lines.replace("| collapsed |", "| single network |")
     return lines
 
 
-def table() -> str:
-    """The whole table, over results/<config>/seed<seed>/results.json."""
+def tables() -> str:
+    """Tables over results/<config>/seed<seed>/results.json."""
     files = sorted((ROOT / "results").glob("*/seed*/results.json"))
-    return HEADER + "".join(map(rows, files))
+    runs = [(file.parent.parent.name, json.loads(file.read_text())) for file in files]
+    text = ""
+    for data, group in itertools.groupby(
+        sorted(runs, key=lambda run: data_line(run[1])), key=lambda run: data_line(run[1])
+    ):
+        text += f"{data}\n\n{HEADER}{''.join(itertools.starmap(rows, group))}\n"
+    return text
 
 
 def updated(readme: str) -> str:
-    """`readme` with the table between its markers."""
+    """`readme` with the tables between its markers."""
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
-    return before + BEGIN + "\n" + table() + "\n" + END + after
+    return f"{before}{BEGIN}\n{tables()}{END}{after}"
 
 
 def main() -> None:
@@ -66,7 +71,7 @@ def main() -> None:
     if arguments.update:
         arguments.update.write_text(updated(arguments.update.read_text()))
     else:
-        print(table(), end="")
+        print(tables(), end="")
 
 
 if __name__ == "__main__":

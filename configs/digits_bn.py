@@ -2,7 +2,7 @@
 
     python -m lpw_jax.main --config configs/digits_bn.py
 
-Aim: over 95 % test accuracy in about two minutes on 2 CPU cores.
+Measured on 2 CPU cores, seed 0: results/digits_bn, and the README's table.
 """
 
 from configs import base

@@ -9,10 +9,13 @@ from etils import epath
 
 
 def save_weights(path: epath.PathLike, weights: dict[str, Any]) -> None:
-    """Writes a tree of arrays as host arrays, so that it can be read on any device. Atomic."""
+    """Writes a tree of arrays as host arrays, so that it can be read on any device.
+
+    `path` must not exist; it appears whole or not at all.
+    """
     with ocp.StandardCheckpointer() as checkpointer:
         path = epath.Path(path).absolute()
-        checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(weights)), force=True)
+        checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(weights)))
         checkpointer.wait_until_finished()
 
 

@@ -22,17 +22,30 @@ from lpw_jax import config_schema
 from lpw_jax.errors import ConfigError
 
 __all__ = [
+    "NOT_TRAINED",
     "ConfigError",
     "add_config_flags",
     "check_devices",
     "config_name",
+    "differences",
     "from_dict",
     "load_config",
     "override",
     "parse",
+    "split_flags",
     "to_dict",
     "validate",
 ]
+
+
+# Fields that change nothing of what is trained: where data lies, and how results are made.
+NOT_TRAINED = (
+    "data.dir",
+    "data.ood_dir",
+    "data.require_ood",
+    "data.note",
+    "evaluate.batch_size",
+)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -61,7 +74,7 @@ def override(config: ConfigDict | Mapping, overrides: Sequence[str]) -> ConfigDi
     """
     config = config if isinstance(config, ConfigDict) else ConfigDict(dict(config))
     fields = config_schema.flatten(config_schema.schema())
-    others, overrides = _split_flags(overrides)
+    others, overrides = split_flags(overrides)
     errors = [f"{item!r}: expected --config.FIELD=VALUE" for item in others]
     for flag in overrides:
         field, equals, text = flag.removeprefix("--config.").partition("=")
@@ -104,8 +117,30 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_dict(tree: Mapping) -> ConfigDict:
-    """Inverse of `to_dict`: validated and locked, tuples restored; raises ConfigError."""
-    return validate(tree)
+    """Inverse of `to_dict`: validated and locked, tuples restored; raises ConfigError.
+
+    A field that is not there, because it is younger than the stored config, has base's value.
+    """
+    known = isinstance(tree, Mapping)
+    return validate(_with_defaults(tree, config_schema.schema()) if known else tree)
+
+
+def differences(old: Mapping, new: Mapping) -> list[str]:
+    """The fields in which two stored configs train something else, each with its values."""
+    old, new = (config_schema.flatten(to_dict(from_dict(tree))) for tree in (old, new))
+    return [
+        f"{field}: {old[field]!r} there, {new[field]!r} here"
+        for field in old
+        if field not in NOT_TRAINED and old[field] != new[field]
+    ]
+
+
+def _with_defaults(tree: Mapping, defaults: Mapping) -> dict[str, Any]:
+    filled = {**defaults, **tree}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(filled[name], Mapping):
+            filled[name] = _with_defaults(filled[name], default)
+    return filled
 
 
 def config_name(path: str) -> str:
@@ -139,7 +174,7 @@ def parse(
 
     A mistake is printed to stderr as '<prog>: error: ...' and ends the program with exit code 2.
     """
-    others, overrides = _split_flags(argv)
+    others, overrides = split_flags(argv)
     arguments = parser.parse_args(others)
     try:
         return arguments, load_config(arguments.config, overrides)
@@ -147,7 +182,7 @@ def parse(
         parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
-def _split_flags(items: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_flags(items: Sequence[str]) -> tuple[list[str], list[str]]:
     """Splits a command line into (other items, overrides joined to '--config.FIELD=VALUE')."""
     others, overrides, items = [], [], collections.deque(items)
     while items:

@@ -70,6 +70,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         lambda nesterov, momentum: momentum > 0 or not nesterov,
         "needs train.momentum > 0",
     ),
+    (("train.crop_padding",), lambda pixels: pixels <= 32, "must be 0 (off) to 32 pixels"),
     (("train.cutout",), lambda side: 0 <= side <= 32, "must be 0 (off) to 32 pixels"),
     (
         ("late_phase.release_epoch", "train.epochs"),
@@ -87,6 +88,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         ("swa.start_epoch", "late_phase.release_epoch"),
         lambda start, release: start == 0 or start > release,
         "must be after late_phase.release_epoch, so that members are averaged, not their ancestor",
+    ),
+    (
+        ("data.require_ood", "data.name"),
+        lambda required, name: not required or name.startswith("cifar"),
+        "out-of-distribution sets are defined for CIFAR only",
     ),
     (
         ("late_phase.patterns",),

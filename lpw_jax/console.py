@@ -77,7 +77,6 @@ class TrainProgress:
         total_steps: minibatches of the whole training.
         batch_size: images in a minibatch.
         epochs: epochs of the whole training.
-        first_step: minibatches already done, when a run goes on.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class TrainProgress:
         total_steps: int,
         batch_size: int,
         epochs: int,
-        first_step: int = 0,
         console: Console = terminal,
     ):
         self._console = console
@@ -108,7 +106,7 @@ class TrainProgress:
             speed_estimate_period=300,  # seconds: a cycle of a large network is slow on a CPU
         )
         self._task: TaskID = self._progress.add_task(
-            "", total=total_steps, completed=first_step, epoch=0, epochs=epochs, phase="", loss=""
+            "", total=total_steps, epoch=0, epochs=epochs, phase="", loss=""
         )
 
     def __enter__(self) -> Self:
@@ -169,7 +167,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
     collapsed, ensemble, members = views["collapsed"], views["ensemble"], views["members"]
     ood_sets = list(dict.fromkeys([*collapsed.get("ood", {}), *ensemble.get("ood", {})]))
     data = results["data"]
-    note = f": {data['note']}" if data.get("note") else ""
+    notes = "; ".join(filter(None, [data.get("note"), data.get("ood_note")]))
+    note = f": {notes}" if notes else ""
 
     table = Table(
         box=box.SIMPLE_HEAD,

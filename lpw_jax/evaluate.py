@@ -142,10 +142,12 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     stored = folder.read_json("config.json")
     if stored is None or folder.read_json("results.json") is None:
         raise UserError(f"--workdir = {workdir!r}: must hold a finished training; see lpw_jax.main")
-    for flag in overrides:
-        if not flag.startswith(("--config.data.", "--config.evaluate.")):
-            raise UserError(f"{flag}: only data.* and evaluate.* can change after training")
-    config = config_lib.override(stored, overrides)
+    for flag in config_lib.split_flags(overrides)[1]:
+        field = flag.removeprefix("--config.").partition("=")[0]
+        if field not in config_lib.NOT_TRAINED:
+            changeable = ", ".join(config_lib.NOT_TRAINED)
+            raise UserError(f"{flag}: only {changeable} can change after training")
+    config = config_lib.override(config_lib.from_dict(stored), overrides)
     with jax.enable_x64(config.train.compute_dtype == "float64"):
         weights = folder.load_weights()
         dataset, ood_sets = experiment.load_data(config)

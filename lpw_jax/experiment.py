@@ -1,6 +1,9 @@
 """What a configuration describes: its data, its network, its devices."""
 
 import dataclasses
+import sys
+import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +11,9 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from lpw_jax import late_phase as lp
 from lpw_jax import models
-from lpw_jax.data import Dataset, load_dataset, ood
+from lpw_jax.data import Dataset, in_memory, load_dataset, ood
 from lpw_jax.errors import UserError
 
 
@@ -25,6 +29,36 @@ def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
     )
 
 
+def purpose_key(seed: int, purpose: str) -> jax.Array:
+    """Key for one use of randomness: 'init', 'augment' or 'release'."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+
+
+def build_batch(config: ConfigDict, dataset: Dataset) -> Callable:
+    """What a training step sees of `dataset`, as in `in_memory.make_batch`."""
+    return in_memory.make_batch(
+        key=purpose_key(config.seed, "augment"),
+        crop_padding=config.train.crop_padding,
+        flip=config.train.flip,
+        cutout=config.train.cutout,
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=jnp.dtype(config.train.compute_dtype),
+    )
+
+
+def check_patterns(config: ConfigDict) -> None:
+    """Refuses late-phase patterns that match nothing; needs no data and computes nothing.
+
+    Raises:
+      UserError: naming the pattern and the parameters that there are.
+    """
+    model = build_model(config, num_classes=10)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), model.dtype)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    lp.split(variables["params"], config.late_phase.patterns)
+
+
 def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
     """The data set, and images of the out-of-distribution sets that are there.
 
@@ -32,11 +66,14 @@ def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
       UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set.
     """
     data = config.data
-    found, missing = ood.find_ood_sets(data.name, data_dir=data.dir, ood_dir=data.ood_dir)
+    found, missing = ood.find_ood_sets(
+        data.name, data_dir=data.dir, ood_dir=data.ood_dir, download=True
+    )
     for name, remedy in missing.items():
         if data.require_ood:
             raise UserError(f"data.require_ood = True: OOD set {name} is missing; {remedy}")
-        print(f"warning: OOD set {name} is missing and will not be reported; {remedy}")
+        message = f"warning: OOD set {name} is missing and will not be reported; {remedy}"
+        print(message, file=sys.stderr)
     dataset = load_dataset(
         data.name, data_dir=data.dir, validation_examples=data.validation_examples
     )

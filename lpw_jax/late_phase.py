@@ -73,11 +73,16 @@ def perturb(key: jax.Array, late_phase: Tree, sigma: float) -> Tree:
     """Adds Gaussian noise of standard deviation sigma * rms(leaf of the member), per member."""
 
     def noisy(path, leaf):
-        # Keyed by name, so that the noise of a leaf does not depend on which others are late-phase.
+        # Keyed by name and member, so that noise depends neither on which other leaves are
+        # late-phase nor on where a member is placed.
         name = jax.tree_util.keystr(path)
         leaf_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-        rms = jnp.sqrt(jnp.square(leaf).mean(tuple(range(1, leaf.ndim)), keepdims=True))
-        return leaf + sigma * rms * jax.random.normal(leaf_key, leaf.shape, leaf.dtype)
+
+        def one(k, weight):
+            noise = jax.random.normal(jax.random.fold_in(leaf_key, k), weight.shape, weight.dtype)
+            return weight + sigma * jnp.sqrt(jnp.square(weight).mean()) * noise
+
+        return jax.vmap(one)(jnp.arange(leaf.shape[0], dtype=jnp.int32), leaf)
 
     return jax.tree_util.tree_map_with_path(noisy, late_phase)
 
@@ -88,6 +93,9 @@ def coasting_steps(rule: str, num_members: int) -> tuple[tuple[int, ...], tuple[
     A coasting step goes on with momentum and weight decay. 'reference' is what the published
     CIFAR code does under PyTorch 1.4: at member 0's turn every optimiser steps. 'none' is
     Algorithm 1 of the paper.
+
+    Raises:
+      ValueError: unknown `rule`.
     """
     none = (0,) * num_members
     if rule == "none":

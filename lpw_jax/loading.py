@@ -53,13 +53,17 @@ def load(workdir: epath.PathLike) -> Run:
     """The trained network of a finished run.
 
     Raises:
-      UserError: `workdir` holds no finished training.
+      UserError: `workdir` holds no finished training, or one in float64 that JAX would round.
     """
     folder = Workdir(workdir)
     config, results = folder.read_json("config.json"), folder.read_json("results.json")
     if config is None or results is None:
         raise UserError(f"workdir = {str(workdir)!r}: must hold a finished training")
     config, data = config_lib.from_dict(config), results["data"]
+    if config.train.compute_dtype == "float64" and not jax.config.jax_enable_x64:
+        raise UserError(
+            "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
+        )
     weights = folder.load_weights()
     return Run(
         config=config,

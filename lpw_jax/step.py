@@ -55,6 +55,9 @@ def make_train_step(
     `batch` holds this device's part of the cycle: `image` [K, B, H, W, C], normalised, and `label`
     [K, B]. `metrics` are means over each member's whole minibatch: `loss` [K] and `accuracy` [K].
 
+    Raises (when traced):
+      ValueError: unknown `coasting` or `member_mode`.
+
     Args:
       model: network in training mode with batch norm over `axis_name`.
       tx: from `optimizers.sgd`; shared weights and members each have their own state.
@@ -150,8 +153,9 @@ def update_running(running: Any, batch: Any, momentum: Any) -> Any:
 def make_statistics_step(*, model: nn.Module, member_mode: str) -> Callable:
     """Builds `step(shared, late_phase, batch_stats, image, momentum) -> batch_stats`.
 
-    Every member sees the same `image` [B, H, W, C] in training mode; its batch statistics enter
-    `batch_stats` with `momentum`, 1 for the first batch, b / (seen + b) for a cumulative mean.
+    `late_phase` and `batch_stats` have leaves [K, ...]. Every member sees the same `image`
+    [B, H, W, C], normalised, in training mode; its batch statistics enter `batch_stats` with the
+    scalar `momentum`: 1 for the first batch, b / (seen + b) for a cumulative mean.
     """
 
     def member_stats(shared, late, image):
@@ -171,8 +175,9 @@ def make_statistics_step(*, model: nn.Module, member_mode: str) -> Callable:
 def make_eval_step(*, model: nn.Module, member_mode: str) -> Callable:
     """Builds `step(collapsed, shared, late_phase, batch_stats, image) -> logits`.
 
-    `image` is [B, H, W, C], normalised; the result holds `collapsed` [B, classes] and `members`
-    [K, B, classes].
+    `collapsed` is the variables of one network, `late_phase` and `batch_stats` have leaves
+    [K, ...] and `image` is [B, H, W, C], normalised. The result holds `collapsed` [B, classes] and
+    `members` [K, B, classes].
     """
 
     def member_logits(shared, late, stats, image):

@@ -1,7 +1,6 @@
 """Training: tied, released, averaged; then evaluated."""
 
 import time
-import zlib
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import console, evaluate, experiment, optimizers, schedules, state, swa
-from lpw_jax.data import Dataset, epoch_order, in_memory
+from lpw_jax.data import Dataset, epoch_order
 from lpw_jax.errors import UserError
 from lpw_jax.parallel import DataParallel
 from lpw_jax.runner import Runner
@@ -20,7 +19,8 @@ from lpw_jax.workdir import Workdir
 def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
     """Trains and evaluates what `config` describes; returns the contents of results.json.
 
-    A finished run of the same config is not repeated: its results are shown and returned.
+    A finished run of the same config is not repeated: its results are shown and returned. One that
+    ended between training and evaluation is evaluated.
 
     Raises:
       UserError: anything that the user can mend, before training starts.
@@ -28,28 +28,47 @@ def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
     with jax.enable_x64(config.train.compute_dtype == "float64"):
         folder, devices = Workdir(workdir), DataParallel.over()
         config_lib.check_devices(config, devices.num_devices)
-        folder.check(config_lib.to_dict(config))
-        results = folder.read_json("results.json")
-        if results and results["status"] == "complete":
+        results = earlier_results(config, folder)
+        if results and results.get("status") == "complete":
             print(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
             console.terminal.print(console.results_table(results))
             return results
+        experiment.check_patterns(config)
         dataset, ood_sets = experiment.load_data(config)
-        training = Training(config, dataset, devices)
-        console.print_config(config_lib.to_dict(config))
-        console.terminal.print(
-            console.parameter_table(training.state.shared, training.state.late_phase)
-        )
-        folder.start(config_lib.to_dict(config))
-        weights, cost = training.run(folder)
-        folder.save_weights(weights)
-        folder.write_json("results.json", evaluate.summarize(config, weights, dataset, cost))
+        if results:
+            print(f"{workdir} holds this run, trained but not evaluated")
+            weights = folder.load_weights()
+        else:
+            training = Training(config, dataset, devices)
+            console.print_config(config_lib.to_dict(config))
+            console.terminal.print(
+                console.parameter_table(training.state.shared, training.state.late_phase)
+            )
+            console.terminal.print(training.plan())
+            folder.start(config_lib.to_dict(config))
+            weights, cost = training.run(folder)
+            folder.save_weights(weights)
+            folder.write_json("results.json", evaluate.summarize(config, weights, dataset, cost))
         return evaluate.finish(config, weights, dataset, ood_sets, devices, folder)
 
 
-def purpose_key(seed: int, purpose: str) -> jax.Array:
-    """Key for one use of randomness: 'init', 'augment' or 'release'."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | None:
+    """results.json of an earlier run of `config` in `folder`, None if it must be trained.
+
+    Raises:
+      UserError: the folder holds another run, or something else.
+    """
+    folder.check_free()
+    stored = folder.read_json("config.json")
+    if stored is None:
+        return None
+    differing = config_lib.differences(stored, config_lib.to_dict(config))
+    if differing:
+        raise UserError(
+            f"--workdir = {str(folder.path)!r}: holds a run of another config; choose another "
+            f"folder. Different: {'; '.join(differing)}"
+        )
+    return folder.read_json("results.json")
 
 
 class Training:
@@ -60,9 +79,10 @@ class Training:
         self.num_examples = len(dataset.train_labels)
         self.tx = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
         self._check_cycles()
+        self.member_mode = experiment.member_mode(config)
         model = experiment.build_model(config, dataset.num_classes)
         self.state = state.init(
-            purpose_key(config.seed, "init"),
+            experiment.purpose_key(config.seed, "init"),
             model,
             image_shape=dataset.train_images.shape[1:],
             patterns=config.late_phase.patterns,
@@ -73,16 +93,8 @@ class Training:
             model=model,
             tx=self.tx,
             coasting=config.late_phase.coasting,
-            member_mode=experiment.member_mode(config),
-            batch=in_memory.make_batch(
-                key=purpose_key(config.seed, "augment"),
-                crop_padding=config.train.crop_padding,
-                flip=config.train.flip,
-                cutout=config.train.cutout,
-                mean=dataset.mean,
-                std=dataset.std,
-                dtype=model.dtype,
-            ),
+            member_mode=self.member_mode,
+            batch=experiment.build_batch(config, dataset),
             images=dataset.train_images,
             labels=dataset.train_labels,
             batch_size=config.train.batch_size,
@@ -96,7 +108,7 @@ class Training:
         """
         config = self.config
         self.state = self.devices.replicate(self.state)
-        averages, images, seconds = None, 0, 0.0
+        averages, images, epoch_seconds, start = None, 0, 0.0, time.perf_counter()
         with console.TrainProgress(
             total_steps=self._num_minibatches(),
             batch_size=config.train.batch_size,
@@ -107,25 +119,25 @@ class Training:
                     self.release()
                 record = self.train_epoch(epoch, progress)
                 if 0 < config.swa.start_epoch <= epoch:
-                    averages = swa.update(averages or swa.init(self.state), self.state)
+                    if averages is None:
+                        averages = swa.init(self.state)
+                    averages = swa.update(averages, self.state)
                 folder.append_metrics(record)
                 progress.epoch_line(record)
                 images += record["images"]
-                seconds += record["seconds"]
+                epoch_seconds += record["seconds"]
             weights = {
                 "shared": self.state.shared,
                 "late_phase": self.state.late_phase,
                 "batch_stats": self.state.batch_stats,
             }
             if averages is not None:
-                start = time.perf_counter()
                 weights |= {"shared": averages.shared, "late_phase": averages.late_phase}
                 weights["batch_stats"] = self.reestimate(weights, progress)
-                seconds += time.perf_counter() - start
         cost = {
             "epochs": config.train.epochs,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
+            "seconds": time.perf_counter() - start,
+            "images_per_second": images / epoch_seconds,
         }
         return jax.device_get(weights), cost
 
@@ -135,7 +147,7 @@ class Training:
         self.state = self.devices.replicate(
             state.release(
                 self.state,
-                purpose_key(self.config.seed, "release"),
+                experiment.purpose_key(self.config.seed, "release"),
                 num_members=late_phase.num_members,
                 sigma=late_phase.sigma,
                 tx=self.tx,
@@ -202,6 +214,23 @@ class Training:
             int(self.state.step),
             on_batch=lambda minibatches: progress.update(minibatches, epoch=epochs, phase="SWA"),
         )
+
+    def plan(self) -> str:
+        """What will run, where, in words."""
+        config, device = self.config, self.devices.devices[0]
+        release, swa_start = config.late_phase.release_epoch, config.swa.start_epoch
+        lines = [f"{self.devices.num_devices} x {device.device_kind}, members: {self.member_mode}"]
+        if release != 0:
+            last = config.train.epochs if release < 0 else release
+            lines.append(f"epochs 1 to {last}: tied, {self._cycles(1)} minibatches each")
+        if release >= 0:
+            lines.append(
+                f"epochs {release + 1} to {config.train.epochs}: {self._members(release + 1)} "
+                f"members, {self._cycles(release + 1)} cycles each"
+            )
+        if swa_start:
+            lines.append(f"epochs {swa_start} to {config.train.epochs}: averaged (SWA)")
+        return "\n".join(lines)
 
     def _members(self, epoch: int) -> int:
         late_phase = self.config.late_phase

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ _PACKAGES = (
     "lpw_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
     "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu",
 )  # fmt: skip
-# Where data lies says nothing about what is trained.
-_LOCATIONS = ("data.dir", "data.ood_dir")
+# What a run writes, besides config.json.
+_OUTPUTS = ("environment.json", "metrics.jsonl", "weights", "predictions", "results.json")
 
 
 class Workdir:
@@ -35,52 +35,57 @@ class Workdir:
     def __init__(self, path: epath.PathLike):
         self.path = epath.Path(path)
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str) -> dict[str, Any] | None:
         """Contents of a JSON file, None if there is none.
 
         Raises:
-          UserError: the file is not JSON.
+          UserError: the file does not hold a JSON object.
         """
         file = self.path / name
         if not file.exists():
             return None
         try:
-            return json.loads(file.read_text())
+            value = json.loads(file.read_text())
         except ValueError as error:
             raise UserError(f"{file}: must be JSON as a run writes it; {error}") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{file}: must be JSON as a run writes it; found {value!r}")
+        return value
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file; a reader sees the old one or the whole new one."""
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
         self._replace(name, lambda temporary: temporary.write_text(text))
 
-    def check(self, config: dict[str, Any]) -> None:
-        """Refuses a folder that belongs to another config (where data lies does not matter).
-
-        Raises:
-          UserError: naming the fields that differ.
-        """
-        previous = self.read_json("config.json")
-        differing = previous is not None and _differences(previous, config)
-        if differing:
-            raise UserError(
-                f"--workdir = {str(self.path)!r}: holds a run of another config; choose another "
-                f"folder. Different: {'; '.join(differing)}"
-            )
-
     def start(self, config: dict[str, Any]) -> None:
-        """Makes the folder, writes what identifies the run and empties metrics.jsonl.
+        """Makes the folder, writes what identifies the run, and removes an earlier attempt's files.
 
         Raises:
           UserError: the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for name in _OUTPUTS:
+                _remove(self.path / name)
             self.write_json("config.json", config)
             self.write_json("environment.json", environment())
             (self.path / "metrics.jsonl").write_text("")
         except OSError as error:
             raise UserError(f"--workdir = {str(self.path)!r}: must be writable; {error}") from error
+
+    def check_free(self) -> None:
+        """Refuses a folder that holds something else than a run.
+
+        Raises:
+          UserError: it is not empty and has no config.json.
+        """
+        if self.path.exists() and not (self.path / "config.json").exists():
+            others = sorted(path.name for path in self.path.iterdir())
+            if others:
+                raise UserError(
+                    f"--workdir = {str(self.path)!r}: must be new, empty or a run's folder, but "
+                    f"holds {', '.join(others[:5])} and no config.json"
+                )
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds an epoch's line to metrics.jsonl."""
@@ -114,7 +119,7 @@ class Workdir:
 
         self._replace(f"predictions/{name}.npz", write)
 
-    def _replace(self, name: str, write) -> None:
+    def _replace(self, name: str, write: Callable[[epath.Path], Any]) -> None:
         target = self.path / name
         temporary = target.with_name(target.name + ".partial")
         write(temporary)
@@ -159,21 +164,8 @@ def _commit() -> str | None:
     return commit and commit + ("+" if changes else "")
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """'field: old -> new' for every differing field that matters."""
-
-    def flatten(tree, prefix=""):
-        flat = {}
-        for name, value in tree.items():
-            if isinstance(value, Mapping):
-                flat |= flatten(value, f"{prefix}{name}.")
-            else:
-                flat[prefix + name] = value
-        return flat
-
-    old, new = flatten(old), flatten(json.loads(json.dumps(new)))
-    return [
-        f"{field}: {old.get(field)!r} there, {new.get(field)!r} here"
-        for field in sorted({*old, *new})
-        if field not in _LOCATIONS and old.get(field) != new.get(field)
-    ]
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree()
+    else:
+        path.unlink(missing_ok=True)

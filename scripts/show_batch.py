@@ -11,81 +11,58 @@ import pathlib
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # runs uninstalled too
 
-from lpw_jax.config import load_config  # noqa: E402
+from lpw_jax import config as config_lib  # noqa: E402
+from lpw_jax import experiment  # noqa: E402
 from lpw_jax.data import Dataset, epoch_order, load_dataset  # noqa: E402
-from lpw_jax.data.augment import augment, example_keys  # noqa: E402
+from lpw_jax.errors import UserError  # noqa: E402
 
 
-def batch_grid(
-    dataset: Dataset,
-    *,
-    seed: int,
-    crop_padding: int,
-    flip: bool,
-    cutout: int,
-    columns: int,
-    steps: int,
-) -> np.ndarray:
+def batch_grid(config: ConfigDict, dataset: Dataset, *, columns: int, steps: int) -> np.ndarray:
     """Stored images over their augmentations: uint8 [(1 + steps) H, columns W, 3].
 
-    The images are the first of the first epoch's order. Augmented ones are de-normalised, so a
-    cutout square shows the mean colour.
+    The images are the first of the first epoch's order, as training's first `steps` steps would
+    augment them. They are de-normalised, so a cutout square shows the mean colour.
     """
-    index = epoch_order(seed, 1, len(dataset.train_labels))[:columns]
+    index = epoch_order(config.seed, 1, len(dataset.train_labels))[:columns]
     images = dataset.train_images[index]
+    batch = jax.jit(experiment.build_batch(config, dataset))
     mean, std = np.array(dataset.mean), np.array(dataset.std)
 
-    @jax.jit
     def augmented(step):
-        return augment(
-            example_keys(jax.random.key(seed), step, jnp.asarray(index)),
-            jnp.asarray(images),
-            crop_padding=crop_padding,
-            flip=flip,
-            cutout=cutout,
-            mean=dataset.mean,
-            std=dataset.std,
-            dtype=jnp.float32,
-        )
-
-    def visible(normalized):
+        data = {"image": dataset.train_images, "label": dataset.train_labels}
+        normalized = np.asarray(batch(data, index, np.int32(step))["image"], np.float32)
         return np.clip(np.rint((normalized * std + mean) * 255), 0, 255).astype(np.uint8)
 
-    rows = [images, *(visible(np.asarray(augmented(step))) for step in range(steps))]
+    rows = [images, *map(augmented, range(steps))]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", required=True, help="a file of configs/")
+    config_lib.add_config_flags(parser)
     parser.add_argument("--output", default="batch.png", help="the PNG to write")
     parser.add_argument("--columns", type=int, default=12, help="number of images")
     parser.add_argument("--steps", type=int, default=6, help="number of augmented rows")
     parser.add_argument("--scale", type=int, default=3, help="screen pixels for a pixel")
-    flags, overrides = parser.parse_known_args(argv)
+    flags, config = config_lib.parse(parser, sys.argv[1:] if argv is None else argv)
     for name in ("columns", "steps", "scale"):
         if getattr(flags, name) < 1:
             parser.error(f"--{name} must be >= 1, not {getattr(flags, name)}")
     try:
-        config = load_config(flags.config, overrides)
-        dataset = load_dataset(config.data.name, data_dir=config.data.dir)
-    except ValueError as error:
+        dataset = load_dataset(
+            config.data.name,
+            data_dir=config.data.dir,
+            validation_examples=config.data.validation_examples,
+        )
+    except UserError as error:
         parser.exit(2, f"{error}\n")
-    grid = batch_grid(
-        dataset,
-        seed=config.seed,
-        crop_padding=config.train.crop_padding,
-        flip=config.train.flip,
-        cutout=config.train.cutout,
-        columns=flags.columns,
-        steps=flags.steps,
-    )
+    grid = batch_grid(config, dataset, columns=flags.columns, steps=flags.steps)
     height, width = grid.shape[:2]
     image = Image.fromarray(grid).resize(
         (width * flags.scale, height * flags.scale), Image.Resampling.NEAREST

@@ -217,7 +217,7 @@ def test_missing_file_folder_and_field_are_refused(tmp_path):
             config_lib.load_config(str(path))
     with pytest.raises(ConfigError, match="^train.epochs: missing"):
         config_lib.load_config(write(tmp_path, "del c.train.epochs"))
-    for tree in ([], None, {"seed": 0}):
+    for tree in ([], None, {"sede": 0}, {"train": 3}):
         with pytest.raises(ConfigError):
             config_lib.from_dict(tree)
 

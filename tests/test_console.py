@@ -144,13 +144,13 @@ def test_a_log_holds_one_line_an_epoch_and_no_bar(paper):
 
 def test_a_terminal_shows_the_bar_with_epoch_phase_speed_and_loss(screen):
     with console.TrainProgress(
-        total_steps=40, batch_size=128, epochs=200, first_step=10, console=screen
+        total_steps=40, batch_size=128, epochs=200, console=screen
     ) as progress:
         progress.update(10, epoch=120, phase="late", loss=2.5)
         progress.update(10, epoch=120, phase="late")
         progress.epoch_line(record(120))
     bar = text_of(screen).splitlines()[-2]  # the last line shows the cursor again
-    for words in ("epoch 120/200 late", " 75% ", " img/s", "loss 1.2346", "ETA "):
+    for words in ("epoch 120/200 late", " 50% ", " img/s", "loss 1.2346", "ETA "):
         assert words in bar
     assert "images/s" not in text_of(screen)
 

@@ -9,16 +9,14 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from reference_names import is_statistic, member_of, path_of, to_flax
 
-from lpw_jax import late_phase as lp
-from lpw_jax import metrics, models, optimizers, schedules, state, swa
-from lpw_jax.data import in_memory
+from lpw_jax import evaluate, metrics, state, train
+from lpw_jax.config import load_config
+from lpw_jax.data import Dataset, cifar
 from lpw_jax.parallel import DataParallel
-from lpw_jax.predict import Predictor
-from lpw_jax.runner import Runner
+from lpw_jax.workdir import Workdir
 
 GOLDEN = Path(__file__).parent / "golden"
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-PATTERNS = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
+CONFIG = str(Path(__file__).parents[1] / "configs" / "cifar10_bn.py")
 TOLERANCE = 1e-9
 
 
@@ -29,13 +27,57 @@ def assert_agrees(ours, recorded, what):
     assert error <= TOLERANCE, f"{what}: relative error {error:.2e}"
 
 
-def initial_state(golden, tx):
+def config_of(golden, member_mode):
+    """The recorded run as a configuration of this program."""
+    settings = json.loads(str(golden["settings"]))
+    fields = {
+        "model.depth": settings["depth"],
+        "model.width": settings["width"],
+        "train.epochs": settings["epochs"],
+        "train.batch_size": settings["batch"],
+        "train.learning_rate": settings["lr"],
+        "train.end_learning_rate": settings["end_lr"],
+        "train.anneal_start": settings["anneal"][0],
+        "train.anneal_end": settings["anneal"][1],
+        "train.weight_decay": settings["wd"],
+        "train.crop_padding": 0,
+        "train.flip": False,
+        "train.compute_dtype": "float64",
+        "late_phase.num_members": settings["k"],
+        "late_phase.release_epoch": settings["release"],
+        "late_phase.coasting": "none" if settings["fix_quirk"] else "reference",
+        "late_phase.learning_rate": settings["lr"],
+        "late_phase.weight_decay": settings["late_wd"],
+        "late_phase.member_mode": member_mode,
+        "swa.start_epoch": settings["swa_start"],
+        "evaluate.batch_size": 48,  # does not divide the 64 test images
+    }
+    return load_config(CONFIG, [f"--config.{name}={value}" for name, value in fields.items()])
+
+
+def dataset_of(golden):
+    labels = {s: golden[f"{s}_labels"].astype(np.int32) for s in ("train", "test")}
+    return Dataset(
+        name="cifar10",
+        train_images=golden["train_images"],
+        train_labels=labels["train"],
+        validation_images=golden["train_images"][:0],
+        validation_labels=labels["train"][:0],
+        test_images=golden["test_images"],
+        test_labels=labels["test"],
+        num_classes=10,
+        mean=cifar.SPECS["cifar10"].mean,
+        std=cifar.SPECS["cifar10"].std,
+    )
+
+
+def initial_state(golden, patterns, tx):
     params, stats = {}, {}
     for key in golden.files:
         if key.startswith("init/"):
             path = path_of(key[5:])
             (stats if is_statistic(path) else params)[path] = to_flax(golden[key])
-    return state.create(unflatten_dict(params), unflatten_dict(stats), patterns=PATTERNS, tx=tx)
+    return state.create(unflatten_dict(params), unflatten_dict(stats), patterns=patterns, tx=tx)
 
 
 def assert_weights_agree(weights, golden, prefix):
@@ -57,123 +99,59 @@ def assert_weights_agree(weights, golden, prefix):
     assert compared == len(leaves(weights["shared"])) + settings["k"] * per_member
 
 
-def train(golden, *, member_mode, num_devices):
-    """All epochs of a recorded run; returns minibatch losses, final weights, SWA weights, model."""
-    settings = json.loads(str(golden["settings"]))
-    model = models.create(
-        "wide_resnet", depth=10, width=1, num_classes=settings["classes"], dtype=np.float64
-    )
-    tx = optimizers.sgd(momentum=0.9, nesterov=True)
-    devices = DataParallel.over(jax.devices()[:num_devices])
-    batch = in_memory.make_batch(
-        key=jax.random.key(0),
-        crop_padding=0,
-        flip=False,
-        cutout=0,
-        mean=MEAN,
-        std=STD,
-        dtype=np.float64,
-    )
-    runner = Runner(
-        devices=devices,
-        model=model,
-        tx=tx,
-        coasting="none" if settings["fix_quirk"] else "reference",
-        member_mode=member_mode,
-        batch=batch,
-        images=golden["train_images"],
-        labels=golden["train_labels"].astype(np.int32),
-        batch_size=settings["batch"],
-    )
-    order = np.arange(len(golden["train_images"]), dtype=np.int32)
-    start, end = settings["anneal"]
-    losses, averages = [], None
-    train_state = devices.replicate(initial_state(golden, tx))
-    for epoch in range(1, settings["epochs"] + 1):
-        released = schedules.is_released(epoch, release_epoch=settings["release"])
-        if epoch == settings["release"] + 1:
-            train_state = devices.replicate(
-                state.release(
-                    train_state, jax.random.key(0), num_members=settings["k"], sigma=0.0, tx=tx
-                )
-            )
-        rates = schedules.rates(
-            epoch,
-            released=released,
-            anneal_start=start,
-            anneal_end=end,
-            learning_rate=settings["lr"],
-            end_learning_rate=settings["end_lr"],
-            weight_decay=settings["wd"],
-            late_learning_rate=settings["lr"],
-            late_weight_decay=settings["late_wd"],
-            shared_grad_scale=1.0,
-        )
-        train_state, history = runner.train_epoch(train_state, order, rates)
+def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
+    """The program's own training from the recorded start; (losses, weights before SWA, final)."""
+    monkeypatch.setattr(train, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
+    training = train.Training(config, dataset, devices)
+    training.state = initial_state(golden, config.late_phase.patterns, training.tx)
+    losses, train_epoch = [], training.runner.train_epoch
+
+    def recording(*args, **options):
+        after, history = train_epoch(*args, **options)
         losses.append(history["loss"].ravel())
-        if 0 < settings["swa_start"] <= epoch:
-            averages = swa.update(averages or swa.init(train_state), train_state)
-    final = {
-        "shared": train_state.shared,
-        "late_phase": train_state.late_phase,
-        "batch_stats": train_state.batch_stats,
-    }
-    averaged = None
-    if averages is not None:
-        averaged = {"shared": averages.shared, "late_phase": averages.late_phase}
-        averaged["batch_stats"] = runner.reestimate_statistics(
-            averaged, train_state.batch_stats, order, int(train_state.step)
-        )
-    return np.concatenate(losses), final, averaged, model, devices
+        return after, history
+
+    monkeypatch.setattr(training.runner, "train_epoch", recording)
+    final, _ = training.run(folder)
+    last = {name: getattr(training.state, name) for name in final}
+    return np.concatenate(losses), last, final
 
 
-@pytest.mark.parametrize(
-    ("run", "member_mode", "num_devices"),
-    [
-        ("cifar_sgd_coasting", "unroll", 1),
-        ("cifar_sgd_coasting", "vmap", 4),
-        ("cifar_sgd_paper", "vmap", 1),
-        ("cifar_sgd_paper", "unroll", 4),
-        ("cifar_swa_coasting", "unroll", 1),
-        ("cifar_swa_coasting", "vmap", 1),
-        ("cifar_swa_coasting", "unroll", 4),
-        ("cifar_swa_coasting", "vmap", 4),
-    ],
-)
-def test_agrees_with_the_published_code(float64, run, member_mode, num_devices):
+@pytest.mark.parametrize("num_devices", [1, 4])
+@pytest.mark.parametrize("member_mode", ["unroll", "vmap"])
+@pytest.mark.parametrize("run", ["cifar_sgd_coasting", "cifar_sgd_paper", "cifar_swa_coasting"])
+def test_agrees_with_the_published_code(
+    float64, run, member_mode, num_devices, tmp_path, monkeypatch
+):
     golden = np.load(GOLDEN / f"{run}.npz")
-    losses, final, averaged, model, devices = train(
-        golden, member_mode=member_mode, num_devices=num_devices
-    )
+    config, dataset = config_of(golden, member_mode), dataset_of(golden)
+    devices = DataParallel.over(jax.devices()[:num_devices])
+    folder = Workdir(tmp_path)
+    losses, last, final = train_recorded(config, dataset, golden, devices, folder, monkeypatch)
     assert_agrees(losses, golden["losses"], "losses")
-    assert_weights_agree(final, golden, "final/")
-    if averaged is not None:
-        assert_weights_agree(averaged, golden, "swa/")
-    predict = Predictor(
-        devices=devices,
-        model=model,
-        weights=averaged or final,
-        mean=MEAN,
-        std=STD,
-        member_mode=member_mode,
-        batch_size=48,  # does not divide the 64 test images
-    )
-    test, ood = predict(golden["test_images"]), predict(golden["ood_images"])
+    assert_weights_agree(last, golden, "final/")
+    if config.swa.start_epoch:
+        assert_weights_agree(final, golden, "swa/")
+
+    ood_sets = {"LSUN": golden["ood_images"]}
+    views, _ = evaluate.evaluate(config, final, dataset, ood_sets, devices, folder)
+    test, ood = (np.load(tmp_path / f"predictions/{name}.npz") for name in ("test", "ood_LSUN"))
     for k, logits in enumerate(test["members"]):
         assert_agrees(logits, golden[f"member_logits/{k}"], f"member {k}")
     assert_agrees(test["collapsed"], golden["average_logits"], "collapsed logits")
-    assert_agrees(np.exp(test["ensemble"]), golden["ensemble_probs"], "ensemble")
-    collapsed = metrics.log_softmax(test["collapsed"])
-    assert_agrees(np.exp(collapsed), golden["average_probs"], "collapsed probabilities")
-    for view, name in ((metrics.log_softmax, "average"), (lambda x: x, "ensemble")):
-        column = {"average": "collapsed"}.get(name, name)
-        entropy, entropy_ood = (metrics.predictive_entropy(view(p[column])) for p in (test, ood))
-        assert_agrees(entropy, golden[f"{name}_entropy"], f"{name} entropy")
-        assert_agrees(entropy_ood, golden[f"{name}_entropy_ood"], f"{name} OOD entropy")
-        auroc = metrics.ood_metrics(entropy, entropy_ood)["auroc"]
-        assert_agrees(np.float64(auroc), golden[f"auroc_{name}"], f"{name} AUROC")
-    summary = metrics.classification_metrics(collapsed, golden["test_labels"])
-    assert_agrees(np.float64(summary["accuracy"]), golden["average_accuracy"], "accuracy")
-    nll_sum = np.float64(summary["nll"]) * len(golden["test_labels"])
-    assert_agrees(nll_sum, golden["average_nll_sum"], "NLL")
-    assert lp.num_members(final["late_phase"]) == json.loads(str(golden["settings"]))["k"]
+    for view, recorded in (("collapsed", "average"), ("ensemble", "ensemble")):
+        log_probs, log_probs_ood = (evaluate.log_probs(part, view) for part in (test, ood))
+        assert_agrees(np.exp(log_probs), golden[f"{recorded}_probs"], view)
+        entropy, entropy_ood = map(metrics.predictive_entropy, (log_probs, log_probs_ood))
+        assert_agrees(entropy, golden[f"{recorded}_entropy"], f"{view} entropy")
+        assert_agrees(entropy_ood, golden[f"{recorded}_entropy_ood"], f"{view} OOD entropy")
+        auroc = np.float64(views[view]["ood"]["LSUN"]["auroc"])
+        assert_agrees(auroc, golden[f"auroc_{recorded}"], f"{view} AUROC")
+    labels = golden["test_labels"]
+    accuracy, nll = (np.float64(views["collapsed"][name]) for name in ("accuracy", "nll"))
+    assert_agrees(accuracy, golden["average_accuracy"], "accuracy")
+    assert_agrees(nll * len(labels), golden["average_nll_sum"], "NLL")
+    probs = golden["ensemble_probs"]
+    accuracy, nll = (np.float64(views["ensemble"][name]) for name in ("accuracy", "nll"))
+    assert_agrees(accuracy, np.mean(probs.argmax(1) == labels), "ensemble accuracy")
+    assert_agrees(nll, -np.log(probs[np.arange(len(labels)), labels]).mean(), "ensemble NLL")

@@ -121,7 +121,7 @@ def test_collapse_with_shared_batch_norm_averages_members_statistics(members):
     late = {"head": members["late_phase"]["head"]}
     x = images(5, 4)
     collapsed = TinyNet().apply(lp.collapse(shared, late, members["batch_stats"]), x)
-    same = {name: jnp.stack([leaf] * 3) for name, leaf in ()} | {
+    same = {
         name: jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), shared[name])
         for name in ("bn1", "bn2")
     }

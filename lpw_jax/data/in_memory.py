@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpw_jax import schedules
 from lpw_jax.data import augment
 
 
@@ -18,7 +19,7 @@ def split_order(
     Minibatch m of the epoch, order[m B : (m + 1) B], is member m % K's in cycle m // K, as in the
     reference's loop. `batch_size` B is that of a whole minibatch.
     """
-    cycles = len(order) // (num_members * batch_size)
+    cycles = schedules.cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
     order = order[: cycles * num_members * batch_size]
     order = order.reshape(cycles, num_members, num_devices, batch_size // num_devices)
     return np.ascontiguousarray(order.transpose(2, 0, 1, 3))

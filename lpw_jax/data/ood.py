@@ -1,9 +1,10 @@
 """Out-of-distribution test sets of the CIFAR experiments: LSUN, TIN, SVHN and the other CIFAR.
 
 `find_ood_sets` is cheap and runs before training; the loaders it returns read the images.
-Nothing is ever downloaded here.
+Nothing but the other CIFAR is ever downloaded here, and only if asked for.
 """
 
+import contextlib
 import functools
 import pathlib
 import tarfile
@@ -24,13 +25,14 @@ Loader = Callable[[], np.ndarray]
 
 
 def find_ood_sets(
-    dataset_name: str, *, data_dir: str, ood_dir: str
+    dataset_name: str, *, data_dir: str, ood_dir: str, download: bool = False
 ) -> tuple[dict[str, Loader], dict[str, str]]:
     """Finds the sets for `dataset_name`; none are defined for a dataset that is not a CIFAR.
 
     Args:
       dataset_name: the in-distribution dataset.
       data_dir: a tensorflow-datasets folder ('' for tfds' default): the other CIFAR, and SVHN.
+      download: whether tfds may download the other CIFAR if it is not prepared.
       ood_dir: a folder with LSUN_resize.tar.gz, Imagenet_resize.tar.gz (or the folders that
         they unpack to) and perhaps test_32x32.mat; may be ''.
 
@@ -45,7 +47,7 @@ def find_ood_sets(
         "LSUN": functools.partial(_find_archive, _ARCHIVES["LSUN"], ood_dir),
         "TIN": functools.partial(_find_archive, _ARCHIVES["TIN"], ood_dir),
         "SVHN": functools.partial(_find_svhn, data_dir, ood_dir),
-        "CIFAR": functools.partial(_find_cifar, _OTHER_CIFAR[dataset_name], data_dir),
+        "CIFAR": functools.partial(_find_cifar, _OTHER_CIFAR[dataset_name], data_dir, download),
     }
     found, missing = {}, {}
     for name in OOD_SETS:
@@ -108,8 +110,11 @@ def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
     return functools.partial(_read_mat, path)
 
 
-def _find_cifar(name: str, data_dir: str) -> Loader:
+def _find_cifar(name: str, data_dir: str, download: bool) -> Loader:
     prepared = tfds_source.find_prepared(name, data_dir)
+    if not prepared and download:
+        with contextlib.suppress(UserError):  # without a network it is missing, and said to be
+            prepared = tfds_source.prepare(name, data_dir=data_dir, url=cifar.SPECS[name].url)
     if not prepared or not prepared.split_sizes.get("test"):
         raise UserError(
             f"put {name}, prepared by tensorflow-datasets, into data.dir "

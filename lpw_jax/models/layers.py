@@ -63,6 +63,8 @@ def _batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.
 
     if axis_name is not None:
         count *= jax.lax.axis_size(axis_name)
+    if count < 2:
+        raise ValueError(f"BatchNorm: training needs two values per channel, got shape {x.shape}")
     mean = mean_over_batch(x)
     return mean, mean_over_batch(jnp.square(x - _as_row(mean, x))), count
 

@@ -1,0 +1,214 @@
+"""The whole program on real digits: from the command line to results, and what it refuses."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import lpw_jax
+from lpw_jax import evaluate, main
+from lpw_jax.data import load_dataset
+from lpw_jax.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+DIGITS = str(CONFIGS / "digits_bn.py")
+SHORT = [
+    "--config.train.epochs=3",
+    "--config.late_phase.release_epoch=1",
+    "--config.late_phase.num_members=2",
+    "--config.late_phase.sigma=0.05",
+    "--config.swa.start_epoch=2",
+    "--config.train.anneal_start=1",
+    "--config.train.anneal_end=2",
+    "--config.data.validation_examples=37",
+]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A finished run through the command line's own entry point."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 0
+    return folder
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_results_hold_what_is_documented(workdir):
+    found = results(workdir)
+    assert found["status"] == "complete" and found["seed"] == 0
+    assert (found["num_parameters"], found["num_late_phase_parameters"]) == (77_850, 1_130)
+    assert found["coasting"] == "reference"
+    assert found["data"]["name"] == "digits" and "scikit-learn" in found["data"]["note"]
+    assert found["config"] == json.loads((workdir / "config.json").read_text())
+    assert found["train"]["epochs"] == 3 and found["train"]["images_per_second"] > 0
+    assert len(found["views"]["members"]) == 2
+    for view in ("collapsed", "ensemble"):
+        assert found["views"][view]["accuracy"] > 0.7
+        assert found["views"][view]["ood"] == dict.fromkeys(("LSUN", "TIN", "SVHN", "CIFAR"))
+        assert found["views"][view]["ood_mean_auroc"] is None
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert environment["packages"]["jax"] == jax.__version__ and environment["num_devices"] == 8
+
+
+def test_metrics_have_one_line_an_epoch(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["phase"] for line in lines] == ["tied", "SWA", "SWA"]
+    # 1400 images in batches of 64: 21 minibatches, then 10 cycles of 2.
+    assert [line["step"] for line in lines] == [21, 41, 61]
+    assert [len(line["member_loss"]) for line in lines] == [1, 2, 2]
+    assert lines[0]["loss"] > lines[-1]["loss"]
+
+
+def test_predictions_give_the_results(workdir):
+    test = np.load(workdir / "predictions" / "test.npz")
+    assert test["collapsed"].shape == test["ensemble"].shape == (360, 10)
+    assert test["members"].shape == (2, 360, 10) and test["label"].shape == (360,)
+    np.testing.assert_allclose(np.exp(test["ensemble"]).sum(1), 1, atol=1e-5)
+    for view in ("collapsed", "ensemble"):
+        accuracy = (test[view].argmax(1) == test["label"]).mean()
+        assert accuracy == pytest.approx(results(workdir)["views"][view]["accuracy"])
+    assert np.load(workdir / "predictions" / "validation.npz")["label"].shape == (37,)
+
+
+def test_loaded_run_predicts_what_the_program_predicted(workdir):
+    run = lpw_jax.load(workdir)
+    data = load_dataset("digits", data_dir="")
+    images = run.normalize(data.test_images[:50])
+    recorded = np.load(workdir / "predictions" / "test.npz")
+    collapsed = run.model.apply(run.collapsed, images, train=False)
+    np.testing.assert_allclose(collapsed, recorded["collapsed"][:50], atol=1e-4)
+    for k in range(2):
+        member = run.model.apply(run.member(k), images, train=False)
+        np.testing.assert_allclose(member, recorded["members"][k, :50], atol=1e-4)
+    assert jax.tree.leaves(run.stacked["late_phase"])[0].shape[0] == 2
+
+
+def test_evaluation_repeats_and_its_batch_size_changes_nothing(workdir, capsys):
+    before = results(workdir)
+    arguments = ["--workdir", str(workdir), "--config.evaluate.batch_size=100"]
+    assert evaluate.main(arguments) == 0
+    after = results(workdir)
+    assert after["views"]["collapsed"]["nll"] == pytest.approx(
+        before["views"]["collapsed"]["nll"], rel=1e-5
+    )
+    assert after["config"] == before["config"] and after["train"] == before["train"]
+    assert "collapsed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "field", ["model.depth=16", "data.name=cifar10", "data.validation_examples=5"]
+)
+def test_evaluation_refuses_to_change_what_was_trained(workdir, field, capsys):
+    assert evaluate.main(["--workdir", str(workdir), f"--config.{field}"]) == 2
+    assert f"--config.{field}: only data.dir" in capsys.readouterr().err
+
+
+def test_evaluation_refuses_a_folder_without_a_run(tmp_path, capsys):
+    assert evaluate.main(["--workdir", str(tmp_path)]) == 2
+    assert "finished training" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_shown_and_another_config_refused(workdir, capsys):
+    before = (workdir / "metrics.jsonl").read_text()
+    assert main.main(["--config", DIGITS, "--workdir", str(workdir), *SHORT]) == 0
+    assert "finished" in capsys.readouterr().out
+    other = [*SHORT, "--config.train.learning_rate=0.2"]
+    assert main.main(["--config", DIGITS, "--workdir", str(workdir), *other]) == 2
+    assert "train.learning_rate: 0.1 there, 0.2 here" in capsys.readouterr().err
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_a_trained_run_that_was_not_evaluated_is_evaluated_and_not_trained_again(workdir, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(workdir, folder)
+    before = results(folder)
+    shutil.rmtree(folder / "predictions")
+    unfinished = before | {"status": "trained", "views": None}
+    (folder / "results.json").write_text(json.dumps(unfinished))
+    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 0
+    after = results(folder)
+    assert after["views"]["collapsed"] == before["views"]["collapsed"]
+    assert after["train"] == before["train"]
+    assert (folder / "metrics.jsonl").read_text() == (workdir / "metrics.jsonl").read_text()
+
+
+def test_a_config_stored_before_a_field_was_added_still_loads(workdir, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(workdir, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["late_phase"]["shared_grad_scale"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert lpw_jax.load(folder).config.late_phase.shared_grad_scale == 1.0
+    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 0
+
+
+def test_a_run_in_float64_is_not_loaded_rounded(workdir, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(workdir, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["train"]["compute_dtype"] = "float64"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="train.compute_dtype.*JAX_ENABLE_X64=1"):
+        lpw_jax.load(folder)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "precious").write_text("mine")
+    assert main.main(["--config", DIGITS, "--workdir", str(tmp_path)]) == 2
+    assert "holds weights and no config.json" in capsys.readouterr().err
+    assert (tmp_path / "weights" / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_garbled_files_of_a_run_are_named(workdir, tmp_path, text, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(workdir, folder)
+    (folder / "config.json").write_text(text)
+    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 2
+    assert f"{folder}/config.json: must be JSON" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_one_line_and_130(tmp_path):
+    command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]
+    process = subprocess.Popen(
+        [*command, "--workdir", str(tmp_path / "run")], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=CONFIGS.parent,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--config.train.batch_size=60"], "train.batch_size = 60.*number of devices, 8"),
+        (["--config.train.batch_size=720"], "train.batch_size = 720.*cycle of 4"),
+        (["--config.late_phase.patterns=norm/scale"], "'norm/scale' matches none"),
+        (["--config.data.validation_examples=1437"], "data.validation_examples.*1437"),
+    ],
+)
+def test_what_the_data_or_devices_forbid_is_refused_before_training(
+    overrides, message, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    assert main.main(["--config", DIGITS, "--workdir", str(folder), *overrides]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, error), error
+    assert not folder.exists()

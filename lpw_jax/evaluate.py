@@ -4,7 +4,6 @@ python -m lpw_jax.evaluate --workdir DIR [--config.data.dir=...] [--config.data.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from lpw_jax import config as config_lib
 from lpw_jax import console, experiment, metrics
 from lpw_jax import late_phase as lp
 from lpw_jax.data import Dataset, ood
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.parallel import DataParallel
 from lpw_jax.predict import Predictor
 from lpw_jax.workdir import Workdir
@@ -31,10 +30,10 @@ def evaluate(
     ood_sets: dict[str, np.ndarray],
     devices: DataParallel,
     folder: Workdir,
-) -> tuple[dict[str, Any], str]:
+) -> dict[str, Any]:
     """Predicts every set and writes `predictions/`.
 
-    Returns the `views` and the `data.ood_note` of results.json.
+    Returns the `views`, `validation` and `data.ood_note` of results.json, by name.
     """
     predict = Predictor(
         devices=devices,
@@ -45,18 +44,24 @@ def evaluate(
         member_mode=experiment.member_mode(config),
         batch_size=config.evaluate.batch_size,
     )
-    test = predict(dataset.test_images)
-    folder.save_predictions("test", {**test, "label": dataset.test_labels})
-    views = score(test, dataset.test_labels)
+    folder.clear_predictions()
+
+    def predict_and_save(name, images, labels):
+        console.terminal.print(f"evaluating {name}, {len(images):,} images")
+        predictions = predict(images)
+        folder.save_predictions(name, {**predictions, "label": labels})
+        return predictions
+
+    test = predict_and_save("test", dataset.test_images, dataset.test_labels)
+    views, validation = score(test, dataset.test_labels), None
     if len(dataset.validation_labels):
-        validation = predict(dataset.validation_images)
-        folder.save_predictions("validation", {**validation, "label": dataset.validation_labels})
+        images, labels = dataset.validation_images, dataset.validation_labels
+        validation = score(predict_and_save("validation", images, labels), labels)
     for view in VIEWS:
         views[view]["ood"] = dict.fromkeys(ood.OOD_SETS)
     for name, images in ood_sets.items():
-        outside = predict(images)
         no_label = np.full(len(images), -1, np.int32)
-        folder.save_predictions(f"ood_{name}", {**outside, "label": no_label})
+        outside = predict_and_save(f"ood_{name}", images, no_label)
         for view in VIEWS:
             entropies = (metrics.predictive_entropy(log_probs(p, view)) for p in (test, outside))
             views[view]["ood"][name] = metrics.ood_metrics(*entropies)
@@ -65,7 +70,8 @@ def evaluate(
         views[view]["ood_mean_auroc"] = (
             float(np.mean([s["auroc"] for s in sets])) if all(sets) else None
         )
-    return views, ood.ood_note({name: len(images) for name, images in ood_sets.items()})
+    ood_note = ood.ood_note({name: len(images) for name, images in ood_sets.items()})
+    return {"views": views, "validation": validation, "ood_note": ood_note}
 
 
 def log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
@@ -110,6 +116,7 @@ def summarize(
             "std": dataset.std,
         },
         "views": None,
+        "validation": None,
         "train": train,
     }
 
@@ -124,11 +131,12 @@ def finish(
 ) -> dict[str, Any]:
     """Evaluates, completes results.json, prints the final table and returns the results."""
     results = folder.read_json("results.json")
-    views, ood_note = evaluate(config, weights, dataset, ood_sets, devices, folder)
-    results |= {"status": "complete", "views": views}
-    results["data"] |= {"note": dataset.note, "ood_note": ood_note}
+    found = evaluate(config, weights, dataset, ood_sets, devices, folder)
+    results["data"] |= {"note": dataset.note, "ood_note": found.pop("ood_note")}
+    results |= {"status": "complete", **found}
     folder.write_json("results.json", results)
     console.terminal.print(console.results_table(results))
+    console.terminal.print(f"results: {folder.path / 'results.json'}")
     return results
 
 
@@ -164,16 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a finished run")
     args, overrides = parser.parse_known_args(argv)
-    try:
-        run(args.workdir, overrides)
-    except UserError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(parser.prog, lambda: run(args.workdir, overrides))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,6 +1,7 @@
 """What a configuration describes: its data, its network, its devices."""
 
 import dataclasses
+import pathlib
 import sys
 import zlib
 from collections.abc import Callable
@@ -66,17 +67,22 @@ def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
       UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set.
     """
     data = config.data
+    if data.ood_dir and not pathlib.Path(data.ood_dir).expanduser().is_dir():
+        raise UserError(f"data.ood_dir = {data.ood_dir!r}: must be a folder, or '' for none")
     found, missing = ood.find_ood_sets(
         data.name, data_dir=data.dir, ood_dir=data.ood_dir, download=True
     )
-    for name, remedy in missing.items():
-        if data.require_ood:
-            raise UserError(f"data.require_ood = True: OOD set {name} is missing; {remedy}")
-        message = f"warning: OOD set {name} is missing and will not be reported; {remedy}"
-        print(message, file=sys.stderr)
+    if missing and data.require_ood:
+        raise UserError(
+            "data.require_ood = True: "
+            + "; ".join(f"OOD set {name} is missing, {remedy}" for name, remedy in missing.items())
+        )
     dataset = load_dataset(
         data.name, data_dir=data.dir, validation_examples=data.validation_examples
     )
+    for name, remedy in missing.items():
+        message = f"warning: OOD set {name} is missing and will not be reported; {remedy}"
+        print(message, file=sys.stderr)
     # Read now, so that a damaged archive is known before training.
     ood_images = {name: load() for name, load in found.items()}
     return dataclasses.replace(dataset, note=data.note or dataset.note), ood_images

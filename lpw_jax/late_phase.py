@@ -35,7 +35,7 @@ def split(params: Tree, patterns: Sequence[str]) -> tuple[Tree, Tree]:
         if not matches:
             raise UserError(
                 f"late_phase.patterns: every pattern must match a parameter, but {pattern!r} "
-                f"matches none of {', '.join(sorted(flat))}"
+                f"matches none of the {len(flat)}, such as {', '.join(sorted(flat)[-5:])}"
             )
         late |= matches
     return (

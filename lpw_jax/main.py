@@ -6,11 +6,12 @@ python -m lpw_jax.main --config configs/cifar10_bn.py --config.train.batch_size=
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from lpw_jax import config as config_lib
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, exit_code, leave
 
 _EXAMPLES = """\
 examples:
@@ -44,27 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     workdir = args.workdir
     if workdir is None:
         workdir = os.path.join("runs", config_lib.config_name(args.config), f"seed{config.seed}")
-    try:
+
+    def run():
         _check_workdir(workdir)
         from lpw_jax import train  # takes seconds to import: only once the user's part is right
 
         train.run(config, workdir=workdir)
-    except UserError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(parser.prog, run)
 
 
 def _check_workdir(workdir: str) -> None:
-    """Raises UserError unless the folder is writable or can be made; makes nothing yet."""
+    """Raises UserError unless the folder is writable or can be made; leaves nothing behind."""
     path = Path(workdir).absolute()
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not workdir or not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"--workdir = {workdir!r}: must be a writable folder or a new one in such")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise UserError(
+            f"--workdir = {workdir!r}: must be a writable folder or a new one in such; {error}"
+        ) from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -34,6 +34,7 @@ def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
             console.terminal.print(console.results_table(results))
             return results
         experiment.check_patterns(config)
+        console.terminal.print(f"workdir {workdir}; loading {config.data.name}")
         dataset, ood_sets = experiment.load_data(config)
         if results:
             print(f"{workdir} holds this run, trained but not evaluated")
@@ -45,7 +46,8 @@ def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
                 console.parameter_table(training.state.shared, training.state.late_phase)
             )
             console.terminal.print(training.plan())
-            folder.start(config_lib.to_dict(config))
+            if folder.start(config_lib.to_dict(config)):
+                console.terminal.print("an earlier, unfinished attempt is started again")
             weights, cost = training.run(folder)
             folder.save_weights(weights)
             folder.write_json("results.json", evaluate.summarize(config, weights, dataset, cost))
@@ -257,5 +259,6 @@ class Training:
             raise UserError(
                 f"train.batch_size = {self.config.train.batch_size}: a cycle of "
                 f"{self._members(self.config.train.epochs)} minibatches must fit into the "
-                f"{self.num_examples} training images"
+                f"{self.num_examples} training images "
+                f"(data.validation_examples = {self.config.data.validation_examples})"
             )

@@ -57,19 +57,24 @@ class Workdir:
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
         self._replace(name, lambda temporary: temporary.write_text(text))
 
-    def start(self, config: dict[str, Any]) -> None:
+    def start(self, config: dict[str, Any]) -> bool:
         """Makes the folder, writes what identifies the run, and removes an earlier attempt's files.
+
+        Returns:
+          Whether there was an earlier attempt.
 
         Raises:
           UserError: the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            earlier = (self.path / "config.json").exists()
             for name in _OUTPUTS:
                 _remove(self.path / name)
             self.write_json("config.json", config)
             self.write_json("environment.json", environment())
             (self.path / "metrics.jsonl").write_text("")
+            return earlier
         except OSError as error:
             raise UserError(f"--workdir = {str(self.path)!r}: must be writable; {error}") from error
 
@@ -108,6 +113,10 @@ class Workdir:
                 "training, but there is no folder 'weights' in it"
             )
         return checkpoint.load_weights(self.path / "weights")
+
+    def clear_predictions(self) -> None:
+        """Removes predictions of an earlier evaluation, whose sets may have been others."""
+        _remove(self.path / "predictions")
 
     def save_predictions(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes predictions/NAME.npz."""

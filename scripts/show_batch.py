@@ -61,13 +61,16 @@ def main(argv: list[str] | None = None) -> None:
             validation_examples=config.data.validation_examples,
         )
     except UserError as error:
-        parser.exit(2, f"{error}\n")
+        parser.error(str(error))
     grid = batch_grid(config, dataset, columns=flags.columns, steps=flags.steps)
     height, width = grid.shape[:2]
     image = Image.fromarray(grid).resize(
         (width * flags.scale, height * flags.scale), Image.Resampling.NEAREST
     )
-    image.save(flags.output, format="PNG")
+    try:
+        image.save(flags.output, format="PNG")
+    except OSError as error:
+        parser.error(f"--output {flags.output}: {error}")
     print(f"{flags.output}: {flags.columns} images, as stored and at {flags.steps} steps")
 
 

@@ -134,7 +134,7 @@ def test_agrees_with_the_published_code(
         assert_weights_agree(final, golden, "swa/")
 
     ood_sets = {"LSUN": golden["ood_images"]}
-    views, _ = evaluate.evaluate(config, final, dataset, ood_sets, devices, folder)
+    views = evaluate.evaluate(config, final, dataset, ood_sets, devices, folder)["views"]
     test, ood = (np.load(tmp_path / f"predictions/{name}.npz") for name in ("test", "ood_LSUN"))
     for k, logits in enumerate(test["members"]):
         assert_agrees(logits, golden[f"member_logits/{k}"], f"member {k}")

@@ -1,11 +1,13 @@
 """The whole program on real digits: from the command line to results, and what it refuses."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -78,7 +80,10 @@ def test_predictions_give_the_results(workdir):
     for view in ("collapsed", "ensemble"):
         accuracy = (test[view].argmax(1) == test["label"]).mean()
         assert accuracy == pytest.approx(results(workdir)["views"][view]["accuracy"])
-    assert np.load(workdir / "predictions" / "validation.npz")["label"].shape == (37,)
+    validation = np.load(workdir / "predictions" / "validation.npz")
+    assert validation["label"].shape == (37,)
+    accuracy = (validation["collapsed"].argmax(1) == validation["label"]).mean()
+    assert accuracy == pytest.approx(results(workdir)["validation"]["collapsed"]["accuracy"])
 
 
 def test_loaded_run_predicts_what_the_program_predicted(workdir):
@@ -180,19 +185,23 @@ def test_garbled_files_of_a_run_are_named(workdir, tmp_path, text, capsys):
     assert f"{folder}/config.json: must be JSON" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_with_one_line_and_130(tmp_path):
+@pytest.mark.parametrize("moment", ["loading", "epoch"])  # the first is followed by compilation
+def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment):
     command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]
     process = subprocess.Popen(
         [*command, "--workdir", str(tmp_path / "run")], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, cwd=CONFIGS.parent,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     for line in process.stdout:
-        if line.startswith("epoch"):
+        if moment in line:
             break
+    if moment == "loading":
+        time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert errors.strip() == "interrupted"
+    assert errors.startswith("interrupted;") and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -201,7 +210,9 @@ def test_ctrl_c_ends_with_one_line_and_130(tmp_path):
         (["--config.train.batch_size=60"], "train.batch_size = 60.*number of devices, 8"),
         (["--config.train.batch_size=720"], "train.batch_size = 720.*cycle of 4"),
         (["--config.late_phase.patterns=norm/scale"], "'norm/scale' matches none"),
-        (["--config.data.validation_examples=1437"], "data.validation_examples.*1437"),
+        (["--config.data.validation_examples=1437"], "data.validation_examples = 1437: .*1437"),
+        (["--config.data.ood_dir=/no/folder"], "data.ood_dir = '/no/folder'"),
+        (["--config.data.require_ood=True"], "data.require_ood = True: .*data.name = 'digits'"),
     ],
 )
 def test_what_the_data_or_devices_forbid_is_refused_before_training(

@@ -62,7 +62,7 @@ def test_a_run_does_not_depend_on_the_number_of_devices(dtype, tolerance, tmp_pa
 
 
 def test_a_cycle_reuses_the_states_memory():
-    config = load_config(DIGITS, ["--config.train.batch_size=8"])
+    config = load_config(DIGITS, ["--config.train.batch_size=4"])
     training = train.Training(config, subset(16), DataParallel.over(jax.devices()[:2]))
     before = training.devices.replicate(training.state)
     rates = schedules.Rates(0.1, 0.0, 0.1, 0.0, 1.0)

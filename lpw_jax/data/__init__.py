@@ -37,5 +37,5 @@ def load_dataset(name: str, *, data_dir: str, validation_examples: int = 0) -> D
     """
     check_name(name)
     if validation_examples < 0:
-        raise UserError(f"data.validation_examples must be >= 0, not {validation_examples}")
+        raise UserError(f"data.validation_examples = {validation_examples}: must be >= 0")
     return hold_out(_LOADERS[name](name, data_dir), validation_examples)

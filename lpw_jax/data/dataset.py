@@ -33,8 +33,8 @@ def hold_out(dataset: Dataset, n: int) -> Dataset:
     total = len(dataset.train_labels)
     if not 0 <= n < total:
         raise UserError(
-            f"data.validation_examples must be >= 0 and less than the {total} training images "
-            f"of {dataset.name}, not {n}"
+            f"data.validation_examples = {n}: must be >= 0 and less than the {total} training "
+            f"images of {dataset.name}"
         )
     keep = total - n
     return dataclasses.replace(

@@ -166,10 +166,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
     views = results["views"]
     collapsed, ensemble, members = views["collapsed"], views["ensemble"], views["members"]
     ood_sets = list(dict.fromkeys([*collapsed.get("ood", {}), *ensemble.get("ood", {})]))
-    if not any(
-        view.get("ood", {}).get(name) for view in (collapsed, ensemble) for name in ood_sets
-    ):
-        ood_sets = []  # nothing but dashes
+    if not any([*collapsed.get("ood", {}).values(), *ensemble.get("ood", {}).values()]):
+        ood_sets = []  # they would all be dashes
     data = results["data"]
     notes = "; ".join(filter(None, [data.get("note"), data.get("ood_note")]))
     note = f": {notes}" if notes else ""

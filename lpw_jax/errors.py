@@ -34,7 +34,7 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
 
 
 def leave(code: int) -> None:
-    """Ends the process. After Ctrl-C at once: XLA may still compile, and tearing it down crashes."""
+    """Ends the process; after Ctrl-C at once, since tearing down a compiling XLA crashes."""
     if code == INTERRUPTED:
         sys.stdout.flush()
         sys.stderr.flush()

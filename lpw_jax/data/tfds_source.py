@@ -120,7 +120,8 @@ def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
         )
         raise UserError(
             f"data.dir: {name} is not in {folder} and could not be downloaded "
-            f"({type(error).__name__}: {_first_line(error)[:80]}). On a machine with a network run\n"
+            f"({type(error).__name__}: {_first_line(error)[:80]}). "
+            "On a machine with a network run\n"
             f'  python -c "{command}"\n'
             f"and copy the folder tfds/{name} to {folder / name}, or point data.dir at a "
             "tensorflow-datasets folder that holds it."

@@ -60,6 +60,8 @@ def _check_workdir(workdir: str) -> None:
     path = Path(workdir).absolute()
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
+        if not workdir:
+            raise OSError("it is empty")
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise UserError(

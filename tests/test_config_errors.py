@@ -52,6 +52,7 @@ IMPOSSIBLE = [
     ("train.momentum", 1.0, "< 1"),
     ("train.momentum", -0.1, ">= 0"),
     ("train.crop_padding", -1, ">= 0"),
+    ("train.crop_padding", 33, "32"),
     ("train.cutout", -1, "32"),
     ("train.cutout", 33, "32"),
     ("train.compute_dtype", "float16", "bfloat16"),
@@ -227,3 +228,9 @@ def test_devices_must_divide_the_batch():
     config_lib.check_devices(config, 8)
     with pytest.raises(ConfigError, match=r"train.batch_size = 128: .*devices, 3$"):
         config_lib.check_devices(config, 3)
+
+
+def test_out_of_distribution_sets_cannot_be_required_where_none_are_defined():
+    digits = str(config_lib.config_schema.CONFIGS / "digits_bn.py")
+    with pytest.raises(ConfigError, match="data.require_ood = True: .*data.name = 'digits'"):
+        config_lib.load_config(digits, ["--config.data.require_ood=True"])

@@ -212,7 +212,6 @@ def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment):
         (["--config.late_phase.patterns=norm/scale"], "'norm/scale' matches none"),
         (["--config.data.validation_examples=1437"], "data.validation_examples = 1437: .*1437"),
         (["--config.data.ood_dir=/no/folder"], "data.ood_dir = '/no/folder'"),
-        (["--config.data.require_ood=True"], "data.require_ood = True: .*data.name = 'digits'"),
     ],
 )
 def test_what_the_data_or_devices_forbid_is_refused_before_training(

@@ -55,15 +55,15 @@ def make_train_step(
     `batch` holds this device's part of the cycle: `image` [K, B, H, W, C], normalised, and `label`
     [K, B]. `metrics` are means over each member's whole minibatch: `loss` [K] and `accuracy` [K].
 
-    Raises (when traced):
-      ValueError: unknown `coasting` or `member_mode`.
-
     Args:
       model: network in training mode with batch norm over `axis_name`.
       tx: from `optimizers.sgd`; shared weights and members each have their own state.
       coasting: as in `late_phase.coasting_steps`.
       member_mode: as in `over_members`.
       axis_name: pmap axis of the devices that share each minibatch, or None.
+
+    Raises:
+      ValueError: unknown `member_mode`; `train_step` when traced: unknown `coasting`.
     """
 
     def mean_over_devices(tree):

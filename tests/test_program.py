@@ -185,8 +185,16 @@ def test_garbled_files_of_a_run_are_named(workdir, tmp_path, text, capsys):
     assert f"{folder}/config.json: must be JSON" in capsys.readouterr().err
 
 
+@pytest.fixture
+def sigint():
+    """A shell starts background jobs with SIGINT ignored, and children would inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("moment", ["loading", "epoch"])  # the first is followed by compilation
-def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment):
+def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment, sigint):
     command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]
     process = subprocess.Popen(
         [*command, "--workdir", str(tmp_path / "run")], stdout=subprocess.PIPE,

@@ -8,29 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import short_run
+from short_run import CONFIGS, DIGITS
 
 import lpw_jax
 from lpw_jax import evaluate, main
 from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-DIGITS = str(CONFIGS / "digits_bn.py")
-SHORT = [
-    "--config.train.epochs=3",
-    "--config.late_phase.release_epoch=1",
-    "--config.late_phase.num_members=2",
-    "--config.late_phase.sigma=0.05",
-    "--config.swa.start_epoch=2",
-    "--config.train.anneal_start=1",
-    "--config.train.anneal_end=2",
-    "--config.data.validation_examples=37",
-]
+SHORT = [*short_run.SHORT, "--config.data.validation_examples=37"]
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,17 @@
 """Laws of a whole training run, on a few real digits."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from short_run import CONFIGS, DIGITS, SHORT
 
 from lpw_jax import experiment, schedules, step, train
 from lpw_jax.config import load_config
 from lpw_jax.data import load_dataset
 from lpw_jax.parallel import DataParallel
 from lpw_jax.workdir import Workdir
-
-CONFIGS = Path(__file__).parents[1] / "configs"
-DIGITS = str(CONFIGS / "digits_bn.py")
-SHORT = [
-    "--config.train.epochs=3",
-    "--config.late_phase.release_epoch=1",
-    "--config.late_phase.num_members=2",
-    "--config.late_phase.sigma=0.05",
-    "--config.swa.start_epoch=2",
-    "--config.train.anneal_start=1",
-    "--config.train.anneal_end=2",
-]
 
 
 def subset(num_images, size=8):

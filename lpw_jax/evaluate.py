@@ -130,7 +130,7 @@ def finish(
     folder: Workdir,
 ) -> dict[str, Any]:
     """Evaluates, completes results.json, prints the final table and returns the results."""
-    results = folder.read_json("results.json")
+    _, results = folder.read_trained()
     found = evaluate(config, weights, dataset, ood_sets, devices, folder)
     results["data"] |= {"note": dataset.note, "ood_note": found.pop("ood_note")}
     results |= {"status": "complete", **found}
@@ -147,9 +147,7 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     how it is evaluated, nothing that was trained.
     """
     folder = Workdir(workdir)
-    stored = folder.read_json("config.json")
-    if stored is None or folder.read_json("results.json") is None:
-        raise UserError(f"--workdir = {workdir!r}: must hold a finished training; see lpw_jax.main")
+    stored, _ = folder.read_trained()
     for flag in config_lib.split_flags(overrides)[1]:
         field = flag.removeprefix("--config.").partition("=")[0]
         if field not in config_lib.NOT_TRAINED:

@@ -56,9 +56,7 @@ def load(workdir: epath.PathLike) -> Run:
       UserError: `workdir` holds no finished training, or one in float64 that JAX would round.
     """
     folder = Workdir(workdir)
-    config, results = folder.read_json("config.json"), folder.read_json("results.json")
-    if config is None or results is None:
-        raise UserError(f"workdir = {str(workdir)!r}: must hold a finished training")
+    config, results = folder.read_trained()
     config, data = config_lib.from_dict(config), results["data"]
     if config.train.compute_dtype == "float64" and not jax.config.jax_enable_x64:
         raise UserError(

@@ -29,7 +29,7 @@ def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
         folder, devices = Workdir(workdir), DataParallel.over()
         config_lib.check_devices(config, devices.num_devices)
         results = earlier_results(config, folder)
-        if results and results.get("status") == "complete":
+        if results and results["status"] == "complete":
             print(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
             console.terminal.print(console.results_table(results))
             return results
@@ -70,7 +70,7 @@ def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | Non
             f"--workdir = {str(folder.path)!r}: holds a run of another config; choose another "
             f"folder. Different: {'; '.join(differing)}"
         )
-    return folder.read_json("results.json")
+    return folder.read_results()
 
 
 class Training:

@@ -92,6 +92,33 @@ class Workdir:
                     f"holds {', '.join(others[:5])} and no config.json"
                 )
 
+    def read_results(self) -> dict[str, Any] | None:
+        """Contents of results.json, None if training has not ended.
+
+        Raises:
+          UserError: the file is not as a run writes it.
+        """
+        results = self.read_json("results.json")
+        if results is not None and not {"status", "data", "train"} <= results.keys():
+            raise UserError(
+                f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, data "
+                f"and train; found {', '.join(results) or 'nothing'}"
+            )
+        return results
+
+    def read_trained(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Contents of config.json and results.json of a run whose training has ended.
+
+        Raises:
+          UserError: there is no such run in the folder.
+        """
+        config, results = self.read_json("config.json"), self.read_results()
+        if config is None or results is None:
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: must hold a finished training; see lpw_jax.main"
+            )
+        return config, results
+
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds an epoch's line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a") as file:

@@ -32,10 +32,10 @@ def batch_grid(config: ConfigDict, dataset: Dataset, *, columns: int, steps: int
     index = epoch_order(config.seed, 1, len(dataset.train_labels))[:columns]
     images = dataset.train_images[index]
     batch = jax.jit(experiment.build_batch(config, dataset))
+    data = jax.device_put({"image": dataset.train_images, "label": dataset.train_labels})
     mean, std = np.array(dataset.mean), np.array(dataset.std)
 
     def augmented(step):
-        data = {"image": dataset.train_images, "label": dataset.train_labels}
         normalized = np.asarray(batch(data, index, np.int32(step))["image"], np.float32)
         return np.clip(np.rint((normalized * std + mean) * 255), 0, 255).astype(np.uint8)
 

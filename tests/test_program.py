@@ -166,13 +166,26 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     assert (tmp_path / "weights" / "precious").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
-def test_garbled_files_of_a_run_are_named(workdir, tmp_path, text, capsys):
+def test_garbled_files_of_a_run_are_named(workdir, tmp_path, name, text, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(workdir, folder)
-    (folder / "config.json").write_text(text)
+    (folder / name).write_text(text)
     assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 2
-    assert f"{folder}/config.json: must be JSON" in capsys.readouterr().err
+    assert f"{folder}/{name}: must be JSON" in capsys.readouterr().err
+
+
+def test_a_run_with_empty_results_is_not_trained_over(workdir, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(workdir, folder)
+    (folder / "results.json").write_text("{}")
+    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 2
+    assert evaluate.main(["--workdir", str(folder)]) == 2
+    with pytest.raises(UserError, match="found nothing"):
+        lpw_jax.load(folder)
+    assert capsys.readouterr().err.count("results.json: must be JSON as a run writes it") == 2
+    assert (folder / "weights").exists()
 
 
 @pytest.fixture

@@ -71,6 +71,9 @@ def get_config() -> ml_collections.ConfigDict:
                 # one bfloat16 pass on TPUs), 'high' (TF32; three bfloat16 passes), 'highest'
                 # (float32; six bfloat16 passes).
                 matmul_precision="highest",
+                # A loss that is infinite or not a number: 'stop' ends the run at once, 'warn' goes
+                # on and says so at the end of the epoch.
+                on_nonfinite="stop",
             ),
             # Rates and decays here are those of the members, from the release on.
             late_phase=dict(
@@ -103,6 +106,25 @@ def get_config() -> ml_collections.ConfigDict:
                 # Stochastic weight averaging takes the weights at the end of this epoch and of
                 # every later one, after the release if there is one. 0 = off.
                 start_epoch=0,
+            ),
+            # What runs where; changes no result beyond rounding.
+            parallel=dict(
+                # Number of devices there must be, over all hosts; 0 = use what is there.
+                num_devices=0,
+                # Kind of devices there must be: 'cpu', 'gpu' or 'tpu'; '' = use what is there.
+                platform="",
+                # How devices share the work after the release (before it: 'data'). 'data': each
+                # takes a part of every minibatch. 'members': each takes whole members, so their
+                # number must divide num_members. 'auto': 'members' where possible.
+                layout="auto",
+            ),
+            checkpoint=dict(
+                # A checkpoint at the end of every n-th epoch; 0 = none.
+                every_epochs=5,
+                # And whenever the newest is older than this, between cycles, in minutes; 0 = never.
+                every_minutes=15.0,
+                # How many of the newest are kept, >= 1.
+                keep=2,
             ),
             evaluate=dict(
                 # Images in one evaluation batch, over all devices; changes no result. >= 1.

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-__all__ = ["load"]
+__all__ = ["load", "load_weights"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that a mistake in a config is answered before JAX is imported.
-    if name == "load":
-        from lpw_jax.loading import load
+    if name in __all__:
+        from lpw_jax import loading
 
-        return load
+        return getattr(loading, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

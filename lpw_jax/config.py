@@ -6,6 +6,7 @@ The tree that `configs.base.get_config()` returns is the schema: the fields and 
 import argparse
 import ast
 import collections
+import hashlib
 import json
 import re
 import traceback
@@ -28,6 +29,7 @@ __all__ = [
     "check_devices",
     "config_name",
     "differences",
+    "digest",
     "from_dict",
     "load_config",
     "override",
@@ -38,12 +40,19 @@ __all__ = [
 ]
 
 
-# Fields that change nothing of what is trained: where data lies, and how results are made.
+# Fields that change nothing of what is trained: where data lies, what runs where, what is kept.
 NOT_TRAINED = (
     "data.dir",
     "data.ood_dir",
     "data.require_ood",
     "data.note",
+    "train.on_nonfinite",
+    "parallel.num_devices",
+    "parallel.platform",
+    "parallel.layout",
+    "checkpoint.every_epochs",
+    "checkpoint.every_minutes",
+    "checkpoint.keep",
     "evaluate.batch_size",
 )
 
@@ -133,6 +142,17 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
         for field in old
         if field not in NOT_TRAINED and old[field] != new[field]
     ]
+
+
+def digest(config: ConfigDict) -> str:
+    """Short hash of all that is trained; a field added later changes none by its default."""
+    defaults = config_schema.flatten(config_schema.schema())
+    changed = {
+        field: value
+        for field, value in config_schema.flatten(config.to_dict()).items()
+        if field not in NOT_TRAINED and value != defaults[field]
+    }
+    return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _with_defaults(tree: Mapping, defaults: Mapping) -> dict[str, Any]:

@@ -22,6 +22,9 @@ _CHOICES = {
     "data.name": ("cifar10", "cifar100", "digits"),
     "train.compute_dtype": ("float32", "bfloat16", "float64"),
     "train.matmul_precision": ("default", "high", "highest"),
+    "train.on_nonfinite": ("stop", "warn"),
+    "parallel.platform": ("", "cpu", "gpu", "tpu"),
+    "parallel.layout": ("auto", "data", "members"),
     "late_phase.coasting": ("reference", "none"),
     "late_phase.member_mode": ("auto", "vmap", "unroll"),
 }
@@ -39,7 +42,21 @@ _AT_LEAST = {
     "late_phase.sigma": 0,
     "late_phase.learning_rate": 0,
     "late_phase.weight_decay": 0,
+    "parallel.num_devices": 0,
+    "checkpoint.every_epochs": 0,
+    "checkpoint.every_minutes": 0,
+    "checkpoint.keep": 1,
     "evaluate.batch_size": 1,
+}
+
+# Beyond these nothing fits any machine, and building it would not end.
+_AT_MOST = {
+    "model.depth": 10_000,
+    "model.width": 1_000,
+    "train.epochs": 1_000_000,
+    "train.batch_size": 1_000_000,
+    "late_phase.num_members": 10_000,
+    "evaluate.batch_size": 1_000_000,
 }
 
 
@@ -205,9 +222,12 @@ def _check_rules(values: Mapping, errors: list[str]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             refuse(field, "must be finite")
         elif field in _CHOICES and value not in _CHOICES[field]:
-            refuse(field, f"must be one of {', '.join(_CHOICES[field])}")
+            choices = ", ".join(choice or "''" for choice in _CHOICES[field])
+            refuse(field, f"must be one of {choices}")
         elif field in _AT_LEAST and value < _AT_LEAST[field]:
             refuse(field, f"must be >= {_AT_LEAST[field]}")
+        elif field in _AT_MOST and value > _AT_MOST[field]:
+            refuse(field, f"must be <= {_AT_MOST[field]}")
     for fields, holds, rule in _RULES:
         if all(field in sound for field in fields) and not holds(*(sound[f] for f in fields)):
             others = ", ".join(f"{field} = {sound[field]!r}" for field in fields[1:])

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,22 @@ from rich.table import Table
 from rich.text import Text
 
 terminal = Console(highlight=False)
+
+
+def be_quiet() -> None:
+    """Silences this process: another one of the same run speaks for all."""
+    terminal.quiet = True
+
+
+def say(what: Any) -> None:
+    """Prints a line or a table to stdout."""
+    terminal.print(what)
+
+
+def warn(message: str) -> None:
+    """Prints a warning to stderr."""
+    if not terminal.quiet:
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def print_config(config: Mapping[str, Any], *, console: Console = terminal) -> None:
@@ -77,6 +94,7 @@ class TrainProgress:
         total_steps: minibatches of the whole training.
         batch_size: images in a minibatch.
         epochs: epochs of the whole training.
+        first_step: minibatches done before, when a training is resumed.
     """
 
     def __init__(
@@ -85,6 +103,7 @@ class TrainProgress:
         total_steps: int,
         batch_size: int,
         epochs: int,
+        first_step: int = 0,
         console: Console = terminal,
     ):
         self._console = console
@@ -106,7 +125,7 @@ class TrainProgress:
             speed_estimate_period=300,  # seconds: a cycle of a large network is slow on a CPU
         )
         self._task: TaskID = self._progress.add_task(
-            "", total=total_steps, epoch=0, epochs=epochs, phase="", loss=""
+            "", total=total_steps, completed=first_step, epoch=0, epochs=epochs, phase="", loss=""
         )
 
     def __enter__(self) -> Self:

@@ -13,30 +13,44 @@ class ConfigError(UserError):
     """A configuration that cannot be run: one line for each mistake."""
 
 
+class SharedError(UserError):
+    """One that every process of the run raises, so that none waits for another."""
+
+
+class Preempted(BaseException):
+    """The run was asked to end, and what is to be kept is saved; programs exit with code 75.
+
+    Like KeyboardInterrupt it may come at any time, and nothing but a program's end catches it.
+    """
+
+
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130
 
 
 def exit_code(program: str, run: Callable[[], object]) -> int:
-    """Calls `run` and returns the process's exit code: 0, 2 (UserError) or 130 (Ctrl-C)."""
+    """Calls `run`; returns the exit code: 0, 2 (UserError), 75 (Preempted) or 130 (Ctrl-C)."""
     try:
         run()
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
+    except Preempted:
+        print("asked to end; the same command continues", file=sys.stderr)
+        return PREEMPTED
     except KeyboardInterrupt:
-        print(
-            "interrupted; the same command evaluates the run if it was trained, "
-            "and otherwise starts it again",
-            file=sys.stderr,
-        )
+        print("interrupted; the same command continues at the newest checkpoint", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
 def leave(code: int) -> None:
-    """Ends the process; after Ctrl-C at once, since tearing down a compiling XLA crashes."""
-    if code == INTERRUPTED:
+    """Ends the process; unless all went well, at once, without waiting for any thread.
+
+    Tearing down a compiling XLA crashes, and threads of an unfinished checkpoint never end.
+    """
+    if code:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)
+    sys.exit()

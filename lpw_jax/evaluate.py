@@ -16,8 +16,9 @@ from lpw_jax import console, experiment, metrics
 from lpw_jax import late_phase as lp
 from lpw_jax.data import Dataset, ood
 from lpw_jax.errors import UserError, exit_code, leave
-from lpw_jax.parallel import DataParallel
+from lpw_jax.parallel import Devices
 from lpw_jax.predict import Predictor
+from lpw_jax.preemption import Preemption
 from lpw_jax.workdir import Workdir
 
 VIEWS = ("collapsed", "ensemble")
@@ -28,12 +29,16 @@ def evaluate(
     weights: dict[str, Any],
     dataset: Dataset,
     ood_sets: dict[str, np.ndarray],
-    devices: DataParallel,
+    devices: Devices,
     folder: Workdir,
+    preemption: Preemption,
 ) -> dict[str, Any]:
     """Predicts every set and writes `predictions/`.
 
     Returns the `views`, `validation` and `data.ood_note` of results.json, by name.
+
+    Raises:
+      Preempted: between two batches.
     """
     predict = Predictor(
         devices=devices,
@@ -47,8 +52,8 @@ def evaluate(
     folder.clear_predictions()
 
     def predict_and_save(name, images, labels):
-        console.terminal.print(f"evaluating {name}, {len(images):,} images")
-        predictions = predict(images)
+        console.say(f"evaluating {name}, {len(images):,} images")
+        predictions = predict(images, on_batch=preemption.check)
         folder.save_predictions(name, {**predictions, "label": labels})
         return predictions
 
@@ -108,7 +113,7 @@ def summarize(
         "num_late_phase_parameters": late,
         "coasting": config.late_phase.coasting,
         "data": {
-            "name": dataset.name,
+            **dataset.identity(),
             "note": dataset.note,
             "ood_note": None,
             "num_classes": dataset.num_classes,
@@ -126,17 +131,30 @@ def finish(
     weights: dict[str, Any],
     dataset: Dataset,
     ood_sets: dict[str, np.ndarray],
-    devices: DataParallel,
+    devices: Devices,
     folder: Workdir,
+    results: dict[str, Any],
+    preemption: Preemption,
 ) -> dict[str, Any]:
-    """Evaluates, completes results.json, prints the final table and returns the results."""
-    _, results = folder.read_trained()
-    found = evaluate(config, weights, dataset, ood_sets, devices, folder)
+    """Evaluates, completes results.json, prints the final table and returns the results.
+
+    Raises:
+      UserError: the data are not those of the training.
+    """
+    there, here = results["data"].get("sha256"), dataset.identity()["sha256"]
+    if there not in (None, here):
+        raise UserError(
+            f"data.dir: {dataset.name} is not the one that {str(folder.path)!r} was trained on "
+            f"(sha256 {there[:12]}... there, {here[:12]}... here)"
+        )
+    where = str(folder.path / "weights")
+    experiment.check_weights(config, weights, dataset.num_classes, where)
+    found = evaluate(config, weights, dataset, ood_sets, devices, folder, preemption)
     results["data"] |= {"note": dataset.note, "ood_note": found.pop("ood_note")}
     results |= {"status": "complete", **found}
     folder.write_json("results.json", results)
-    console.terminal.print(console.results_table(results))
-    console.terminal.print(f"results: {folder.path / 'results.json'}")
+    console.say(console.results_table(results))
+    console.say(f"results: {folder.path / 'results.json'}")
     return results
 
 
@@ -147,17 +165,24 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     how it is evaluated, nothing that was trained.
     """
     folder = Workdir(workdir)
-    stored, _ = folder.read_trained()
+    stored, results = folder.read_trained()
     for flag in config_lib.split_flags(overrides)[1]:
         field = flag.removeprefix("--config.").partition("=")[0]
         if field not in config_lib.NOT_TRAINED:
             changeable = ", ".join(config_lib.NOT_TRAINED)
             raise UserError(f"{flag}: only {changeable} can change after training")
     config = config_lib.override(config_lib.from_dict(stored), overrides)
-    with jax.enable_x64(config.train.compute_dtype == "float64"):
+    preemption = Preemption()
+    with (
+        jax.enable_x64(config.train.compute_dtype == "float64"),
+        preemption.watched(),
+        folder.claimed(),
+    ):
         weights = folder.load_weights()
         dataset, ood_sets = experiment.load_data(config)
-        return finish(config, weights, dataset, ood_sets, DataParallel.over(), folder)
+        return finish(
+            config, weights, dataset, ood_sets, Devices.over(), folder, results, preemption
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

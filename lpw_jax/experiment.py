@@ -1,10 +1,9 @@
 """What a configuration describes: its data, its network, its devices."""
 
 import dataclasses
-import pathlib
-import sys
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,8 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from lpw_jax import console, models
 from lpw_jax import late_phase as lp
-from lpw_jax import models
 from lpw_jax.data import Dataset, in_memory, load_dataset, ood
 from lpw_jax.errors import UserError
 
@@ -54,10 +53,30 @@ def check_patterns(config: ConfigDict) -> None:
     Raises:
       UserError: naming the pattern and the parameters that there are.
     """
-    model = build_model(config, num_classes=10)
+    _shapes(config, num_classes=10)
+
+
+def check_weights(config: ConfigDict, weights: dict[str, Any], num_classes: int, where: str):
+    """Refuses weights that are not those of the network of `config`.
+
+    Raises:
+      UserError: naming `where` they are from.
+    """
+    shared, *of_members = _shapes(config, num_classes)
+    found = [weights.get(name) for name in ("shared", "late_phase", "batch_stats")]
+    if jax.tree.map(jnp.shape, found) != [
+        jax.tree.map(lambda leaf: leaf.shape, shared),
+        *jax.tree.map(lambda leaf: (lp.num_members(found[1]), *leaf.shape), of_members),
+    ]:
+        raise UserError(f"{where}: must be weights of the network in config.json, they are not")
+
+
+def _shapes(config: ConfigDict, num_classes: int) -> tuple[Any, Any, Any]:
+    """Shapes of `shared`, and of one member's `late_phase` and `batch_stats`."""
+    model = build_model(config, num_classes)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), model.dtype)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    lp.split(variables["params"], config.late_phase.patterns)
+    return *lp.split(variables["params"], config.late_phase.patterns), variables["batch_stats"]
 
 
 def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
@@ -67,8 +86,6 @@ def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
       UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set.
     """
     data = config.data
-    if data.ood_dir and not pathlib.Path(data.ood_dir).expanduser().is_dir():
-        raise UserError(f"data.ood_dir = {data.ood_dir!r}: must be a folder, or '' for none")
     found, missing = ood.find_ood_sets(
         data.name, data_dir=data.dir, ood_dir=data.ood_dir, download=True
     )
@@ -81,8 +98,9 @@ def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
         data.name, data_dir=data.dir, validation_examples=data.validation_examples
     )
     for name, remedy in missing.items():
-        message = f"warning: OOD set {name} is missing and will not be reported; {remedy}"
-        print(message, file=sys.stderr)
+        console.warn(f"OOD set {name} is missing and will not be reported; {remedy}")
+    if dataset.unofficial:
+        console.warn(f"{data.name}: {dataset.unofficial}; results are marked with it")
     # Read now, so that a damaged archive is known before training.
     ood_images = {name: load() for name, load in found.items()}
     return dataclasses.replace(dataset, note=data.note or dataset.note), ood_images
@@ -94,3 +112,24 @@ def member_mode(config: ConfigDict) -> str:
     if mode != "auto":
         return mode
     return "unroll" if jax.default_backend() == "cpu" else "vmap"
+
+
+def layout(config: ConfigDict, num_devices: int) -> str:
+    """`parallel.layout` after the release, with 'auto' resolved.
+
+    Members on devices of their own need no batch-norm communication, and reduce the shared
+    gradient only.
+
+    Raises:
+      UserError: 'members' is asked for and the devices do not divide them.
+    """
+    asked, num_members = config.parallel.layout, config.late_phase.num_members
+    divides = num_members % num_devices == 0
+    if asked == "members" and not divides:
+        raise UserError(
+            "parallel.layout = 'members': late_phase.num_members must be divisible by the number "
+            f"of devices, but {num_members} is not by {num_devices}; 'auto' uses 'data' then"
+        )
+    if asked == "auto":
+        return "members" if divides and num_devices > 1 else "data"
+    return asked

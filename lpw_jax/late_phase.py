@@ -59,6 +59,18 @@ def member(tree: Tree, k: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf[k], tree)
 
 
+def member_indices(num_here: int, axis_name: str | None) -> tuple[jax.Array, int]:
+    """Which members a device computes: int32 [num_here] out of 0..K-1, and K.
+
+    `axis_name` is the pmap axis over which the member axis is divided, None if it is not.
+    """
+    members = jnp.arange(num_here, dtype=jnp.int32)
+    if axis_name is None:
+        return members, num_here
+    first = jax.lax.axis_index(axis_name).astype(jnp.int32) * num_here
+    return members + first, num_here * jax.lax.axis_size(axis_name)
+
+
 def stack(trees: Sequence[Tree]) -> Tree:
     """Members' trees joined along a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

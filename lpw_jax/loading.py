@@ -10,8 +10,8 @@ from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from lpw_jax import checkpoint, experiment
 from lpw_jax import config as config_lib
-from lpw_jax import experiment
 from lpw_jax import late_phase as lp
 from lpw_jax.data import augment
 from lpw_jax.errors import UserError
@@ -49,6 +49,27 @@ class Run:
         return {"params": lp.merge(self.stacked["shared"], late), "batch_stats": stats}
 
 
+def load_weights(workdir: epath.PathLike, step: int | None = None) -> dict[str, Any]:
+    """The weights of a run as plain nested dicts of numpy arrays.
+
+    Args:
+      workdir: the run's folder.
+      step: number of a checkpoint in it; None for the final weights.
+
+    Returns:
+      `shared`, `late_phase` and `batch_stats`, the last two with leaves [K, ...]; of a checkpoint
+      the current ones, not those of SWA.
+
+    Raises:
+      UserError: there are none, or they are damaged.
+    """
+    folder = Workdir(workdir)
+    if step is None:
+        return folder.load_weights()
+    state = checkpoint.load_arrays(folder.checkpoints, step)["state"]
+    return {name: state[name] for name in ("shared", "late_phase", "batch_stats")}
+
+
 def load(workdir: epath.PathLike) -> Run:
     """The trained network of a finished run.
 
@@ -63,6 +84,7 @@ def load(workdir: epath.PathLike) -> Run:
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )
     weights = folder.load_weights()
+    experiment.check_weights(config, weights, data["num_classes"], str(folder.path / "weights"))
     return Run(
         config=config,
         model=experiment.build_model(config, data["num_classes"]),

@@ -22,13 +22,14 @@ examples:
   python -m lpw_jax.main --config configs/cifar10_bn.py --workdir /tmp/run \\
       --config.late_phase.patterns='.*/bn[^/]*/(scale|bias)'
 
-configs/base.py explains every field. A mistake ends the program with exit code 2 before anything
-is computed. The results are in the working directory's results.json.
+configs/base.py explains every field. The same command continues an interrupted run. Exit codes: 0
+done, 2 a mistake (named before anything is computed), 75 asked to end (SIGTERM, preemption) and
+saved, 130 Ctrl-C. The results are in the working directory's results.json.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program with `argv` (default: the process's arguments); returns its exit code."""
+def parser() -> argparse.ArgumentParser:
+    """The command line, `--config.FIELD=VALUE` flags excepted."""
     parser = argparse.ArgumentParser(
         prog="python -m lpw_jax.main",
         description="Trains and evaluates a network with late-phase weights.",
@@ -41,27 +42,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="folder for all that the run writes (default: runs/<config name>/seed<seed>)",
     )
-    args, config = config_lib.parse(parser, sys.argv[1:] if argv is None else argv)
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check everything, show the config, the parameters and the schedule, take two steps",
+    )
+    hosts = parser.add_argument_group(
+        "several hosts",
+        "the same command on each; Cloud TPU, Slurm and Open MPI are recognised without flags",
+    )
+    hosts.add_argument(
+        "--distributed", action="store_true", help="join the hosts that JAX detects, or fail"
+    )
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    hosts.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
+    hosts.add_argument("--process_id", type=int, metavar="I", help="this one, 0 to N - 1")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program with `argv` (default: the process's arguments); returns its exit code."""
+    flags = parser()
+    args, config = config_lib.parse(flags, sys.argv[1:] if argv is None else argv)
     workdir = args.workdir
     if workdir is None:
         workdir = os.path.join("runs", config_lib.config_name(args.config), f"seed{config.seed}")
 
     def run():
         _check_workdir(workdir)
-        from lpw_jax import train  # takes seconds to import: only once the user's part is right
+        from lpw_jax import hosts, launch  # takes seconds: only once the user's part is right
 
-        train.run(config, workdir=workdir)
+        with hosts.joined(
+            distributed=args.distributed,
+            coordinator=args.coordinator,
+            num_processes=args.num_processes,
+            process_id=args.process_id,
+        ):
+            launch.run(config, workdir=workdir, rehearse=args.dry_run)
 
-    return exit_code(parser.prog, run)
+    return exit_code(flags.prog, run)
 
 
 def _check_workdir(workdir: str) -> None:
     """Raises UserError unless the folder is writable or can be made; leaves nothing behind."""
-    path = Path(workdir).absolute()
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if "://" in workdir:  # remote: known when its folder is made
+        return
     try:
-        if not workdir:
-            raise OSError("it is empty")
+        if not workdir or "\0" in workdir:
+            raise OSError("it is empty or holds a null character")
+        path = Path(workdir).absolute()
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise UserError(

@@ -6,45 +6,51 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataParallel:
-    """Data parallelism with `jax.pmap` over `devices`.
+class Devices:
+    """The devices of all hosts, in one order, driven with `jax.pmap`.
 
     Arrays that every device needs whole are *replicated* (pmap axis None); arrays with a leading
-    device axis are *sharded* (axis 0). Both are placed once, so that a call moves nothing.
+    device axis are *sharded* (axis 0). Both are placed once, so that a call moves nothing. Every
+    host calls the same functions in the same order with the same host arrays.
     """
 
-    devices: tuple[jax.Device, ...]
+    all: tuple[jax.Device, ...]
 
     @classmethod
-    def over(cls, devices: Sequence[jax.Device] | None = None) -> "DataParallel":
-        """Over `devices`, by default all."""
-        return cls(tuple(jax.devices() if devices is None else devices))
+    def over(cls, devices: Sequence[jax.Device] | None = None) -> "Devices":
+        """Over `devices`, by default all; ordered by host, as `unshard` needs them."""
+        devices = jax.devices() if devices is None else devices
+        return cls(tuple(sorted(devices, key=lambda device: (device.process_index, device.id))))
 
     @property
-    def num_devices(self) -> int:
-        return len(self.devices)
+    def count(self) -> int:
+        return len(self.all)
 
     def lift(
         self,
         fn: Callable,
         *,
-        in_axes: Sequence[int | None],
+        in_axes: Sequence[Any],
         out_axes: Any,
         donate_argnums: Sequence[int] = (),
     ) -> Callable:
-        """`fn` of one device, with collectives over `AXIS`, on all devices at once."""
+        """`fn` of one device, with collectives over `AXIS`, on all devices at once.
+
+        Axes are None, 0, or trees of these, which must be hashable.
+        """
         return jax.pmap(
             fn,
             axis_name=AXIS,
             in_axes=tuple(in_axes),
             out_axes=out_axes,
-            devices=self.devices,
+            devices=self.all,
             donate_argnums=tuple(donate_argnums),
         )
 
@@ -53,10 +59,19 @@ class DataParallel:
         return self._put(tree, PartitionSpec())
 
     def shard(self, tree: Any) -> Any:
-        """Leaves [D, ...] with one entry per device."""
-        return self._put(tree, PartitionSpec(AXIS))
+        """Places host leaves [D, ...], one entry per device; each host takes its own devices'."""
+        here = jax.process_index()
+        mine = [i for i, device in enumerate(self.all) if device.process_index == here]
+        own = jax.tree.map(lambda leaf: np.asarray(leaf)[mine], tree)
+        return self._put(own, PartitionSpec(AXIS))
+
+    def unshard(self, tree: Any) -> Any:
+        """Inverse of `shard`: host leaves [D, ...], whole on every host."""
+        tree = jax.tree.map(np.array, tree)
+        return multihost_utils.process_allgather(tree, tiled=True)
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
-        sharding = NamedSharding(Mesh(np.array(self.devices), (AXIS,)), spec)
+        local = [device for device in self.all if device.process_index == jax.process_index()]
+        sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), spec)
         # A copy through the host: device_put alone may alias, and donation would then delete both.
         return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), sharding), tree)

@@ -1,5 +1,6 @@
 """Predictions of a trained network on whole data sets: every example exactly once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from lpw_jax import late_phase as lp
 from lpw_jax import metrics
 from lpw_jax import step as steps
 from lpw_jax.data import augment
-from lpw_jax.parallel import DataParallel
+from lpw_jax.parallel import AXIS, Devices
 
 
 class Predictor:
@@ -28,7 +29,7 @@ class Predictor:
     def __init__(
         self,
         *,
-        devices: DataParallel,
+        devices: Devices,
         model: nn.Module,
         weights: dict[str, Any],
         mean: tuple[float, ...],
@@ -37,7 +38,7 @@ class Predictor:
         batch_size: int,
     ):
         self._devices = devices
-        self._per_device = -(-batch_size // devices.num_devices)
+        self._per_device = -(-batch_size // devices.count)
         collapsed = lp.collapse(**weights)
         self._weights = devices.replicate((collapsed, weights))
         step = steps.make_eval_step(model=model, member_mode=member_mode)
@@ -45,30 +46,35 @@ class Predictor:
         def eval_batch(weights, image):
             collapsed, members = weights
             image = augment.normalize(image, mean=mean, std=std, dtype=model.dtype)
-            return step(
+            logits = step(
                 collapsed, members["shared"], members["late_phase"], members["batch_stats"], image
             )
+            # Every host gets all of them: [D, ...].
+            return jax.lax.all_gather(logits, AXIS)
 
-        self._eval_batch = devices.lift(eval_batch, in_axes=(None, 0), out_axes=0)
+        self._eval_batch = devices.lift(eval_batch, in_axes=(None, 0), out_axes=None)
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Predictions for uint8 `images` [N, H, W, C], in their order.
+    def __call__(
+        self, images: np.ndarray, on_batch: Callable[[], None] = lambda: None
+    ) -> dict[str, np.ndarray]:
+        """Predictions for uint8 `images` [N, H, W, C], in their order; `on_batch` may end them.
 
         Returns:
           `collapsed` logits [N, classes], `members` logits [K, N, classes] and `ensemble`, the log
           of the members' mean probabilities [N, classes].
         """
-        size = self._devices.num_devices * self._per_device
+        size = self._devices.count * self._per_device
         collapsed, members = [], []
         for start in range(0, len(images), size):
             part = images[start : start + size]
             padded = np.zeros((size, *images.shape[1:]), images.dtype)
             padded[: len(part)] = part
-            shape = (self._devices.num_devices, self._per_device, *images.shape[1:])
+            shape = (self._devices.count, self._per_device, *images.shape[1:])
             logits = jax.device_get(
                 self._eval_batch(self._weights, self._devices.shard(padded.reshape(shape)))
             )
             collapsed.append(np.concatenate(logits["collapsed"])[: len(part)])
+            on_batch()
             members.append(np.concatenate(logits["members"], axis=1)[:, : len(part)])
         collapsed, members = np.concatenate(collapsed), np.concatenate(members, axis=1)
         return {

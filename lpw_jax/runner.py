@@ -1,7 +1,7 @@
 """Training on devices: an epoch of cycles, and the pass that re-estimates statistics after SWA."""
 
-from collections import deque
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,18 +11,24 @@ from flax import linen as nn
 from lpw_jax import late_phase as lp
 from lpw_jax import step as steps
 from lpw_jax.data import in_memory
-from lpw_jax.parallel import AXIS, DataParallel
+from lpw_jax.parallel import AXIS, Devices
 from lpw_jax.schedules import Rates
 from lpw_jax.state import TrainState
+from lpw_jax.swa import Averages
 
-CYCLES_IN_FLIGHT = 2  # dispatched and not yet finished; bounds memory and keeps progress honest
+# Fields of TrainState and Averages whose leaves are [K, ...].
+_MEMBER_FIELDS = ("late_phase", "batch_stats", "opt_late")
 
 
 class Runner:
     """The compiled programs of a run, with the training set on every device.
 
+    States are *placed* on the devices: in layout 'data' every device has all of them, in layout
+    'members' (only after the release) late-phase leaves are [D, K / D, ...], one entry per device.
+
     Args:
       devices: where to run.
+      layout: that of the released state, 'data' or 'members'; the tied one's is always 'data'.
       model: network without a device axis.
       tx: from `optimizers.sgd`.
       coasting: as in `late_phase.coasting_steps`.
@@ -36,7 +42,8 @@ class Runner:
     def __init__(
         self,
         *,
-        devices: DataParallel,
+        devices: Devices,
+        layout: str,
         model: nn.Module,
         tx: Any,
         coasting: str,
@@ -47,106 +54,159 @@ class Runner:
         batch_size: int,
     ):
         self._devices = devices
+        self._released_layout = layout
         self._batch_size = batch_size
         self._data = devices.replicate({"image": images, "label": labels})
-        # Batch norm takes its statistics over the whole minibatch, which all devices share.
-        shared_batch_model = model.clone(axis_name=AXIS)
         cycle = in_memory.make_cycle(batch)
-        train_step = steps.make_train_step(
-            model=shared_batch_model,
-            tx=tx,
-            coasting=coasting,
-            member_mode=member_mode,
-            axis_name=AXIS,
-        )
 
-        def train_cycle(state, data, order, first_step, rates):
-            return train_step(state, cycle(data, order, first_step, state.step), rates)
-
-        self._train_cycle = devices.lift(
-            train_cycle,
-            in_axes=(None, None, 0, None, None),
-            out_axes=(None, None),
-            donate_argnums=(0,),
-        )
-
-        def statistics_program(model):
-            step = steps.make_statistics_step(model=model, member_mode=member_mode)
-
-            def statistics(weights, batch_stats, data, index, number, momentum):
-                image = batch(data, index, number)["image"]
-                return step(weights["shared"], weights["late_phase"], batch_stats, image, momentum)
-
-            return devices.lift(
-                statistics, in_axes=(None, None, None, 0, None, None), out_axes=None
+        def train_program(layout):
+            members = layout == "members"
+            # Batch norm takes its statistics over the whole minibatch, whoever shares it.
+            train_step = steps.make_train_step(
+                model=model if members else model.clone(axis_name=AXIS),
+                tx=tx,
+                coasting=coasting,
+                member_mode=member_mode,
+                batch_axis=None if members else AXIS,
+                member_axis=AXIS if members else None,
             )
 
-        self._statistics = statistics_program(shared_batch_model)
-        # The last, short batch may not divide by the devices: each then sees all of it.
-        self._short_statistics = statistics_program(model)
+            def train_cycle(state, data, order, first_step, rates):
+                member, num_members = lp.member_indices(order.shape[1], AXIS if members else None)
+                number = (state.step - first_step) // num_members
+                return train_step(state, cycle(data, order, number, state.step, member), rates)
 
-    def train_epoch(
-        self,
-        state: TrainState,
-        order: np.ndarray,
-        rates: Rates,
-        on_cycle: Callable[[int], None] = lambda num_minibatches: None,
-    ) -> tuple[TrainState, dict[str, np.ndarray]]:
-        """Trains on the examples of `order` [N], cycle after cycle. `state` is donated.
+            axes = _axes(TrainState, layout)
+            return devices.lift(
+                train_cycle,
+                in_axes=(axes, None, 0, None, None),
+                out_axes=(axes, None),
+                donate_argnums=(0,),
+            )
 
-        Returns the new state and `loss` and `accuracy` of every minibatch, each [cycles, K].
+        def statistics_program(model, layout):
+            step = steps.make_statistics_step(model=model, member_mode=member_mode)
+
+            def statistics(averages, data, index, number, momentum):
+                image = batch(data, index, number)["image"]
+                batch_stats = step(
+                    averages.shared, averages.late_phase, averages.batch_stats, image, momentum
+                )
+                return averages.replace(batch_stats=batch_stats)
+
+            axes = _axes(Averages, layout)
+            return devices.lift(
+                statistics, in_axes=(axes, None, 0, None, None), out_axes=axes, donate_argnums=(0,)
+            )
+
+        self._train_cycle = {name: train_program(name) for name in ("data", "members")}
+        self._statistics = statistics_program(model.clone(axis_name=AXIS), "data")
+        # Every device sees whole batches: its own members', or a last one too short to divide.
+        self._whole_batch_statistics = {
+            name: statistics_program(model, name) for name in ("data", "members")
+        }
+
+    def place(self, state: Any, *, num_members: int) -> Any:
+        """Puts a host `TrainState` or `Averages` with [K, ...] leaves on the devices."""
+        layout = self._layout(num_members)
+        num_devices = self._devices.count
+
+        def put(name, tree):
+            if layout == "data" or name not in _MEMBER_FIELDS:
+                return self._devices.replicate(tree)
+            divided = jax.tree.map(
+                lambda leaf: np.reshape(leaf, (num_devices, -1, *leaf.shape[1:])), tree
+            )
+            return self._devices.shard(divided)
+
+        return _map_fields(put, state)
+
+    def fetch(self, state: Any, *, num_members: int) -> Any:
+        """Inverse of `place`: whole host copies, which later cycles do not change."""
+        layout = self._layout(num_members)
+
+        def get(name, tree):
+            if layout == "data" or name not in _MEMBER_FIELDS:
+                return jax.tree.map(np.array, tree)
+            return jax.tree.map(
+                lambda leaf: leaf.reshape(num_members, *leaf.shape[2:]), self._devices.unshard(tree)
+            )
+
+        return _map_fields(get, state)
+
+    def cycles(
+        self, state: TrainState, order: np.ndarray, rates: Rates, *, num_members: int, done: int = 0
+    ) -> Iterator[tuple[TrainState, dict[str, jax.Array]]]:
+        """Trains on the examples of `order` [N], yielding after every cycle; does not wait for it.
+
+        The yielded state is donated to the next cycle; `loss` and `accuracy` [K] are kept. The
+        caller bounds how far it runs ahead of the devices.
+
+        Args:
+          state: placed, after the first `done` cycles of the epoch.
+          num_members: K.
         """
-        num_members = lp.num_members(state.late_phase)
+        layout = self._layout(num_members)
         order = in_memory.split_order(
             order,
             num_members=num_members,
             batch_size=self._batch_size,
-            num_devices=self._devices.num_devices,
+            num_devices=self._devices.count,
+            layout=layout,
         )
         num_cycles = order.shape[1]
         order = self._devices.shard(order)
-        first_step, rates = self._devices.replicate((state.step, rates))
-        history, in_flight = [], deque()
-        for _ in range(num_cycles):
-            state, metrics = self._train_cycle(state, self._data, order, first_step, rates)
-            history.append(metrics)
-            in_flight.append(metrics)
-            if len(in_flight) > CYCLES_IN_FLIGHT:
-                jax.block_until_ready(in_flight.popleft())
-            on_cycle(num_members)
-        return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history))
+        first_step = np.asarray(state.step) - np.int32(done * num_members)
+        first_step, rates = self._devices.replicate((first_step, rates))
+        for _ in range(done, num_cycles):
+            state, metrics = self._train_cycle[layout](state, self._data, order, first_step, rates)
+            yield state, metrics
 
     def reestimate_statistics(
         self,
-        weights: dict[str, Any],
-        batch_stats: Any,
+        averages: Averages,
         order: np.ndarray,
+        *,
         first_step: int,
-        on_batch: Callable[[int], None] = lambda num_minibatches: None,
-    ) -> Any:
+        num_members: int,
+        done: int = 0,
+    ) -> Iterator[Averages]:
         """Cumulative batch-norm statistics of every member over all examples of `order` [N].
 
-        `weights` holds `shared` and `late_phase`; `batch_stats` gives the shapes. All members see
-        every batch, augmented as training steps `first_step` and on; the last, short batch counts
-        by its size (reference, SWA).
+        All members see every batch, augmented as training steps `first_step` and on; the last,
+        short batch counts by its size (reference, SWA). Yields after every batch but the first
+        `done`; `averages` is placed, and donated to the next batch.
         """
-        weights, batch_stats = self._devices.replicate((weights, batch_stats))
-        for start in range(0, len(order), self._batch_size):
+        layout, num_devices = self._layout(num_members), self._devices.count
+        for start in range(done * self._batch_size, len(order), self._batch_size):
             index = order[start : start + self._batch_size]
             momentum = np.asarray(len(index) / (start + len(index)))
             number = np.asarray(first_step + start // self._batch_size, np.int32)
-            if len(index) == self._batch_size:
-                program, index = self._statistics, index.reshape(self._devices.num_devices, -1)
+            if layout == "data" and len(index) == self._batch_size:
+                program, index = self._statistics, index.reshape(num_devices, -1)
             else:
-                program = self._short_statistics
-                index = np.tile(index, (self._devices.num_devices, 1))
-            batch_stats = program(
-                weights,
-                batch_stats,
+                program = self._whole_batch_statistics[layout]
+                index = np.tile(index, (num_devices, 1))
+            averages = program(
+                averages,
                 self._data,
                 self._devices.shard(index),
                 *self._devices.replicate((number, momentum)),
             )
-            jax.block_until_ready(batch_stats)
-            on_batch(1)
-        return batch_stats
+            jax.block_until_ready(averages)
+            yield averages
+
+    def _layout(self, num_members: int) -> str:
+        return self._released_layout if num_members > 1 else "data"
+
+
+def _axes(kind: type, layout: str) -> Any:
+    """pmap axes of a placed `TrainState` or `Averages`."""
+    axis = 0 if layout == "members" else None
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{name: axis if name in _MEMBER_FIELDS else None for name in names})
+
+
+def _map_fields(fn: Callable[[str, Any], Any], state: Any) -> Any:
+    names = [field.name for field in dataclasses.fields(state)]
+    return state.replace(**{name: fn(name, getattr(state, name)) for name in names})

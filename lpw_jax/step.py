@@ -44,7 +44,8 @@ def make_train_step(
     tx: optax.GradientTransformationExtraArgs,
     coasting: str,
     member_mode: str,
-    axis_name: str | None,
+    batch_axis: str | None = None,
+    member_axis: str | None = None,
 ) -> Callable[[TrainState, dict[str, jax.Array], Rates], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `train_step(state, batch, rates) -> (state, metrics)`: one cycle of K minibatches.
 
@@ -54,20 +55,33 @@ def make_train_step(
 
     `batch` holds this device's part of the cycle: `image` [K, B, H, W, C], normalised, and `label`
     [K, B]. `metrics` are means over each member's whole minibatch: `loss` [K] and `accuracy` [K].
+    With a `member_axis`, late-phase leaves, `batch_stats`, `opt_late` and `batch` have only the
+    members of this device, [K / D, ...]; `metrics` are always those of all K.
 
     Args:
-      model: network in training mode with batch norm over `axis_name`.
+      model: network in training mode with batch norm over `batch_axis`.
       tx: from `optimizers.sgd`; shared weights and members each have their own state.
       coasting: as in `late_phase.coasting_steps`.
       member_mode: as in `over_members`.
-      axis_name: pmap axis of the devices that share each minibatch, or None.
+      batch_axis: pmap axis of the devices that share each minibatch, or None.
+      member_axis: pmap axis of the devices that share out the members, or None.
 
     Raises:
       ValueError: unknown `member_mode`; `train_step` when traced: unknown `coasting`.
     """
 
-    def mean_over_devices(tree):
-        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+    def combine(shared_grads, late_grads, metrics, member, num_members):
+        if batch_axis is not None:
+            shared_grads, late_grads, metrics = jax.lax.pmean(
+                (shared_grads, late_grads, metrics), batch_axis
+            )
+        if member_axis is not None:
+            # K zeros but for the own members', so that one all-reduce serves gradient and metrics.
+            metrics = jax.tree.map(
+                lambda own: jnp.zeros(num_members, own.dtype).at[member].set(own), metrics
+            )
+            shared_grads, metrics = jax.lax.psum((shared_grads, metrics), member_axis)
+        return shared_grads, late_grads, metrics
 
     def member_loss(shared, late, image, label):
         logits, updated = model.apply(
@@ -85,7 +99,7 @@ def make_train_step(
         return loss.sum(), (loss, accuracy, batch_stats)
 
     def train_step(state, batch, rates):
-        num_members = lp.num_members(state.late_phase)
+        member, num_members = lp.member_indices(lp.num_members(state.late_phase), member_axis)
         before, after = lp.coasting_steps(coasting, num_members)
 
         def step_members(grads, late, opt_late):
@@ -105,7 +119,7 @@ def make_train_step(
             for i in range(max(times)):
                 zeros = jax.tree.map(jnp.zeros_like, late)
                 moved = step_members(zeros, late, opt_late)
-                turn = allowed & (jnp.array(times) > i)
+                turn = allowed & (jnp.array(times)[member] > i)
                 late, opt_late = _where_member(turn, moved, (late, opt_late))
             return late, opt_late
 
@@ -113,7 +127,8 @@ def make_train_step(
         grads, (loss, accuracy, batch_stats) = jax.grad(
             sum_of_losses, argnums=(0, 1), has_aux=True
         )(state.shared, late, batch)
-        (shared_grads, late_grads), loss, accuracy = mean_over_devices((grads, loss, accuracy))
+        metrics = {"loss": loss, "accuracy": accuracy}
+        shared_grads, late_grads, metrics = combine(*grads, metrics, member, num_members)
 
         late, opt_late = step_members(late_grads, late, opt_late)
         late, opt_late = coast(late, opt_late, after, jnp.ones((), bool))
@@ -133,7 +148,7 @@ def make_train_step(
             opt_shared=opt_shared,
             opt_late=opt_late,
         )
-        return state, {"loss": loss, "accuracy": accuracy}
+        return state, metrics
 
     return train_step
 

@@ -16,16 +16,20 @@ class Averages(flax.struct.PyTreeNode):
       count: epochs averaged, int32 scalar.
       shared: mean of `TrainState.shared`.
       late_phase: mean of `TrainState.late_phase`, leaves [K, ...].
+      batch_stats: batch-norm statistics of the means, leaves [K, ...]; zeros until they are
+        re-estimated after training.
     """
 
     count: jax.Array
     shared: Any
     late_phase: Any
+    batch_stats: Any
 
 
 def init(state: TrainState) -> Averages:
     """Averages over no epoch yet."""
-    zeros = jax.tree.map(jnp.zeros_like, (state.shared, state.late_phase))
+    averaged = (state.shared, state.late_phase, state.batch_stats)
+    zeros = jax.tree.map(jnp.zeros_like, averaged)
     return Averages(jnp.zeros((), jnp.int32), *zeros)
 
 
@@ -38,4 +42,4 @@ def update(averages: Averages, state: TrainState) -> Averages:
         (averages.shared, averages.late_phase),
         (state.shared, state.late_phase),
     )
-    return Averages(count, shared, late_phase)
+    return averages.replace(count=count, shared=shared, late_phase=late_phase)

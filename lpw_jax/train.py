@@ -1,6 +1,9 @@
-"""Training: tied, released, averaged; then evaluated."""
+"""The training loop: tied, released, averaged; it goes on where its newest checkpoint ends."""
 
+import contextlib
+import dataclasses
 import time
+from collections import deque
 from typing import Any
 
 import jax
@@ -8,91 +11,44 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import console, evaluate, experiment, optimizers, schedules, state, swa
+from lpw_jax import console, experiment, hosts, optimizers, state, swa
+from lpw_jax.checkpoint import Checkpoints
 from lpw_jax.data import Dataset, epoch_order
-from lpw_jax.errors import UserError
-from lpw_jax.parallel import DataParallel
+from lpw_jax.errors import SharedError
+from lpw_jax.parallel import Devices
+from lpw_jax.preemption import Preemption
+from lpw_jax.progress import Progress, stacked
 from lpw_jax.runner import Runner
+from lpw_jax.saver import Saver
+from lpw_jax.timeline import Timeline
 from lpw_jax.workdir import Workdir
 
-
-def run(config: ConfigDict, *, workdir: str) -> dict[str, Any]:
-    """Trains and evaluates what `config` describes; returns the contents of results.json.
-
-    A finished run of the same config is not repeated: its results are shown and returned. One that
-    ended between training and evaluation is evaluated.
-
-    Raises:
-      UserError: anything that the user can mend, before training starts.
-    """
-    with jax.enable_x64(config.train.compute_dtype == "float64"):
-        folder, devices = Workdir(workdir), DataParallel.over()
-        config_lib.check_devices(config, devices.num_devices)
-        results = earlier_results(config, folder)
-        if results and results["status"] == "complete":
-            print(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
-            console.terminal.print(console.results_table(results))
-            return results
-        experiment.check_patterns(config)
-        console.terminal.print(f"workdir {workdir}; loading {config.data.name}")
-        dataset, ood_sets = experiment.load_data(config)
-        if results:
-            print(f"{workdir} holds this run, trained but not evaluated")
-            weights = folder.load_weights()
-        else:
-            training = Training(config, dataset, devices)
-            console.print_config(config_lib.to_dict(config))
-            console.terminal.print(
-                console.parameter_table(training.state.shared, training.state.late_phase)
-            )
-            console.terminal.print(training.plan())
-            if folder.start(config_lib.to_dict(config)):
-                console.terminal.print("an earlier, unfinished attempt is started again")
-            weights, cost = training.run(folder)
-            folder.save_weights(weights)
-            folder.write_json("results.json", evaluate.summarize(config, weights, dataset, cost))
-        return evaluate.finish(config, weights, dataset, ood_sets, devices, folder)
-
-
-def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | None:
-    """results.json of an earlier run of `config` in `folder`, None if it must be trained.
-
-    Raises:
-      UserError: the folder holds another run, or something else.
-    """
-    folder.check_free()
-    stored = folder.read_json("config.json")
-    if stored is None:
-        return None
-    differing = config_lib.differences(stored, config_lib.to_dict(config))
-    if differing:
-        raise UserError(
-            f"--workdir = {str(folder.path)!r}: holds a run of another config; choose another "
-            f"folder. Different: {'; '.join(differing)}"
-        )
-    return folder.read_results()
+CYCLES_IN_FLIGHT = 2  # dispatched and not yet finished; bounds memory and keeps progress honest
 
 
 class Training:
-    """One training run in memory. Building it checks all that can be checked before the start."""
+    """One training run. Building it checks all that can be checked before the start."""
 
-    def __init__(self, config: ConfigDict, dataset: Dataset, devices: DataParallel):
+    def __init__(self, config: ConfigDict, dataset: Dataset, devices: Devices):
         self.config, self.devices = config, devices
         self.num_examples = len(dataset.train_labels)
+        self.timeline = Timeline(config, self.num_examples)
+        self.identity = {"config": config_lib.digest(config), "data": dataset.identity()}
         self.tx = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
-        self._check_cycles()
         self.member_mode = experiment.member_mode(config)
-        model = experiment.build_model(config, dataset.num_classes)
-        self.state = state.init(
+        self.layout = experiment.layout(config, devices.count)
+        self.model = experiment.build_model(config, dataset.num_classes)
+        self.initial_state = state.init(
             experiment.purpose_key(config.seed, "init"),
-            model,
+            self.model,
             image_shape=dataset.train_images.shape[1:],
             patterns=config.late_phase.patterns,
             tx=self.tx,
         )
         self.runner = Runner(
             devices=devices,
-            model=model,
+            layout=self.layout,
+            model=self.model,
             tx=self.tx,
             coasting=config.late_phase.coasting,
             member_mode=self.member_mode,
@@ -102,99 +58,155 @@ class Training:
             batch_size=config.train.batch_size,
         )
 
-    def run(self, folder: Workdir) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Trains from start to end, writing metrics.jsonl.
+    def run(
+        self, folder: Workdir, preemption: Preemption | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Trains from the newest checkpoint, or the start, to the end, writing metrics.jsonl.
 
         Returns:
           The final `shared`, `late_phase` and `batch_stats`, and the `train` part of results.json.
+
+        Raises:
+          Preempted: after a checkpoint was saved.
+          UserError: the loss is not finite, a file cannot be written, the checkpoints are of
+            another run or all damaged.
         """
-        config = self.config
-        self.state = self.devices.replicate(self.state)
-        averages, images, epoch_seconds, start = None, 0, 0.0, time.perf_counter()
-        with console.TrainProgress(
-            total_steps=self._num_minibatches(),
-            batch_size=config.train.batch_size,
-            epochs=config.train.epochs,
-        ) as progress:
-            for epoch in range(1, config.train.epochs + 1):
-                if epoch == config.late_phase.release_epoch + 1:
-                    self.release()
-                record = self.train_epoch(epoch, progress)
-                if 0 < config.swa.start_epoch <= epoch:
-                    if averages is None:
-                        averages = swa.init(self.state)
-                    averages = swa.update(averages, self.state)
-                folder.append_metrics(record)
-                progress.epoch_line(record)
-                images += record["images"]
-                epoch_seconds += record["seconds"]
-            weights = {
-                "shared": self.state.shared,
-                "late_phase": self.state.late_phase,
-                "batch_stats": self.state.batch_stats,
-            }
-            if averages is not None:
-                weights |= {"shared": averages.shared, "late_phase": averages.late_phase}
-                weights["batch_stats"] = self.reestimate(weights, progress)
-        cost = {
-            "epochs": config.train.epochs,
-            "seconds": time.perf_counter() - start,
-            "images_per_second": images / epoch_seconds,
-        }
-        return jax.device_get(weights), cost
-
-    def release(self) -> None:
-        """Makes members of the tied copy."""
-        late_phase = self.config.late_phase
-        self.state = self.devices.replicate(
-            state.release(
-                self.state,
-                experiment.purpose_key(self.config.seed, "release"),
-                num_members=late_phase.num_members,
-                sigma=late_phase.sigma,
-                tx=self.tx,
+        options = self.config.checkpoint
+        with contextlib.ExitStack() as stack:
+            checkpoints = None
+            if hosts.is_primary():
+                checkpoints = Checkpoints(folder.checkpoints, keep=options.keep)
+                stack.enter_context(checkpoints)
+            self._saver = Saver(
+                checkpoints,
+                preemption or Preemption(),
+                every_minutes=options.every_minutes,
+                identity=self.identity,
+                snapshot=self._snapshot,
             )
-        )
+            self._start(self._saver.restore(self.initial_state))
+            with console.TrainProgress(
+                total_steps=self.timeline.num_minibatches,
+                first_step=self.timeline.minibatches(self.progress.epoch, self.progress.cycle),
+                batch_size=self.config.train.batch_size,
+                epochs=self.timeline.epochs,
+            ) as self._bar:
+                folder.write_metrics(self.progress.records)
+                while self.progress.epoch <= self.timeline.epochs:
+                    self._train_epoch(folder)
+                if self.timeline.averages:
+                    self._reestimate()
+            if options.every_epochs or options.every_minutes:
+                self._saver.save()
+            self._saver.wait()
+        return self._results()
 
-    def train_epoch(self, epoch: int, progress: "console.TrainProgress") -> dict[str, Any]:
-        """One epoch; returns its line of metrics.jsonl."""
-        config = self.config
-        released = schedules.is_released(epoch, release_epoch=config.late_phase.release_epoch)
-        rates = schedules.rates(
-            epoch,
-            released=released,
-            anneal_start=config.train.anneal_start,
-            anneal_end=config.train.anneal_end,
-            learning_rate=config.train.learning_rate,
-            end_learning_rate=config.train.end_learning_rate,
-            weight_decay=config.train.weight_decay,
-            late_learning_rate=config.late_phase.learning_rate,
-            late_weight_decay=config.late_phase.weight_decay,
-            shared_grad_scale=config.late_phase.shared_grad_scale,
-        )
-        phase = schedules.phase(
-            epoch,
-            release_epoch=config.late_phase.release_epoch,
-            swa_start_epoch=config.swa.start_epoch,
-        )
-        start = time.perf_counter()
-        self.state, history = self.runner.train_epoch(
-            self.state,
-            epoch_order(config.seed, epoch, self.num_examples),
+    def _start(self, restored: Progress | None) -> None:
+        """Puts the restored progress, or that of a fresh run, on the devices."""
+        self._in_flight, self._session_start = deque(), time.monotonic()
+        self.progress = progress = restored or Progress(self.initial_state)
+        if restored:
+            console.say(f"resumed at epoch {progress.epoch}, step {int(progress.state.step)}")
+        num_members = self._num_members()
+        progress.state = self.runner.place(progress.state, num_members=num_members)
+        if progress.averages is not None:
+            progress.averages = self.runner.place(progress.averages, num_members=num_members)
+
+    def _train_epoch(self, folder: Workdir) -> None:
+        """Trains what is left of the current epoch and records it."""
+        progress, timeline, epoch = self.progress, self.timeline, self.progress.epoch
+        num_members, rates = timeline.members(epoch), timeline.rates(epoch)
+        if timeline.begins_release(epoch) and not progress.cycle:
+            released = self.released(self.runner.fetch(progress.state, num_members=1))
+            progress.state = self.runner.place(released, num_members=num_members)
+        start = time.perf_counter() - progress.epoch_seconds
+        for placed, metrics in self.runner.cycles(
+            progress.state,
+            epoch_order(self.config.seed, epoch, self.num_examples),
             rates,
-            on_cycle=lambda minibatches: progress.update(minibatches, epoch=epoch, phase=phase),
+            num_members=num_members,
+            done=progress.cycle,
+        ):
+            progress.state, progress.cycle = placed, progress.cycle + 1
+            self._in_flight.append(metrics)
+            self._record(leave=CYCLES_IN_FLIGHT)
+            progress.epoch_seconds = time.perf_counter() - start
+            self._bar.update(num_members, epoch=epoch, phase=timeline.phase(epoch))
+            self._saver.pause()
+        self._record(leave=0)
+        progress.epoch_seconds = time.perf_counter() - start
+        record = self._epoch_record(rates)
+        progress.records.append(record)
+        if timeline.is_averaged(epoch):
+            averages = progress.averages or swa.init(progress.state)
+            progress.averages = swa.update(averages, progress.state)
+        progress.next_epoch()
+        folder.write_metrics(progress.records)
+        self._bar.epoch_line(record)
+        every = self.config.checkpoint.every_epochs
+        self._saver.pause(save=every > 0 and epoch % every == 0)
+
+    def released(self, tied: state.TrainState) -> state.TrainState:
+        """The state at the release: members, made of the tied copy. Both on the host."""
+        late_phase = self.config.late_phase
+        return state.release(
+            tied,
+            experiment.purpose_key(self.config.seed, "release"),
+            num_members=late_phase.num_members,
+            sigma=late_phase.sigma,
+            tx=self.tx,
         )
-        seconds = time.perf_counter() - start
-        if not np.isfinite(history["loss"]).all():
-            raise UserError(
-                f"epoch {epoch}: the training loss became infinite or not a number; try a lower "
-                f"train.learning_rate (now {config.train.learning_rate})"
+
+    def _reestimate(self) -> None:
+        """Batch-norm statistics of the averaged weights, over one more pass of the training set."""
+        progress, epochs = self.progress, self.timeline.epochs
+        for averages in self.runner.reestimate_statistics(
+            progress.averages,
+            epoch_order(self.config.seed, progress.epoch, self.num_examples),
+            first_step=int(progress.state.step),
+            num_members=self._num_members(),
+            done=progress.cycle,
+        ):
+            progress.averages, progress.cycle = averages, progress.cycle + 1
+            self._bar.update(1, epoch=epochs, phase="SWA")
+            self._saver.pause()
+
+    def _record(self, *, leave: int) -> None:
+        """Fetches the metrics of all but the newest `leave` cycles."""
+        while len(self._in_flight) > leave:
+            metrics = jax.device_get(self._in_flight.popleft())
+            self.progress.history.append(metrics)
+            if not np.isfinite(metrics["loss"]).all():
+                cycle = len(self.progress.history)
+                step = self.timeline.minibatches(self.progress.epoch, cycle)
+                losses = ", ".join(f"{loss:.4g}" for loss in metrics["loss"])
+                self._not_finite(f"the loss of step {step} is {losses}")
+
+    def _not_finite(self, what: str) -> None:
+        """Ends the training, unless the config says otherwise."""
+        train, late_phase = self.config.train, self.config.late_phase
+        if train.on_nonfinite == "stop":
+            raise SharedError(  # every process sees the same losses
+                f"epoch {self.progress.epoch}: {what}; training was stopped. Last good checkpoint: "
+                f"{self._saver.newest}. Try, in another --workdir, a lower train.learning_rate "
+                f"(now {train.learning_rate}) or late_phase.learning_rate (now "
+                f"{late_phase.learning_rate}), or more precision (train.matmul_precision, "
+                "train.compute_dtype); train.on_nonfinite = 'warn' would go on"
             )
-        images = history["loss"].size * config.train.batch_size
+
+    def _epoch_record(self, rates: Any) -> dict[str, Any]:
+        """The current epoch's line of metrics.jsonl."""
+        progress = self.progress
+        history = stacked(progress.history)
+        images = history["loss"].size * self.config.train.batch_size
+        if not np.isfinite(history["loss"]).all():
+            console.warn(
+                f"epoch {progress.epoch}: the training loss became infinite or not a number"
+            )
         return {
-            "epoch": epoch,
-            "phase": phase,
-            "step": int(self.state.step),
+            "epoch": progress.epoch,
+            "phase": self.timeline.phase(progress.epoch),
+            "step": int(progress.state.step),
             "learning_rate": rates.shared_learning_rate,
             "late_phase_learning_rate": rates.late_learning_rate,
             "loss": float(history["loss"].mean()),
@@ -202,63 +214,42 @@ class Training:
             "member_loss": history["loss"].mean(0).tolist(),
             "member_accuracy": history["accuracy"].mean(0).tolist(),
             "images": images,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
+            "seconds": progress.epoch_seconds,
+            "images_per_second": images / progress.epoch_seconds,
         }
 
-    def reestimate(self, weights: dict[str, Any], progress: "console.TrainProgress") -> Any:
-        """Batch-norm statistics of averaged weights, over one more pass of the training set."""
-        epochs = self.config.train.epochs
-        return self.runner.reestimate_statistics(
-            weights,
-            self.state.batch_stats,
-            epoch_order(self.config.seed, epochs + 1, self.num_examples),
-            int(self.state.step),
-            on_batch=lambda minibatches: progress.update(minibatches, epoch=epochs, phase="SWA"),
+    def _num_members(self) -> int:
+        """K of the progress's arrays; a release at the start of this epoch may still be to come."""
+        progress, timeline = self.progress, self.timeline
+        to_come = timeline.begins_release(progress.epoch) and not progress.cycle
+        return timeline.members(min(progress.epoch - to_come, timeline.epochs))
+
+    def _snapshot(self) -> tuple[int, Progress]:
+        """The minibatches done, and the progress with its arrays on the host."""
+        self._record(leave=0)
+        progress, num_members = self.progress, self._num_members()
+        state = self.runner.fetch(progress.state, num_members=num_members)
+        averages = progress.averages
+        if averages is not None:
+            averages = self.runner.fetch(averages, num_members=num_members)
+        number = self.timeline.minibatches(progress.epoch, progress.cycle)
+        if not all(np.isfinite(w).all() for w in jax.tree.leaves((state.shared, state.late_phase))):
+            self._not_finite(f"a weight after step {number} is not finite")
+        seconds = progress.seconds + time.monotonic() - self._session_start
+        return number, dataclasses.replace(
+            progress, state=state, averages=averages, seconds=seconds
         )
 
-    def plan(self) -> str:
-        """What will run, where, in words."""
-        config, device = self.config, self.devices.devices[0]
-        release, swa_start = config.late_phase.release_epoch, config.swa.start_epoch
-        lines = [f"{self.devices.num_devices} x {device.device_kind}, members: {self.member_mode}"]
-        if release != 0:
-            last = config.train.epochs if release < 0 else release
-            lines.append(f"epochs 1 to {last}: tied, {self._cycles(1)} minibatches each")
-        if release >= 0:
-            lines.append(
-                f"epochs {release + 1} to {config.train.epochs}: {self._members(release + 1)} "
-                f"members, {self._cycles(release + 1)} cycles each"
-            )
-        if swa_start:
-            lines.append(f"epochs {swa_start} to {config.train.epochs}: averaged (SWA)")
-        return "\n".join(lines)
-
-    def _members(self, epoch: int) -> int:
-        late_phase = self.config.late_phase
-        released = schedules.is_released(epoch, release_epoch=late_phase.release_epoch)
-        return late_phase.num_members if released else 1
-
-    def _cycles(self, epoch: int) -> int:
-        return schedules.cycles_per_epoch(
-            self.num_examples,
-            batch_size=self.config.train.batch_size,
-            num_members=self._members(epoch),
+    def _results(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What `run` returns."""
+        _, final = self._snapshot()
+        source = final.averages or final.state
+        weights = {name: getattr(source, name) for name in ("shared", "late_phase", "batch_stats")}
+        images, seconds = (
+            sum(record[name] for record in final.records) for name in ("images", "seconds")
         )
-
-    def _num_minibatches(self) -> int:
-        """Minibatches of the whole run, the pass after SWA included."""
-        epochs = range(1, self.config.train.epochs + 1)
-        total = sum(self._cycles(epoch) * self._members(epoch) for epoch in epochs)
-        if self.config.swa.start_epoch:
-            total += -(-self.num_examples // self.config.train.batch_size)
-        return total
-
-    def _check_cycles(self) -> None:
-        if not self._cycles(self.config.train.epochs):
-            raise UserError(
-                f"train.batch_size = {self.config.train.batch_size}: a cycle of "
-                f"{self._members(self.config.train.epochs)} minibatches must fit into the "
-                f"{self.num_examples} training images "
-                f"(data.validation_examples = {self.config.data.validation_examples})"
-            )
+        return weights, {
+            "epochs": len(final.records),
+            "seconds": final.seconds,
+            "images_per_second": images / seconds,
+        }

@@ -1,12 +1,14 @@
 """The folder of a run: what is in it, and how it is written."""
 
+import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +16,60 @@ import jax
 import numpy as np
 from etils import epath
 
-from lpw_jax import checkpoint
+from lpw_jax import checkpoint, hosts, lock
 from lpw_jax.errors import UserError
 
 _PACKAGES = (
     "lpw_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
     "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu",
 )  # fmt: skip
-# What a run writes, besides config.json.
-_OUTPUTS = ("environment.json", "metrics.jsonl", "weights", "predictions", "results.json")
+SCHEDULE = "schedule.png"
+# What a folder may hold that is no run yet: a lock, and the picture of a dry run.
+_NO_RUN = (lock.NAME, SCHEDULE)
 
 
 class Workdir:
-    """Files of one run under `path`.
+    """Files of one run under `path`, which may be local or remote (gs://...).
 
-    config.json, environment.json, metrics.jsonl (one line an epoch), weights/ (`shared`,
-    `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json.
+    config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
+    (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json. Of
+    several processes only the primary one writes, checkpoints and weights excepted.
+
+    Methods that write raise a UserError when the file cannot be written.
     """
 
     def __init__(self, path: epath.PathLike):
         self.path = epath.Path(path)
+
+    @property
+    def checkpoints(self) -> epath.Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Makes the folder and keeps other runs out of it; an empty one is removed at the end.
+
+        Raises:
+          UserError: the folder cannot be written, or another process uses it.
+        """
+        with contextlib.ExitStack() as stack:
+
+            def claim():
+                new = not self.path.exists()
+                with self._writing(self.path):
+                    self.path.mkdir(parents=True, exist_ok=True)
+                if new:
+                    stack.callback(self._remove_if_empty)
+                stack.enter_context(lock.held(self.path))
+
+            hosts.on_primary(claim)
+            yield
+
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Contents of a JSON file, None if there is none.
@@ -46,37 +82,21 @@ class Workdir:
             return None
         try:
             value = json.loads(file.read_text())
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{file}: must be JSON as a run writes it; {error}") from error
         if not isinstance(value, dict):
             raise UserError(f"{file}: must be JSON as a run writes it; found {value!r}")
         return value
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file; a reader sees the old one or the whole new one."""
-        text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+        """Writes a JSON file; numbers that are not finite become null."""
+        text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
         self._replace(name, lambda temporary: temporary.write_text(text))
 
-    def start(self, config: dict[str, Any]) -> bool:
-        """Makes the folder, writes what identifies the run, and removes an earlier attempt's files.
-
-        Returns:
-          Whether there was an earlier attempt.
-
-        Raises:
-          UserError: the folder cannot be written.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            earlier = (self.path / "config.json").exists()
-            for name in _OUTPUTS:
-                _remove(self.path / name)
-            self.write_json("config.json", config)
-            self.write_json("environment.json", environment())
-            (self.path / "metrics.jsonl").write_text("")
-            return earlier
-        except OSError as error:
-            raise UserError(f"--workdir = {str(self.path)!r}: must be writable; {error}") from error
+    def start(self, config: dict[str, Any]) -> None:
+        """Writes what identifies the run."""
+        self.write_json("config.json", config)
+        self.write_json("environment.json", environment())
 
     def check_free(self) -> None:
         """Refuses a folder that holds something else than a run.
@@ -85,7 +105,8 @@ class Workdir:
           UserError: it is not empty and has no config.json.
         """
         if self.path.exists() and not (self.path / "config.json").exists():
-            others = sorted(path.name for path in self.path.iterdir())
+            names = (path.name for path in self.path.iterdir())
+            others = sorted(name for name in names if name not in _NO_RUN)
             if others:
                 raise UserError(
                     f"--workdir = {str(self.path)!r}: must be new, empty or a run's folder, but "
@@ -99,11 +120,16 @@ class Workdir:
           UserError: the file is not as a run writes it.
         """
         results = self.read_json("results.json")
-        if results is not None and not {"status", "data", "train"} <= results.keys():
-            raise UserError(
-                f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, data "
-                f"and train; found {', '.join(results) or 'nothing'}"
-            )
+        if results is not None:
+            parts = {name: dict for name in ("data", "train", "views")}
+            if results.get("status") != "complete":
+                del parts["views"]
+            wrong = [name for name, kind in parts.items() if type(results.get(name)) is not kind]
+            if wrong or results.get("status") not in ("trained", "complete"):
+                raise UserError(
+                    f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, "
+                    f"data and train; found {', '.join(results) or 'nothing'}"
+                )
         return results
 
     def read_trained(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,14 +145,19 @@ class Workdir:
             )
         return config, results
 
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Adds an epoch's line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+    def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Writes metrics.jsonl, a line for each finished epoch."""
+        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
+        self._replace("metrics.jsonl", lambda temporary: temporary.write_text("".join(lines)))
 
     def save_weights(self, weights: dict[str, Any]) -> None:
-        """Saves the final `shared`, `late_phase` and `batch_stats`."""
-        checkpoint.save_weights(self.path / "weights", weights)
+        """Saves the final `shared`, `late_phase` and `batch_stats`, in place of earlier ones."""
+
+        def save():
+            _remove(self.path / "weights")
+            checkpoint.save_weights(self.path / "weights", weights)
+
+        hosts.on_primary(save)
 
     def load_weights(self) -> dict[str, Any]:
         """The final weights as numpy arrays.
@@ -143,23 +174,42 @@ class Workdir:
 
     def clear_predictions(self) -> None:
         """Removes predictions of an earlier evaluation, whose sets may have been others."""
-        _remove(self.path / "predictions")
+        if hosts.is_primary():
+            _remove(self.path / "predictions")
 
     def save_predictions(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes predictions/NAME.npz."""
-        (self.path / "predictions").mkdir(parents=True, exist_ok=True)
 
         def write(temporary):
+            temporary.parent.mkdir(exist_ok=True)
             with temporary.open("wb") as file:
                 np.savez(file, **arrays)
 
         self._replace(f"predictions/{name}.npz", write)
 
     def _replace(self, name: str, write: Callable[[epath.Path], Any]) -> None:
+        """A reader sees the old file or the whole new one."""
+        if not hosts.is_primary():
+            return
         target = self.path / name
         temporary = target.with_name(target.name + ".partial")
-        write(temporary)
-        temporary.replace(target)
+        with self._writing(target):
+            try:
+                write(temporary)
+                temporary.replace(target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    @contextlib.contextmanager
+    def _writing(self, path: epath.Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: {path} cannot be written, "
+                f"{error.strerror or error}; make room or permissions, and run the command again"
+            ) from error
 
 
 def environment() -> dict[str, Any]:
@@ -198,6 +248,15 @@ def _commit() -> str | None:
     except OSError:  # no git on this machine
         return None
     return commit and commit + ("+" if changes else "")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities and no NaN: they become null."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _remove(path: epath.Path) -> None:

@@ -16,13 +16,18 @@ PACKAGE = "lpw_jax"
 LAYERS = (
     ("errors", "schedules", "optimizers", "metrics", "config", "config_schema"),
     ("models", "models.*", "data", "data.*"),
-    ("late_phase", "swa", "state", "step"),
-    ("parallel", "checkpoint", "workdir", "console"),
+    ("late_phase", "swa", "state", "step", "progress"),
+    ("parallel", "hosts", "preemption", "lock", "checkpoint", "workdir"),
+    ("console", "schedule_report", "preflight"),
     ("runner", "predict"),
-    ("train", "evaluate", "experiment", "loading"),
+    ("train", "saver", "timeline", "evaluate", "experiment", "loading"),
+    ("launch", "dry_run"),
     ("main", PACKAGE),  # the package itself offers the public names
 )
-CONFIG_READERS = {"config", "config_schema", "experiment", "loading", "train", "evaluate", "main"}
+CONFIG_READERS = {
+    "config", "config_schema", "experiment", "timeline", "loading", "train", "evaluate", "launch",
+    "main",
+}  # fmt: skip
 MAX_LINES = 300
 
 

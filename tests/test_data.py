@@ -1,7 +1,5 @@
 """Reading CIFAR from tensorflow-datasets folders in both formats, and digits."""
 
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +8,8 @@ import numpy as np
 import pytest
 import tfds_fixtures
 
-from lpw_jax.data import DATASETS, cifar, load_dataset, tfds_source
+from lpw_jax.data import load_dataset, tfds_prepare, tfds_source
+from lpw_jax.errors import UserError
 
 WITHOUT_TENSORFLOW = """
 import importlib.machinery, sys
@@ -42,34 +41,63 @@ def copy(folder, tmp_path):
     return tmp_path, tmp_path / "cifar10" / "3.0.2"
 
 
-def rewrite_info(version_folder, edit):
-    path = version_folder / "dataset_info.json"
-    info = json.loads(path.read_text())
-    edit(info)
-    path.write_text(json.dumps(info))
-
-
-def assert_is_cifar10(dataset):
+def assert_is_cifar10(found):
     for split in ("train", "test"):
         images, labels = tfds_fixtures.arrays("cifar10", split)
-        read_images = getattr(dataset, f"{split}_images")
-        read_labels = getattr(dataset, f"{split}_labels")
+        read_images = getattr(found, f"{split}_images")
+        read_labels = getattr(found, f"{split}_labels")
         assert read_images.dtype == np.uint8 and read_labels.dtype == np.int32
         np.testing.assert_array_equal(read_images, images)
         np.testing.assert_array_equal(read_labels, labels)
 
 
 def test_array_record_is_read_in_stored_order(folder):
-    dataset = load_dataset("cifar10", data_dir=str(folder / "array_record"))
-    assert_is_cifar10(dataset)
-    assert (dataset.name, dataset.num_classes) == ("cifar10", 10)
-    assert dataset.mean == (0.4914, 0.4822, 0.4465) and dataset.std == (0.2023, 0.1994, 0.2010)
-    assert dataset.validation_images.shape == (0, 32, 32, 3)
+    found = load_dataset("cifar10", data_dir=str(folder / "array_record"))
+    assert_is_cifar10(found)
+    assert (found.name, found.num_classes) == ("cifar10", 10)
+    assert found.mean == (0.4914, 0.4822, 0.4465) and found.std == (0.2023, 0.1994, 0.2010)
+    assert found.validation_images.shape == (0, 32, 32, 3)
 
 
 @pytest.mark.filterwarnings("ignore")  # TensorFlow's own
 def test_tfrecord_in_shards_gives_the_same_arrays(folder):
     assert_is_cifar10(load_dataset("cifar10", data_dir=str(folder / "tfrecord")))
+
+
+@pytest.mark.filterwarnings("ignore")  # TensorFlow's own
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_bucket_is_read_through_a_temporary_copy(folder, file_format, tmp_path, monkeypatch):
+    tfds_fixtures.Bucket.mount(folder.parent, monkeypatch)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    data_dir = f"gs://{folder.name}/{file_format}"
+    assert_is_cifar10(load_dataset("cifar10", data_dir=data_dir))
+    prepared = tfds_source.find_prepared("cifar10", data_dir)
+    assert str(prepared.folder) == f"{data_dir}/cifar10/3.0.2" and not list(tmp_path.iterdir())
+
+
+def test_a_bucket_that_cannot_be_reached_or_is_damaged_is_named(copy, monkeypatch):
+    data_dir, version = copy
+    tfds_fixtures.Bucket.mount(data_dir.parent, monkeypatch)
+    (version / "features.json").write_text("{")
+    with pytest.raises(UserError, match=rf"^gs://{data_dir.name}/cifar10/3.0.2/features.json "):
+        load_dataset("cifar10", data_dir=f"gs://{data_dir.name}")
+    monkeypatch.setattr(tfds_fixtures.Bucket, "exists", lambda *_: 1 / 0)
+    with pytest.raises(UserError, match=r"^gs://elsewhere cannot be read: division by zero"):
+        load_dataset("cifar10", data_dir="gs://elsewhere")
+
+
+def test_a_dataset_is_prepared_into_a_bucket_description_last(folder, tmp_path, monkeypatch):
+    tfds_fixtures.Bucket.mount(tmp_path, monkeypatch)
+    local = tfds_source.find_prepared("cifar10", str(folder / "array_record")).folder
+    order = []
+    copy = tfds_prepare.storage.copy
+    monkeypatch.setattr(
+        tfds_prepare.storage, "copy", lambda files, to: copy(order.extend(files) or order, to)
+    )
+    tfds_prepare._upload(local, tfds_source.root("gs://bucket/x") / "cifar10")
+    assert order[-1].name == "dataset_info.json" and len(order) == 4
+    assert_is_cifar10(load_dataset("cifar10", data_dir="gs://bucket/x"))
+    assert (tmp_path / "bucket/x/cifar10/3.0.2/features.json").is_file()
 
 
 @pytest.mark.parametrize("prelude", ["", WITHOUT_TENSORFLOW], ids=["installed", "absent"])
@@ -167,127 +195,3 @@ def test_the_newest_finished_version_is_read(tmp_path):
         (tmp_path / "cifar10" / version / "dataset_info.json").write_text('{"splits": []}')
     assert tfds_source.find_prepared("cifar10", str(tmp_path)).folder.name == "3.0.10"
     assert tfds_source.find_prepared("cifar100", str(tmp_path)) is None
-
-
-def prepared(description, train, test):
-    sizes = {"train": train, "test": test}
-    return tfds_source.Prepared(None, description, "array_record", sizes)
-
-
-@pytest.mark.parametrize(
-    ("description", "sizes", "expected"),
-    [
-        (tfds_fixtures.CIFAR10_TEXT, (50_000, 10_000), ""),
-        (tfds_fixtures.CIFAR10_TEXT.replace("32x32 ", "32x32\n"), (50_000, 10_000), ""),
-        ("", (50_000, 10_000), ""),
-        (tfds_fixtures.CIFAR10_TEXT, (500, 10), "500 training and 10 test images"),
-        ("All, as JPEG.\n\nMore.", (50_000, 10_000), "All, as JPEG."),
-        ("The first 1,486 and 916.", (1_486, 916), "The first 1,486 and 916."),
-        ("A part.", (1_486, 916), "A part. 1486 training and 916 test images"),
-    ],
-)
-def test_the_note_tells_only_what_is_unusual(description, sizes, expected):
-    assert cifar.note("cifar10", prepared(description, *sizes)) == expected
-
-
-def test_the_note_is_cut_to_a_readable_length():
-    text = cifar.note("cifar10", prepared("word " * 100, 50_000, 10_000))
-    assert len(text) < 210 and text.endswith("word ...")
-
-
-def test_tfds_still_begins_its_descriptions_as_we_expect(folder, tmp_path):
-    import tensorflow_datasets as tfds
-
-    for name, spec in cifar.SPECS.items():
-        description = tfds.builder(name, data_dir=tmp_path).info.description
-        assert " ".join(description.split()).startswith(spec.opening)
-
-
-def test_a_label_out_of_range_is_refused(folder, monkeypatch):
-    spec = cifar.SPECS["cifar10"].__class__(9, (0.5,) * 3, (0.5,) * 3, "", "")
-    monkeypatch.setitem(cifar.SPECS, "cifar10", spec)
-    with pytest.raises(ValueError, match=r"cifar10.*must lie in 0\.\.8, found 0\.\.9"):
-        load_dataset("cifar10", data_dir=str(folder / "array_record"))
-
-
-def test_an_empty_split_is_refused(copy):
-    data_dir, version = copy
-    rewrite_info(version, lambda info: info["splits"].pop())
-    with pytest.raises(ValueError, match=rf"{version}.*holds no images"):
-        load_dataset("cifar10", data_dir=str(data_dir))
-
-
-def test_a_wrong_count_is_refused(copy):
-    data_dir, version = copy
-
-    def edit(info):
-        for split in info["splits"]:
-            split["shardLengths"] = ["1204"]
-
-    rewrite_info(version, edit)
-    with pytest.raises(ValueError, match=str(version)):
-        load_dataset("cifar10", data_dir=str(data_dir))
-
-
-@pytest.mark.parametrize(
-    "content", ["not json", "[]", "{}", '{"splits": [{"name": 1, "x": 2}, 3]}']
-)
-def test_a_damaged_description_file_is_refused(copy, content):
-    data_dir, version = copy
-    (version / "dataset_info.json").write_text(content)
-    with pytest.raises(ValueError, match=r"dataset_info.json is not a readable"):
-        load_dataset("cifar10", data_dir=str(data_dir))
-
-
-@pytest.mark.parametrize("damage", ["remove", "truncate", "overwrite"])
-def test_damaged_records_are_refused_naming_the_folder(copy, damage):
-    data_dir, version = copy
-    [path] = version.glob("*train.array_record*")
-    if damage == "remove":
-        path.unlink()
-    elif damage == "truncate":
-        path.write_bytes(path.read_bytes()[:5_000])
-    else:
-        path.write_bytes(os.urandom(path.stat().st_size))
-    with pytest.raises(ValueError, match=rf"{version} \(split 'train'\) cannot be read"):
-        load_dataset("cifar10", data_dir=str(data_dir))
-
-
-def test_validation_examples_are_the_last_training_images(folder):
-    data_dir = str(folder / "array_record")
-    whole = load_dataset("cifar10", data_dir=data_dir)
-    split = load_dataset("cifar10", data_dir=data_dir, validation_examples=203)
-    assert split.train_images.shape[0] == len(split.train_labels) == 1_000
-    joined = np.concatenate([split.train_images, split.validation_images])
-    np.testing.assert_array_equal(joined, whole.train_images)
-    np.testing.assert_array_equal(split.validation_labels, whole.train_labels[-203:])
-
-
-@pytest.mark.parametrize("n", [-1, 1_437, 5_000])
-def test_impossible_validation_examples_are_refused(n):
-    with pytest.raises(ValueError, match=rf"data.validation_examples = {n}: must be"):
-        load_dataset("digits", data_dir="", validation_examples=n)
-
-
-def test_an_unknown_name_is_refused_with_the_nearest_known():
-    with pytest.raises(ValueError, match="'cifar10O'.*did you mean 'cifar10'"):
-        load_dataset("cifar10O", data_dir="")
-    assert DATASETS == ("cifar10", "cifar100", "digits")
-
-
-def test_digits_are_a_fixed_stratified_split_of_the_whole_set():
-    digits = load_dataset("digits", data_dir="")
-    assert digits.train_images.shape == (1_437, 32, 32, 3)
-    assert digits.test_images.shape == (360, 32, 32, 3)
-    assert digits.train_images.dtype == np.uint8 and digits.train_labels.dtype == np.int32
-    assert digits.train_images.max() == 255 and digits.train_images.min() == 0
-    assert np.bincount(digits.test_labels).min() >= 34
-    assert (digits.train_images[..., 0] == digits.train_images[..., 2]).all()
-    np.testing.assert_allclose(digits.mean, digits.train_images.mean() / 255)
-    np.testing.assert_allclose(digits.std, digits.train_images.std() / 255)
-    train = {image.tobytes() for image in digits.train_images}
-    assert not any(image.tobytes() in train for image in digits.test_images)
-    np.testing.assert_array_equal(
-        digits.test_labels, load_dataset("digits", data_dir="/nowhere").test_labels
-    )
-    assert digits.note == "scikit-learn handwritten digits (8x8 shown as 32x32)"

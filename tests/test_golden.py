@@ -12,7 +12,8 @@ from reference_names import is_statistic, member_of, path_of, to_flax
 from lpw_jax import evaluate, metrics, state, train
 from lpw_jax.config import load_config
 from lpw_jax.data import Dataset, cifar
-from lpw_jax.parallel import DataParallel
+from lpw_jax.parallel import Devices
+from lpw_jax.preemption import Preemption
 from lpw_jax.workdir import Workdir
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -103,29 +104,33 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     """The program's own training from the recorded start; (losses, weights before SWA, final)."""
     monkeypatch.setattr(train, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
     training = train.Training(config, dataset, devices)
-    training.state = initial_state(golden, config.late_phase.patterns, training.tx)
-    losses, train_epoch = [], training.runner.train_epoch
+    training.initial_state = initial_state(golden, config.late_phase.patterns, training.tx)
+    losses, cycles = [], training.runner.cycles
 
     def recording(*args, **options):
-        after, history = train_epoch(*args, **options)
-        losses.append(history["loss"].ravel())
-        return after, history
+        for state, found in cycles(*args, **options):
+            losses.append(found["loss"])
+            yield state, found
 
-    monkeypatch.setattr(training.runner, "train_epoch", recording)
+    monkeypatch.setattr(training.runner, "cycles", recording)
     final, _ = training.run(folder)
-    last = {name: getattr(training.state, name) for name in final}
-    return np.concatenate(losses), last, final
+    state = training.runner.fetch(
+        training.progress.state, num_members=config.late_phase.num_members
+    )
+    return np.concatenate(losses), {name: getattr(state, name) for name in final}, final
 
 
-@pytest.mark.parametrize("num_devices", [1, 4])
-@pytest.mark.parametrize("member_mode", ["unroll", "vmap"])
+@pytest.mark.parametrize(
+    ("member_mode", "num_devices"),
+    [("unroll", 1), ("vmap", 1), ("vmap", 2), ("unroll", 4), ("vmap", 8)],
+)
 @pytest.mark.parametrize("run", ["cifar_sgd_coasting", "cifar_sgd_paper", "cifar_swa_coasting"])
 def test_agrees_with_the_published_code(
     float64, run, member_mode, num_devices, tmp_path, monkeypatch
 ):
     golden = np.load(GOLDEN / f"{run}.npz")
     config, dataset = config_of(golden, member_mode), dataset_of(golden)
-    devices = DataParallel.over(jax.devices()[:num_devices])
+    devices = Devices.over(jax.devices()[:num_devices])
     folder = Workdir(tmp_path)
     losses, last, final = train_recorded(config, dataset, golden, devices, folder, monkeypatch)
     assert_agrees(losses, golden["losses"], "losses")
@@ -134,7 +139,9 @@ def test_agrees_with_the_published_code(
         assert_weights_agree(final, golden, "swa/")
 
     ood_sets = {"LSUN": golden["ood_images"]}
-    views = evaluate.evaluate(config, final, dataset, ood_sets, devices, folder)["views"]
+    views = evaluate.evaluate(config, final, dataset, ood_sets, devices, folder, Preemption())[
+        "views"
+    ]
     test, ood = (np.load(tmp_path / f"predictions/{name}.npz") for name in ("test", "ood_LSUN"))
     for k, logits in enumerate(test["members"]):
         assert_agrees(logits, golden[f"member_logits/{k}"], f"member {k}")

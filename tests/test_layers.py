@@ -7,7 +7,7 @@ import pytest
 
 from lpw_jax import models
 from lpw_jax.models.layers import BatchNorm
-from lpw_jax.parallel import AXIS, DataParallel
+from lpw_jax.parallel import AXIS, Devices
 
 
 def inputs():
@@ -23,7 +23,7 @@ def test_batch_statistics_are_the_whole_batchs_with_unbiased_variance(float64, n
     def apply(x):
         return bn.apply({"params": params}, x, mutable=["batch_stats"])
 
-    devices = DataParallel.over(jax.devices()[:num_devices])
+    devices = Devices.over(jax.devices()[:num_devices])
     lifted = devices.lift(apply, in_axes=(0,), out_axes=(0, None))
     y, updated = lifted(devices.shard(x.reshape(num_devices, -1, 4, 4, 6)))
     flat = x.reshape(-1, 6)

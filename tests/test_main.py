@@ -10,7 +10,7 @@ import pytest
 
 from lpw_jax import config as config_lib
 from lpw_jax import main
-from lpw_jax.errors import UserError
+from lpw_jax.errors import Preempted, UserError
 
 ROOT = Path(config_lib.__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -81,41 +81,42 @@ def test_own_configs_are_found_beside_a_decoy_and_nothing_heavy_is_imported(tmp_
 
 
 @pytest.fixture
-def training(monkeypatch):
-    """Puts a module in the place of lpw_jax.train: what `main` makes of its end is the law."""
-    module = types.ModuleType("lpw_jax.train")
-    monkeypatch.setitem(sys.modules, "lpw_jax.train", module)
-    monkeypatch.setattr(sys.modules["lpw_jax"], "train", module, raising=False)
+def launch(monkeypatch):
+    """Puts a module in the place of lpw_jax.launch: what `main` makes of its end is the law."""
+    module = types.ModuleType("lpw_jax.launch")
+    monkeypatch.setitem(sys.modules, "lpw_jax.launch", module)
+    monkeypatch.setattr(sys.modules["lpw_jax"], "launch", module, raising=False)
     return module
 
 
-def test_default_workdir_is_named_by_config_and_seed(training):
+def test_default_workdir_is_named_by_config_and_seed(launch):
     calls = []
-    training.run = lambda config, *, workdir: calls.append((config.seed, workdir))
+    launch.run = lambda config, *, workdir, rehearse: calls.append((config.seed, workdir, rehearse))
     assert main.main(["--config", SMALL, "--config.seed=7"]) == 0
-    assert calls == [(7, os.path.join("runs", "cifar10_small", "seed7"))]
+    assert calls == [(7, os.path.join("runs", "cifar10_small", "seed7"), False)]
 
 
 @pytest.mark.parametrize(
     ("raised", "code", "words"),
     [
         (UserError("no data"), 2, "python -m lpw_jax.main: error: no data\n"),
+        (Preempted(), 75, "asked to end; the same command continues\n"),
         (KeyboardInterrupt(), 130, "interrupted; "),
     ],
 )
-def test_user_errors_and_interrupts_end_without_a_traceback(raised, code, words, training, capsys):
-    def run(config, *, workdir):
+def test_user_errors_and_interrupts_end_without_a_traceback(raised, code, words, launch, capsys):
+    def run(config, **_):
         raise raised
 
-    training.run = run
+    launch.run = run
     assert main.main(["--config", SMALL]) == code
     assert capsys.readouterr().err.startswith(words)
 
 
-def test_faults_of_the_program_keep_their_traceback(training):
-    def run(config, *, workdir):
+def test_faults_of_the_program_keep_their_traceback(launch):
+    def run(config, **_):
         raise ValueError("a fault")
 
-    training.run = run
+    launch.run = run
     with pytest.raises(ValueError, match="a fault"):
         main.main(["--config", SMALL])

@@ -1,77 +1,19 @@
 """Finding and reading the out-of-distribution sets, and what is said about missing ones."""
 
-import io
-import tarfile
-
 import numpy as np
 import pytest
 import scipy.io
 import tfds_fixtures
+from image_files import IMAGES, NAMES, files, png, write_archive
 from PIL import Image
 
 from lpw_jax.data import ood
-
-IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-NAMES = ("test_10.png", "test_2.png", "test_9.png")  # in the order of file names
-
-
-def png(image):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def write_archive(path, members):
-    """`members`: (name, content) for a file, (name, None) for a folder, or a TarInfo."""
-    with tarfile.open(path, "w:gz") as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-                continue
-            name, content = member
-            info = tarfile.TarInfo(name)
-            info.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
-            info.size = len(content or b"")
-            tar.addfile(info, io.BytesIO(content or b""))
-
-
-def files(folder, order=(2, 0, 1)):
-    return [(f"{folder}/{NAMES[i]}", png(IMAGES[i])) for i in order]
+from lpw_jax.errors import UserError
 
 
 def find(tmp_path, dataset_name="cifar10", data_dir=None):
     data_dir = tmp_path / "absent" if data_dir is None else data_dir
     return ood.find_ood_sets(dataset_name, data_dir=str(data_dir), ood_dir=str(tmp_path))
-
-
-def test_an_archive_is_read_in_memory_in_the_order_of_file_names(tmp_path):
-    write_archive(tmp_path / "LSUN_resize.tar.gz", [("LSUN_resize", None), *files("LSUN_resize")])
-    found, missing = find(tmp_path)
-    images = found["LSUN"]()
-    assert images.dtype == np.uint8
-    np.testing.assert_array_equal(images, IMAGES)
-    assert [p.name for p in tmp_path.iterdir()] == ["LSUN_resize.tar.gz"]  # nothing unpacked
-    assert list(missing) == ["TIN", "SVHN", "CIFAR"]
-
-
-def test_a_nested_folder_is_read_and_everything_else_in_an_archive_is_ignored(tmp_path):
-    outside = tarfile.TarInfo("Imagenet_resize/link.png")
-    outside.type, outside.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    hard = tarfile.TarInfo("Imagenet_resize/hard.png")
-    hard.type, hard.linkname = tarfile.LNKTYPE, "Imagenet_resize/Imagenet_resize/test_2.png"
-    pipe = tarfile.TarInfo("Imagenet_resize/pipe.png")
-    pipe.type = tarfile.FIFOTYPE
-    others = [
-        ("Imagenet_resize/._test_2.png", b"metadata of another system"),
-        ("Imagenet_resize/README.txt", b"text"),
-        ("Imagenet_resize/folder.png", None),
-        outside,
-        hard,
-        pipe,
-    ]
-    members = [*others[:3], *files("Imagenet_resize/Imagenet_resize"), *others[3:]]
-    write_archive(tmp_path / "Imagenet_resize.tar.gz", members)
-    np.testing.assert_array_equal(find(tmp_path)[0]["TIN"](), IMAGES)
 
 
 @pytest.mark.parametrize("nested", ["", "LSUN_resize"])
@@ -102,36 +44,36 @@ def test_grey_and_palette_images_become_rgb(tmp_path):
     np.testing.assert_array_equal(images[0], IMAGES[0, :, :, :1].repeat(3, axis=2))
 
 
-@pytest.mark.parametrize(
-    ("content", "rule"),
-    [
-        (b"no image at all", "is not a readable image"),
-        (png(IMAGES[0])[:600], "is not a readable image"),
-        (png(np.zeros((31, 40, 3), np.uint8)), "must be 32x32 pixels, found 40x31"),
-    ],
-    ids=["text", "truncated", "size"],
-)
-def test_a_bad_image_is_refused_naming_archive_and_member(tmp_path, content, rule):
-    write_archive(tmp_path / "LSUN_resize.tar.gz", [*files("x"), ("x/test_5.png", content)])
-    with pytest.raises(ValueError, match=rf"LSUN_resize.tar.gz, member x/test_5.png.* {rule}"):
-        find(tmp_path)[0]["LSUN"]()
+def test_what_is_in_the_way_of_a_file_or_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="^data.ood_dir = '.*file': must be a folder"):
+        find(tmp_path / "file")
+    for name in ("LSUN_resize.tar.gz", "test_32x32.mat"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(UserError, match=rf"{name}: must be a .*, but is no file"):
+            find(tmp_path)
+        (tmp_path / name).rmdir()
+    (tmp_path / "LSUN_resize").write_text("")
+    with pytest.raises(UserError, match="LSUN_resize: must be a folder of images"):
+        find(tmp_path)
 
 
-def test_an_archive_that_cannot_be_opened_is_missing_and_one_cut_short_is_refused(tmp_path):
-    path = tmp_path / "Imagenet_resize.tar.gz"
-    path.write_bytes(b"an error page")
-    found, missing = find(tmp_path)
-    assert "TIN" not in found and "is not a readable tar.gz archive" in missing["TIN"]
-    write_archive(path, files("x"))
-    path.write_bytes(path.read_bytes()[:-2_000])
-    with pytest.raises(ValueError, match=rf"{path}"):
-        find(tmp_path)[0]["TIN"]()
-
-
-def test_an_archive_without_images_is_refused(tmp_path):
-    write_archive(tmp_path / "LSUN_resize.tar.gz", [("x/a.txt", b"")])
-    with pytest.raises(ValueError, match="holds no PNG images"):
-        find(tmp_path)[0]["LSUN"]()
+def test_sets_in_a_bucket_are_read(tmp_path, monkeypatch):
+    tfds_fixtures.Bucket.mount(tmp_path, monkeypatch)
+    inside = tmp_path / "bucket" / "ood"
+    (inside / "Imagenet_resize" / "nested").mkdir(parents=True)
+    for name, image in zip(NAMES, IMAGES, strict=True):
+        (inside / "Imagenet_resize" / "nested" / name).write_bytes(png(image))
+    write_archive(inside / "LSUN_resize.tar.gz", files("LSUN_resize"))
+    scipy.io.savemat(inside / "test_32x32.mat", {"X": IMAGES.transpose(1, 2, 3, 0)})
+    found, missing = ood.find_ood_sets(
+        "cifar10", data_dir="gs://bucket/tfds", ood_dir="gs://bucket/ood"
+    )
+    assert [*missing] == ["CIFAR"] and "gs://bucket/tfds" in missing["CIFAR"]
+    for name in ("LSUN", "TIN", "SVHN"):
+        np.testing.assert_array_equal(found[name](), IMAGES)
+    with pytest.raises(UserError, match="data.ood_dir = 'gs://bucket/nowhere'"):
+        ood.find_ood_sets("cifar10", data_dir="", ood_dir="gs://bucket/nowhere")
 
 
 def test_svhn_comes_from_the_mat_file_with_images_first(tmp_path):
@@ -148,19 +90,27 @@ def test_svhn_comes_from_the_mat_file_with_images_first(tmp_path):
         ({"X": IMAGES}, r"found uint8 \[3, 32, 32, 3\]"),
         ({"X": np.zeros((32, 32, 3, 2))}, "found double"),
         ({"Y": IMAGES}, "found nothing"),
-        (None, "is not a readable .mat file"),
+        ({"X": np.array([[b"x"]], object)}, "found cell"),
+        (None, "cannot be read: Unknown mat file type"),
     ],
 )
-def test_a_wrong_mat_file_is_missing_before_training(tmp_path, contents, rule):
+def test_a_wrong_mat_file_is_refused_before_training(tmp_path, contents, rule):
     path = tmp_path / "test_32x32.mat"
     if contents is None:
         path.write_bytes(b"an error page" * 50)
     else:
         scipy.io.savemat(path, contents)
-    found, missing = find(tmp_path)
-    assert "SVHN" not in found
-    with pytest.raises(ValueError, match=rule):
-        raise ValueError(missing["SVHN"])
+    with pytest.raises(UserError, match=rf"^{path}.*{rule}.*; fetch it again, or remove it"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_mat_file_cut_short_is_refused(tmp_path, compressed):
+    path = tmp_path / "test_32x32.mat"
+    scipy.io.savemat(path, {"X": IMAGES.transpose(1, 2, 3, 0)}, do_compression=compressed)
+    path.write_bytes(path.read_bytes()[:-3_000])
+    with pytest.raises(UserError, match=rf"^{path} cannot be read: .*; fetch it again"):
+        find(tmp_path)[0]["SVHN"]()
 
 
 @pytest.mark.filterwarnings("ignore")  # TensorFlow's own

@@ -196,7 +196,7 @@ def sigint():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("moment", ["loading", "epoch"])  # the first is followed by compilation
+@pytest.mark.parametrize("moment", ["loading", "epoch  1/"])  # the first is followed by compilation
 def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment, sigint):
     command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]
     process = subprocess.Popen(

@@ -40,7 +40,7 @@ def batches(num_members=K):
 
 def trained(tx, start, cycles, *, coasting="reference", member_mode="vmap", rates=RATES):
     train_step = step.make_train_step(
-        model=TinyNet(), tx=tx, coasting=coasting, member_mode=member_mode, axis_name=None
+        model=TinyNet(), tx=tx, coasting=coasting, member_mode=member_mode
     )
     train_step, losses = jax.jit(train_step), []
     for batch in cycles:

@@ -9,7 +9,7 @@ from tiny_net import PATTERNS, TinyNet, labels
 from lpw_jax import late_phase as lp
 from lpw_jax import optimizers, state, swa
 from lpw_jax.data import augment, in_memory
-from lpw_jax.parallel import DataParallel
+from lpw_jax.parallel import Devices
 from lpw_jax.runner import Runner
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -43,8 +43,8 @@ def test_averages_are_means_over_epochs(float64):
         )
 
 
-@pytest.mark.parametrize("num_devices", [1, 8])
-def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices):
+@pytest.mark.parametrize(("num_devices", "layout"), [(1, "data"), (8, "data"), (K, "members")])
+def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, layout):
     """Against a plain loop over batches: all members see all images, the short batch included."""
     tx = optimizers.sgd(momentum=0.9, nesterov=True)
     start = released(tx)
@@ -54,7 +54,8 @@ def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices
     )
     key, order = jax.random.key(3), np.random.default_rng(1).permutation(N).astype(np.int32)
     runner = Runner(
-        devices=DataParallel.over(jax.devices()[:num_devices]),
+        devices=Devices.over(jax.devices()[:num_devices]),
+        layout=layout,
         model=TinyNet(),
         tx=tx,
         coasting="none",
@@ -64,12 +65,12 @@ def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices
         labels=labels(0, N),
         batch_size=B,
     )
-    weights = {"shared": start.shared, "late_phase": start.late_phase}
-    seen = []
-    ours = runner.reestimate_statistics(
-        weights, start.batch_stats, order, 1000, on_batch=seen.append
+    averages = swa.update(swa.init(start), start)
+    passes = runner.reestimate_statistics(
+        runner.place(averages, num_members=K), order, first_step=1000, num_members=K
     )
-    assert len(seen) == 3
+    *_, last = (runner.fetch(averages, num_members=K) for averages in passes)
+    ours = last.batch_stats
     for k in range(K):
         params = lp.merge(start.shared, lp.member(start.late_phase, k))
         total = None

@@ -8,9 +8,9 @@ import pytest
 from short_run import CONFIGS, DIGITS, SHORT
 
 from lpw_jax import experiment, schedules, step, train
-from lpw_jax.config import load_config
+from lpw_jax.config import load_config, override
 from lpw_jax.data import load_dataset
-from lpw_jax.parallel import DataParallel
+from lpw_jax.parallel import Devices
 from lpw_jax.workdir import Workdir
 
 
@@ -30,38 +30,67 @@ def subset(num_images, size=8):
 
 
 def trained(config, data, num_devices, folder):
-    devices = DataParallel.over(jax.devices()[:num_devices])
+    devices = Devices.over(jax.devices()[:num_devices])
     folder.mkdir()
     return train.Training(config, data, devices).run(Workdir(folder))[0]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-3)])
-def test_a_run_does_not_depend_on_the_number_of_devices(dtype, tolerance, tmp_path):
+@pytest.fixture(scope="module", params=[("float64", 1e-9), ("float32", 1e-3)], ids=lambda p: p[0])
+def one_device(request, tmp_path_factory):
     """Augmentation, release noise, SWA and a short last batch included; the data has 70 images."""
-    overrides = ["--config.train.batch_size=16", f"--config.train.compute_dtype={dtype}"]
-    config = load_config(DIGITS, [*SHORT, *overrides, "--config.train.flip=True"])
-    data = subset(70)
+    dtype, tolerance = request.param
+    fields = {
+        "train.batch_size": 16,
+        "train.compute_dtype": dtype,
+        "train.flip": True,
+        "late_phase.num_members": 4,
+    }
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    config = load_config(DIGITS, [*SHORT, *overrides])
     with jax.enable_x64(dtype == "float64"):
-        one = trained(config, data, 1, tmp_path / "1")
-        eight = trained(config, data, 8, tmp_path / "8")
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
-        assert a.dtype == b.dtype == dtype
+        return (
+            config,
+            tolerance,
+            trained(config, subset(70), 1, tmp_path_factory.mktemp("one") / "1"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "layout"), [(2, "members"), (4, "data"), (4, "members"), (8, "data")]
+)
+def test_a_run_does_not_depend_on_devices_and_layout(one_device, num_devices, layout, tmp_path):
+    config, tolerance, one = one_device
+    config = override(config, [f"--config.parallel.layout={layout}"])
+    with jax.enable_x64(config.train.compute_dtype == "float64"):
+        many = trained(config, subset(70), num_devices, tmp_path / "many")
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        assert a.dtype == b.dtype == config.train.compute_dtype
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(a).max())
 
 
-def test_a_cycle_reuses_the_states_memory():
-    config = load_config(DIGITS, ["--config.train.batch_size=4"])
-    training = train.Training(config, subset(16), DataParallel.over(jax.devices()[:2]))
-    before = training.devices.replicate(training.state)
-    rates = schedules.Rates(0.1, 0.0, 0.1, 0.0, 1.0)
-    after, _ = training.runner.train_epoch(before, np.arange(16, dtype=np.int32), rates)
-    kept = [leaf for leaf in jax.tree.leaves(before) if leaf.ndim and not leaf.is_deleted()]
-    assert not kept
-    types = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (training.state, after)]
-    assert types[0] == types[1]
+@pytest.mark.parametrize("layout", ["data", "members"])
+def test_a_cycle_reuses_the_states_memory(layout):
+    options = ["train.batch_size=4", f"parallel.layout={layout}"]
+    config = load_config(DIGITS, [f"--config.{option}" for option in options])
+    training = train.Training(config, subset(16), Devices.over(jax.devices()[:2]))
+    for state in (training.initial_state, training.released(training.initial_state)):
+        num_members = jax.tree.leaves(state.late_phase)[0].shape[0]
+        before = training.runner.place(state, num_members=num_members)
+        order, rates = np.arange(16, dtype=np.int32), schedules.Rates(0.1, 0.0, 0.1, 0.0, 1.0)
+        after, _ = next(training.runner.cycles(before, order, rates, num_members=num_members))
+        kept = [leaf for leaf in jax.tree.leaves(before) if leaf.ndim and not leaf.is_deleted()]
+        assert not kept
+        types = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (before, after)]
+        assert types[0] == types[1]
+        back = training.runner.fetch(after, num_members=num_members)
+        shapes = [jax.tree.map(np.shape, s) for s in (state, back)]
+        assert shapes[0] == shapes[1]
 
 
-def test_a_run_has_exactly_two_traces(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("layout", "expected"), [("data", [(1, 4), (2, 4)]), ("members", [(1, 4), (1, 8)])]
+)
+def test_a_run_has_exactly_two_traces(layout, expected, tmp_path, monkeypatch):
     traces, make = [], step.make_train_step
 
     def counting(**options):
@@ -78,11 +107,12 @@ def test_a_run_has_exactly_two_traces(tmp_path, monkeypatch):
         "--config.train.epochs=4",
         "--config.late_phase.release_epoch=2",
         "--config.late_phase.num_members=2",
+        f"--config.parallel.layout={layout}",
     ]
     overrides += ["--config.train.batch_size=8", "--config.train.anneal_end=4"]
     config = load_config(DIGITS, [*overrides, "--config.train.anneal_start=1"])
     trained(config, subset(48), 2, tmp_path / "run")
-    assert traces == [(1, 4), (2, 4)]
+    assert traces == expected
 
 
 @pytest.mark.parametrize(

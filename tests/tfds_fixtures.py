@@ -1,4 +1,6 @@
-"""Makes small tensorflow-datasets folders with tfds' own writer; run as a program.
+"""Makes small tensorflow-datasets folders with tfds' own writer, and a bucket to put them into.
+
+As a program it makes the folders:
 
     python tests/tfds_fixtures.py FOLDER
 
@@ -16,6 +18,8 @@ import sys
 import tempfile
 
 import numpy as np
+from etils.epath import backend, gpath
+from fsspec.implementations import dirfs, local
 
 SIZES = {"train": 1_203, "test": 20}
 SVHN_SIZES = {"train": 3, "test": 25}
@@ -33,6 +37,24 @@ def arrays(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     colours = rng.integers(0, 256, (size, 4, 4, 3), dtype=np.uint8)
     classes = 100 if name == "cifar100" else 10
     return colours.repeat(8, axis=1).repeat(8, axis=2), np.arange(size) % classes
+
+
+class Bucket(dirfs.DirFileSystem):
+    """What is in the folder BUCKETS/NAME appears as gs://NAME."""
+
+    protocol = "gs"
+
+    @classmethod
+    def mount(cls, buckets: pathlib.Path, monkeypatch) -> None:
+        """Serves all gs:// paths that go through etils, for one test."""
+        files = local.LocalFileSystem()
+        remote = cls(str(buckets), files)
+        monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)  # it would ask Google
+        monkeypatch.setattr(
+            type(backend.fsspec_backend),
+            "fs",
+            lambda self, path: remote if str(path).startswith("gs://") else files,
+        )
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from lpw_jax.data import tfds_source
+from lpw_jax.data import tfds_prepare, tfds_source
 from lpw_jax.data.dataset import Dataset, check_labels
 from lpw_jax.errors import UserError
 
@@ -51,10 +51,12 @@ def load(name: str, data_dir: str) -> Dataset:
     spec = SPECS[name]
     prepared = tfds_source.find_prepared(name, data_dir)
     if prepared is None:
-        prepared = tfds_source.prepare(name, data_dir=data_dir, url=spec.url)
+        prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=spec.url)
     for split in OFFICIAL_SIZES:
         if not prepared.split_sizes.get(split):
-            raise UserError(f"{prepared.folder} (split {split!r}) holds no images")
+            raise UserError(
+                f"{prepared.folder} (split {split!r}) holds no images; {tfds_source.REMEDY}"
+            )
     train_images, train_labels = read_split(name, prepared, "train")
     test_images, test_labels = read_split(name, prepared, "test")
     return Dataset(
@@ -69,6 +71,17 @@ def load(name: str, data_dir: str) -> Dataset:
         mean=spec.mean,
         std=spec.std,
         note=note(name, prepared),
+        unofficial=unofficial(len(train_labels), len(test_labels)),
+    )
+
+
+def unofficial(num_train: int, num_test: int) -> str:
+    """Numbers of images that are not CIFAR's, beside those that are; '' for CIFAR's own."""
+    if {"train": num_train, "test": num_test} == OFFICIAL_SIZES:
+        return ""
+    return (
+        f"{num_train:,} training and {num_test:,} test images, officially "
+        f"{OFFICIAL_SIZES['train']:,} and {OFFICIAL_SIZES['test']:,}"
     )
 
 
@@ -78,7 +91,9 @@ def read_split(
     """Images uint8 [N, 32, 32, 3] and labels int32 [N], checked to lie in the classes' range."""
     images, labels = tfds_source.read_split(prepared, split)
     where = f"{prepared.folder} (split {split!r})"
-    check_labels(labels, num_classes=SPECS[name].num_classes, where=where)
+    check_labels(
+        labels, num_classes=SPECS[name].num_classes, where=where, remedy=tfds_source.REMEDY
+    )
     return images, labels
 
 

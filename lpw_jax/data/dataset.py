@@ -1,6 +1,8 @@
 """A dataset in memory, its checks, and the order in which an epoch visits it."""
 
 import dataclasses
+import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,8 @@ class Dataset:
     """Images are uint8 [N, H, W, 3], labels int32 [N], both in stored order.
 
     `mean` and `std` are per channel on the scale 0..1. `note` says what is unusual about the
-    data and belongs beside every result; '' for the ordinary dataset.
+    data and belongs beside every result; '' for the ordinary dataset. `unofficial` tells the
+    numbers of images if they are not the dataset's official ones; '' if they are.
     """
 
     name: str
@@ -26,6 +29,23 @@ class Dataset:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     note: str = ""
+    unofficial: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """Says which data this is, in JSON's types: equal for equal images, labels and splits.
+
+        `sha256` is over type, shape and bytes of every split's images and labels, so it also
+        depends on where the validation split begins.
+        """
+        digest = hashlib.sha256()
+        sizes = {}
+        for split in ("train", "validation", "test"):
+            images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+            sizes[f"num_{split}"] = len(labels)
+            for array in (images, labels):
+                digest.update(f"{split} {array.dtype.str} {array.shape}\n".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return {"name": self.name, **sizes, "sha256": digest.hexdigest()}
 
 
 def hold_out(dataset: Dataset, n: int) -> Dataset:
@@ -46,14 +66,12 @@ def hold_out(dataset: Dataset, n: int) -> Dataset:
     )
 
 
-def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
-    """Raises UserError naming `where` unless there are labels, all of them 0..num_classes-1."""
-    if not len(labels):
-        raise UserError(f"{where} holds no images")
+def check_labels(labels: np.ndarray, *, num_classes: int, where: str, remedy: str) -> None:
+    """Raises UserError naming `where` and `remedy` unless all labels are 0..num_classes-1."""
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
             f"{where}: labels must lie in 0..{num_classes - 1}, "
-            f"found {labels.min()}..{labels.max()}"
+            f"found {labels.min()}..{labels.max()}; {remedy}"
         )
 
 

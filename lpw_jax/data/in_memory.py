@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lpw_jax import schedules
@@ -12,17 +11,21 @@ from lpw_jax.data import augment
 
 
 def split_order(
-    order: np.ndarray, *, num_members: int, batch_size: int, num_devices: int
+    order: np.ndarray, *, num_members: int, batch_size: int, num_devices: int, layout: str
 ) -> np.ndarray:
-    """The epoch's whole cycles, int32 [D, cycles, K, B / D]; the remainder is dropped.
+    """The epoch's whole cycles, divided over D devices; the remainder is dropped.
 
     Minibatch m of the epoch, order[m B : (m + 1) B], is member m % K's in cycle m // K, as in the
     reference's loop. `batch_size` B is that of a whole minibatch.
+
+    Returns:
+      int32 [D, cycles, K, B / D] for layout 'data', where devices share each minibatch, and
+      [D, cycles, K / D, B] for 'members', where each takes the minibatches of its own members.
     """
     cycles = schedules.cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
-    order = order[: cycles * num_members * batch_size]
-    order = order.reshape(cycles, num_members, num_devices, batch_size // num_devices)
-    return np.ascontiguousarray(order.transpose(2, 0, 1, 3))
+    order = order[: cycles * num_members * batch_size].reshape(cycles, num_members, batch_size)
+    axis = {"data": 2, "members": 1}[layout]
+    return np.stack(np.split(order, num_devices, axis))
 
 
 def make_batch(
@@ -59,16 +62,14 @@ def make_batch(
 
 
 def make_cycle(batch: Callable) -> Callable:
-    """Builds `cycle(data, order, first_step, step) -> batch` with leaves [K, B, ...].
+    """Builds `cycle(data, order, number, first_step, member) -> batch` with leaves [k, ...].
 
-    `order` [cycles, K, B] is this device's part of the epoch that began at step `first_step`;
-    minibatch k of the cycle is augmented as step `step` + k.
+    `order` [cycles, k, B] is this device's part of the epoch, `number` the cycle in it. `member`
+    [k] says which of the cycle's minibatches these are: that of member i is augmented as step
+    `first_step` + i.
     """
 
-    def cycle(data, order, first_step, step):
-        num_members = order.shape[1]
-        index = order[(step - first_step) // num_members]
-        steps = step + jnp.arange(num_members, dtype=step.dtype)
-        return jax.vmap(batch, in_axes=(None, 0, 0))(data, index, steps)
+    def cycle(data, order, number, first_step, member):
+        return jax.vmap(batch, in_axes=(None, 0, 0))(data, order[number], first_step + member)
 
     return cycle

@@ -6,22 +6,29 @@ Nothing but the other CIFAR is ever downloaded here, and only if asked for.
 
 import contextlib
 import functools
-import pathlib
-import tarfile
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from etils import epath
 
-from lpw_jax.data import cifar, tfds_source
+from lpw_jax.data import cifar, storage, tfds_prepare, tfds_source
+from lpw_jax.data.archive import check_archive, read_archive
+from lpw_jax.data.images import MAX_ENCODED, decode_image, is_image_name
 from lpw_jax.errors import UserError
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 OFFICIAL_SIZES = {"LSUN": 10_000, "TIN": 10_000, "SVHN": 26_032, "CIFAR": 10_000}
 _ARCHIVES = {"LSUN": "LSUN_resize", "TIN": "Imagenet_resize"}
 _OTHER_CIFAR = {"cifar10": "cifar100", "cifar100": "cifar10"}
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_REMEDY = "fetch it again, or remove it to go without this set"
+_MAX_MAT_BYTES = 1 << 30  # of its images; SVHN's test set takes 80 MB
 
 Loader = Callable[[], np.ndarray]
+
+
+class _Missing(Exception):
+    """A set is not there; says what to put where."""
 
 
 def find_ood_sets(
@@ -32,15 +39,21 @@ def find_ood_sets(
     Args:
       dataset_name: the in-distribution dataset.
       data_dir: a tensorflow-datasets folder ('' for tfds' default): the other CIFAR, and SVHN.
-      download: whether tfds may download the other CIFAR if it is not prepared.
       ood_dir: a folder with LSUN_resize.tar.gz, Imagenet_resize.tar.gz (or the folders that
-        they unpack to) and perhaps test_32x32.mat; may be ''.
+        they unpack to, slow to read if remote) and perhaps test_32x32.mat; may be ''.
+      download: whether tfds may download the other CIFAR if it is not prepared.
 
     Returns:
       The loaders of the sets that are there, each returning uint8 [N, 32, 32, 3] (UserError
       naming the file if it is damaged), and for each other set one line: what to put where.
       Both in the order of `OOD_SETS`.
+
+    Raises:
+      UserError: `ood_dir` is no folder, or what is there is seen to be damaged.
     """
+    with storage.reading(ood_dir):
+        if ood_dir and not storage.path(ood_dir).is_dir():
+            raise UserError(f"data.ood_dir = {ood_dir!r}: must be a folder, or '' for none")
     if dataset_name not in _OTHER_CIFAR:
         return {}, {}
     finders = {
@@ -53,7 +66,7 @@ def find_ood_sets(
     for name in OOD_SETS:
         try:
             found[name] = finders[name]()
-        except UserError as error:
+        except _Missing as error:
             missing[name] = str(error)
     return found, missing
 
@@ -70,19 +83,17 @@ def ood_note(sizes: dict[str, int]) -> str:
 def _find_archive(name: str, ood_dir: str) -> Loader:
     advice = f"put {name}.tar.gz, or the folder {name} of its images, into {_ood_folder(ood_dir)}"
     if not ood_dir:
-        raise UserError(advice)
-    folder = pathlib.Path(ood_dir).expanduser() / name
+        raise _Missing(advice)
+    folder = storage.path(ood_dir) / name
     archive = folder.with_name(f"{name}.tar.gz")
-    if next(_image_paths(folder), None):
-        return functools.partial(_read_folder, folder)
-    if not archive.is_file():
-        raise UserError(advice)
-    try:
-        with tarfile.open(archive) as tar:
-            tar.next()
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(f"{archive} is not a readable tar.gz archive ({error}); {advice}") from None
-    return functools.partial(_read_archive, archive)
+    if storage.has_folder(folder, what="a folder of images"):
+        with storage.reading(folder):
+            if next(_image_paths(folder), None):
+                return functools.partial(_read_folder, folder)
+    if not storage.has_file(archive, what="a tar.gz archive"):
+        raise _Missing(advice)
+    check_archive(archive, remedy=_REMEDY)
+    return functools.partial(read_archive, archive, remedy=_REMEDY)
 
 
 def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
@@ -93,20 +104,16 @@ def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
         f"put test_32x32.mat into {_ood_folder(ood_dir)}, or svhn_cropped prepared by "
         f"tensorflow-datasets into data.dir ({tfds_source.root(data_dir)})"
     )
-    path = pathlib.Path(ood_dir).expanduser() / "test_32x32.mat"
-    if not ood_dir or not path.is_file():
-        raise UserError(advice)
+    if not ood_dir:
+        raise _Missing(advice)
+    path = storage.path(ood_dir) / "test_32x32.mat"
+    if not storage.has_file(path, what="a .mat file"):
+        raise _Missing(advice)
     import scipy.io
 
-    try:
-        shapes = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-    except Exception as error:  # scipy's readers raise nearly anything on a damaged file
-        raise UserError(f"{path} is not a readable .mat file ({error}); {advice}") from None
-    shape, kind = shapes.get("X", ((), "nothing"))
-    if len(shape) != 4 or shape[:3] != (32, 32, 3) or not shape[3] or kind != "uint8":
-        raise UserError(
-            f"{path}: X must be uint8 [32, 32, 3, N], found {kind} {list(shape)}; {advice}"
-        )
+    with storage.reading(path, _REMEDY), path.open("rb") as file:
+        shapes = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(file)}
+    _check_mat(path, *shapes.get("X", ((), "nothing")))
     return functools.partial(_read_mat, path)
 
 
@@ -114,9 +121,9 @@ def _find_cifar(name: str, data_dir: str, download: bool) -> Loader:
     prepared = tfds_source.find_prepared(name, data_dir)
     if not prepared and download:
         with contextlib.suppress(UserError):  # without a network it is missing, and said to be
-            prepared = tfds_source.prepare(name, data_dir=data_dir, url=cifar.SPECS[name].url)
+            prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=cifar.SPECS[name].url)
     if not prepared or not prepared.split_sizes.get("test"):
-        raise UserError(
+        raise _Missing(
             f"put {name}, prepared by tensorflow-datasets, into data.dir "
             f"({tfds_source.root(data_dir)}), e.g. with `tfds build {name} --data_dir DIR "
             "--file_format array_record` on a machine with a network"
@@ -128,41 +135,39 @@ def _ood_folder(ood_dir: str) -> str:
     return f"data.ood_dir ({ood_dir or 'not set'})"
 
 
-def _is_image(path: pathlib.PurePath) -> bool:
-    return path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
+def _image_paths(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if is_image_name(path.name):  # of a remote file every other question is a request
+            if storage.is_remote(path) or (storage.is_file(path) and not os.path.islink(path)):
+                yield path
+        elif path.is_dir() and not os.path.islink(path):
+            yield from _image_paths(path)
 
 
-def _image_paths(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    return (p for p in folder.rglob("*") if _is_image(p) and p.is_file() and not p.is_symlink())
+def _read_folder(folder: epath.Path) -> np.ndarray:
+    images = []
+    with storage.reading(folder, _REMEDY):
+        for path in sorted(_image_paths(folder), key=lambda p: p.relative_to(folder).as_posix()):
+            with storage.reading(path, _REMEDY), path.open("rb") as file:
+                images.append(decode_image(file.read(MAX_ENCODED + 1), str(path), _REMEDY))
+        return np.stack(images)
 
 
-def _read_folder(folder: pathlib.Path) -> np.ndarray:
-    paths = sorted(_image_paths(folder), key=lambda p: p.relative_to(folder).as_posix())
-    return np.stack([tfds_source.decode_image(p.read_bytes(), str(p)) for p in paths])
-
-
-def _read_archive(archive: pathlib.Path) -> np.ndarray:
-    # Decoded as the stream passes: members are regular files only, and nothing is unpacked.
-    images = {}
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isreg() and _is_image(pathlib.PurePosixPath(member.name)):
-                    where = f"{archive}, member {member.name}"
-                    encoded = tar.extractfile(member).read()
-                    images[member.name] = tfds_source.decode_image(encoded, where)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(f"{archive} is damaged: {error}") from None
-    if not images:
-        raise UserError(f"{archive} holds no PNG images")
-    return np.stack([images[name] for name in sorted(images)])
-
-
-def _read_mat(path: pathlib.Path) -> np.ndarray:
+def _read_mat(path: epath.Path) -> np.ndarray:
     import scipy.io
 
-    try:
-        images = scipy.io.loadmat(path, variable_names=["X"])["X"]
-    except Exception as error:  # scipy's readers raise nearly anything on a damaged file
-        raise UserError(f"{path} is damaged: {error}") from None
+    with storage.reading(path, _REMEDY), path.open("rb") as file:
+        images = scipy.io.loadmat(file, variable_names=["X"])["X"]
+    _check_mat(path, images.shape, str(images.dtype))
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2))
+
+
+def _check_mat(path: epath.Path, shape: tuple[int, ...], kind: str) -> None:
+    """Nothing but plain numbers of the right shape is read, and no more than fits in memory."""
+    fits = len(shape) == 4 and tuple(shape[:3]) == (32, 32, 3) and shape[3] > 0
+    if not fits or kind != "uint8":
+        raise UserError(
+            f"{path}: X must be uint8 [32, 32, 3, N], found {kind} {list(shape)}; {_REMEDY}"
+        )
+    if shape[3] * 32 * 32 * 3 > _MAX_MAT_BYTES:
+        raise UserError(f"{path}: X must be at most 1 GiB, found {shape[3]:,} images; {_REMEDY}")

@@ -6,18 +6,22 @@ images come out and Pillow decodes them, so pixels do not depend on the storage 
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
-import pathlib
 import re
+import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from etils import epath
 
+from lpw_jax.data import storage
+from lpw_jax.data.images import decode_image
 from lpw_jax.errors import UserError
 
+REMEDY = "copy the dataset anew, or remove its folder and prepare it again"
+_FORMATS = ("array_record", "tfrecord")
 _CHUNK = 1000
 
 
@@ -25,144 +29,82 @@ _CHUNK = 1000
 class Prepared:
     """A prepared dataset: `folder` is <data_dir>/<name>/<version>."""
 
-    folder: pathlib.Path
+    folder: epath.Path
     description: str
     file_format: str
     split_sizes: dict[str, int]
 
 
-def root(data_dir: str) -> pathlib.Path:
+def root(data_dir: str) -> epath.Path:
     """`data_dir`, or tfds' default folder when it is ''."""
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(data_dir or default).expanduser()
+    return storage.path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, data_dir: str) -> Prepared | None:
-    """The newest prepared version of `name`, or None; reads only its dataset_info.json."""
-    found = [
-        path
-        for path in root(data_dir).glob(f"{name}/*/dataset_info.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
-    ]
-    if not found:
+    """The newest prepared version of `name`, or None; reads only its dataset_info.json.
+
+    Raises:
+      UserError: naming what is in the way of a folder, cannot be read, or is not as tfds writes it.
+    """
+    folder = root(data_dir)
+    if not storage.has_folder(folder, what="a folder of tensorflow-datasets (data.dir)"):
         return None
-    path = max(found, key=lambda p: tuple(map(int, p.parent.name.split("."))))
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        sizes = {s["name"]: sum(map(int, s.get("shardLengths", ()))) for s in info["splits"]}
-        file_format = info.get("fileFormat", "tfrecord")
-        return Prepared(path.parent, info.get("description", ""), file_format, sizes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable tfds dataset_info.json: {error}") from None
+    with storage.reading(folder):
+        if name not in (path.name for path in folder.iterdir()):
+            return None
+    folder /= name
+    storage.has_folder(folder, what="the folder of a dataset")
+    with storage.reading(folder):
+        versions = [p for p in folder.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
+        versions.sort(key=lambda path: tuple(map(int, path.name.split("."))))
+        found = [path for path in versions if storage.is_file(path / "dataset_info.json")]
+    if versions and not found:
+        raise UserError(f"{versions[-1]} holds no readable dataset_info.json; {REMEDY}")
+    return _read_info(found[-1] / "dataset_info.json") if found else None
 
 
 def read_split(prepared: Prepared, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads one split in stored order: images uint8 [N, 32, 32, 3], labels int32 [N].
 
+    A remote folder's files are first copied to a temporary local one: readers of array_record
+    open files by name.
+
     Raises:
-      UserError: naming the folder, for an absent split, unreadable files, images of another
-        size, or tfrecord data without TensorFlow.
+      UserError: naming the folder or file, for an absent split, unreadable files, images of
+        another size, or tfrecord data without TensorFlow.
     """
     where = f"{prepared.folder} (split {split!r})"
     size = prepared.split_sizes.get(split, 0)
     if not size:
-        raise UserError(f"{where} holds no images; prepare the dataset again")
-    read = _data_source_examples if prepared.file_format == "array_record" else _tf_data_examples
-    try:
-        examples = list(read(prepared, split))
-    except Exception as error:  # each reader raises its own kinds, TensorFlow's without a base
-        raise UserError(f"{where} cannot be read: {_first_line(error)}") from error
+        raise UserError(f"{where} holds no images; {REMEDY}")
+    read = _data_source_examples
+    if prepared.file_format == "tfrecord":
+        read = _tf_data_examples
+        with storage.reading(where):
+            import_tensorflow()
+    with storage.reading(where, REMEDY), _local(prepared.folder, split) as folder:
+        builder = _builder(folder, shown=prepared.folder)
+        for path in builder.info.splits[split].filepaths:
+            if not storage.is_file(epath.Path(path)):
+                raise UserError(f"{where} lacks its file {os.path.basename(path)}; {REMEDY}")
+        examples = list(read(builder, split))
     if len(examples) != size:
-        raise UserError(f"{where}: dataset_info.json says {size} images, found {len(examples)}")
+        raise UserError(
+            f"{where}: dataset_info.json says {size} images, found {len(examples)}; {REMEDY}"
+        )
     labels = np.array([label for _, label in examples], np.int32)
     images = np.empty((size, 32, 32, 3), np.uint8)
     for i, (encoded, _) in enumerate(examples):  # threads gain nothing on images this small
-        images[i] = decode_image(encoded, f"{where}, example {i}")
+        images[i] = decode_image(encoded, f"{where}, example {i}", REMEDY)
     return images, labels
 
 
-def decode_image(encoded: bytes, where: str) -> np.ndarray:
-    """Decodes one 32x32 PNG or JPEG to uint8 [32, 32, 3]; UserError naming `where` if it isn't."""
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
-            if image.size == (32, 32):
-                return np.asarray(image.convert("RGB"))
-            width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where} is not a readable image: {_first_line(error)}") from None
-    raise UserError(f"{where}: images must be 32x32 pixels, found {width}x{height}")
-
-
-def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
-    """Downloads and prepares `name` as array_record with tfds' progress bar (needs TensorFlow).
-
-    `url` is probed first: without a network tfds itself would retry for many minutes.
-
-    Raises:
-      UserError: nothing could be downloaded or written; says what to do instead.
-    """
-    folder = root(data_dir)
-    try:
-        import requests
-
-        requests.head(url, timeout=10, allow_redirects=True).raise_for_status()
-        _import_tensorflow()
-        import tensorflow_datasets as tfds
-
-        tfds.builder(name, data_dir=folder, file_format="array_record").download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
-    except Exception as error:  # tfds, requests and TensorFlow share no base class
-        command = (
-            "import tensorflow_datasets as tfds; "
-            f"tfds.builder('{name}', data_dir='tfds', file_format='array_record')"
-            ".download_and_prepare()"
-        )
-        raise UserError(
-            f"data.dir: {name} is not in {folder} and could not be downloaded "
-            f"({type(error).__name__}: {_first_line(error)[:80]}). "
-            "On a machine with a network run\n"
-            f'  python -c "{command}"\n'
-            f"and copy the folder tfds/{name} to {folder / name}, or point data.dir at a "
-            "tensorflow-datasets folder that holds it."
-        ) from None
-    prepared = find_prepared(name, data_dir)
-    if prepared is None:
-        raise UserError(f"{folder / name} holds no complete dataset: remove it and try again")
-    return prepared
-
-
-def _data_source_examples(prepared: Prepared, split: str) -> Iterator[tuple[bytes, int]]:
-    import tensorflow_datasets as tfds
-
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    builder = tfds.builder_from_directory(prepared.folder)
-    source = builder.as_data_source(split=split, decoders=decoders)
-    for start in range(0, len(source), _CHUNK):
-        indices = range(start, min(start + _CHUNK, len(source)))
-        yield from ((e["image"], int(e["label"])) for e in source.__getitems__(list(indices)))
-
-
-def _tf_data_examples(prepared: Prepared, split: str) -> Iterator[tuple[bytes, int]]:
-    tf = _import_tensorflow()
-    import tensorflow_datasets as tfds
-
-    dataset = tfds.builder_from_directory(prepared.folder).as_dataset(
-        split=split,
-        shuffle_files=False,
-        decoders={"image": tfds.decode.SkipDecoding()},
-        read_config=tfds.ReadConfig(interleave_cycle_length=1),  # shards one after another
-    )
-    dataset = dataset.map(lambda e: (e["image"], e["label"])).batch(_CHUNK)
-    for images, labels in dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
-        yield from zip(images, labels, strict=True)
-
-
-def _import_tensorflow():
+def import_tensorflow():
+    """The module, kept off the GPUs; raises ImportError, saying what to install."""
     try:
         import tensorflow as tf
     except ImportError:
-        raise UserError(
+        raise ImportError(
             "tfrecord data, and preparing a dataset, need TensorFlow: pip install tensorflow-cpu "
             "(array_record data is read without it)"
         ) from None
@@ -171,5 +113,96 @@ def _import_tensorflow():
     return tf
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def _read_info(path: epath.Path) -> Prepared:
+    try:
+        info = json.loads(path.read_text())
+        sizes = {s["name"]: sum(map(int, s.get("shardLengths", ()))) for s in info["splits"]}
+        description, file_format = info.get("description", ""), info.get("fileFormat", "tfrecord")
+        if not isinstance(description, str):
+            raise ValueError(f"description must be text, not {description!r}")
+        if file_format not in _FORMATS:
+            raise ValueError(f"fileFormat must be {' or '.join(_FORMATS)}, not {file_format!r}")
+        return Prepared(path.parent, description, file_format, sizes)
+    except Exception as error:  # whatever a file of any content makes of the lines above
+        message = storage.first_line(error)
+        raise UserError(
+            f"{path} is not a readable tfds dataset_info.json: {message}; {REMEDY}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _local(folder: epath.Path, split: str) -> Iterator[epath.Path]:
+    """`folder`, or if it is remote a temporary copy of what reading `split` needs."""
+    if not storage.is_remote(folder):
+        yield folder
+        return
+    shard = re.compile(rf"-{re.escape(split)}\.")
+    files = [path for path in folder.iterdir() if storage.is_file(path)]
+    with tempfile.TemporaryDirectory() as copy:
+        wanted = (p for p in files if p.suffix in (".json", ".txt") or shard.search(p.name))
+        storage.copy(wanted, epath.Path(copy))
+        yield epath.Path(copy)
+
+
+def _builder(folder: epath.Path, *, shown: epath.Path) -> Any:
+    """tfds' reader of `folder`, whose features must be those of image classification."""
+    path = shown / "features.json"
+    with storage.reading(path, REMEDY):
+        for name in _class_names(json.loads((folder / path.name).read_text())):
+            if not name.startswith("tensorflow_datasets."):  # tfds would import its module
+                raise UserError(f"{path}: must name tfds' own classes, not {name!r}; {REMEDY}")
+    with storage.reading(f"{shown} (dataset_info.json, features.json)", REMEDY):
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(folder)
+        features = builder.info.features
+        named = set(features.keys()) if isinstance(features, tfds.features.FeaturesDict) else set()
+    if not {"image", "label"} <= named:
+        raise UserError(f"{path}: must have the features image and label; {REMEDY}")
+    return builder
+
+
+def _class_names(tree: Any) -> Iterator[str]:
+    """The Python classes that a features.json names, in its newer and its older form."""
+    if isinstance(tree, list):
+        for value in tree:
+            yield from _class_names(value)
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str):
+                yield value
+            yield from _class_names(value)
+
+
+def _data_source_examples(builder: Any, split: str) -> Iterator[tuple[bytes, int]]:
+    import tensorflow_datasets as tfds
+    from array_record.python import array_record_module
+
+    info = builder.info.splits[split]
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        reader = array_record_module.ArrayRecordReader(str(path))
+        if reader.num_records() != length:  # tfds would read the first ones
+            raise ValueError(
+                f"dataset_info.json says {length} images for {os.path.basename(path)}, found "
+                f"{reader.num_records()}"
+            )
+        reader.close()
+    source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    for start in range(0, len(source), _CHUNK):
+        indices = range(start, min(start + _CHUNK, len(source)))
+        yield from ((e["image"], int(e["label"])) for e in source.__getitems__(list(indices)))
+
+
+def _tf_data_examples(builder: Any, split: str) -> Iterator[tuple[bytes, int]]:
+    tf = import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1),  # shards one after another
+    )
+    dataset = dataset.map(lambda e: (e["image"], e["label"])).batch(_CHUNK)
+    for images, labels in dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+        yield from zip(images, labels, strict=True)

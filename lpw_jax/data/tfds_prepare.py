@@ -1,0 +1,68 @@
+"""Downloading a dataset with tensorflow-datasets into a local or remote folder."""
+
+import contextlib
+import tempfile
+
+from etils import epath
+
+from lpw_jax.data import storage
+from lpw_jax.data.tfds_source import Prepared, find_prepared, import_tensorflow, root
+from lpw_jax.errors import UserError
+
+
+def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
+    """Downloads and prepares `name` as array_record with tfds' progress bar (needs TensorFlow).
+
+    `url` is probed first: without a network tfds itself would retry for many minutes. For a
+    remote `data_dir` that is done in a temporary local folder, which is then copied.
+
+    Raises:
+      UserError: nothing could be downloaded or written; says what to do instead.
+    """
+    folder = root(data_dir)
+    try:
+        import requests
+
+        requests.head(url, timeout=10, allow_redirects=True).raise_for_status()
+        import_tensorflow()
+        with contextlib.ExitStack() as stack:
+            local = folder
+            if storage.is_remote(folder):
+                local = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _download_and_prepare(name, local)
+            if local != folder:
+                _upload(find_prepared(name, str(local)).folder, folder / name)
+    except Exception as error:  # tfds, requests and TensorFlow share no base class
+        command = (
+            "import tensorflow_datasets as tfds; "
+            f"tfds.builder('{name}', data_dir='tfds', file_format='array_record')"
+            ".download_and_prepare()"
+        )
+        raise UserError(
+            f"data.dir: {name} is not in {folder} and could not be downloaded "
+            f"({type(error).__name__}: {storage.first_line(error)[:80]}). "
+            "On a machine with a network run\n"
+            f'  python -c "{command}"\n'
+            f"and copy the folder tfds/{name} to {folder / name}, or point data.dir at a "
+            "tensorflow-datasets folder that holds it."
+        ) from None
+    prepared = find_prepared(name, data_dir)
+    if prepared is None:
+        raise UserError(f"{folder / name} holds no complete dataset: remove it and try again")
+    return prepared
+
+
+def _download_and_prepare(name: str, folder: epath.Path) -> None:
+    import tensorflow_datasets as tfds
+
+    tfds.builder(name, data_dir=folder, file_format="array_record").download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+
+
+def _upload(version: epath.Path, folder: epath.Path) -> None:
+    """Copies a prepared version into `folder`, last what makes `find_prepared` see it."""
+    target = folder / version.name
+    target.mkdir(parents=True, exist_ok=True)
+    files = sorted(version.iterdir(), key=lambda path: path.name == "dataset_info.json")
+    storage.copy(files, target)

@@ -1,0 +1,143 @@
+"""A whole run: what can be known is checked, then it trains, resumes or only evaluates."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lpw_jax import config as config_lib
+from lpw_jax import console, dry_run, evaluate, experiment, hosts, preflight, schedule_report
+from lpw_jax.data import Dataset
+from lpw_jax.errors import UserError
+from lpw_jax.parallel import Devices
+from lpw_jax.preemption import Preemption
+from lpw_jax.train import Training
+from lpw_jax.workdir import Workdir
+
+
+def run(config: ConfigDict, *, workdir: str, rehearse: bool = False) -> dict[str, Any] | None:
+    """Trains and evaluates what `config` describes; returns the contents of results.json.
+
+    A run that was interrupted goes on at its newest checkpoint, one that was trained is evaluated,
+    and a finished one is shown. With `rehearse` all checks are made and a few steps taken, and
+    nothing is trained (None is returned). Every process of the run makes this call.
+
+    Raises:
+      UserError: anything that the user can mend, nearly always before training starts.
+      Preempted: the run was asked to end; the same call continues it.
+    """
+    preemption = Preemption()
+    with jax.enable_x64(config.train.compute_dtype == "float64"), preemption.watched():
+        if not hosts.is_primary():
+            console.be_quiet()
+        devices = Devices.over()
+        hosts.check_same("config", config_lib.digest(config))
+        hosts.together(lambda: _check_devices(config, devices))
+        folder = Workdir(workdir)
+        with folder.claimed():
+            results = hosts.on_primary(lambda: earlier_results(config, folder))
+            if results and results["status"] == "complete" and not rehearse:
+                console.say(
+                    f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again"
+                )
+                console.say(console.results_table(results))
+                return results
+            console.say(f"workdir {workdir}; loading {config.data.name}")
+            dataset, ood_sets = hosts.primary_first(lambda: experiment.load_data(config))
+            hosts.check_same("data", dataset.identity())
+            hosts.check_same("OOD sets", {name: len(images) for name, images in ood_sets.items()})
+            if results is None or rehearse:
+                training = hosts.together(lambda: _prepared(config, dataset, devices))
+                hosts.together(lambda: _check_room(training, dataset, ood_sets, folder))
+                if rehearse:
+                    dry_run.rehearse(training, folder)
+                    return None
+                with preemption.deferred():
+                    folder.start(config_lib.to_dict(config))
+                    weights, cost = training.run(folder, preemption)
+                    results = evaluate.summarize(config, weights, dataset, cost)
+                    folder.save_weights(weights)
+                    folder.write_json("results.json", results)
+            else:
+                console.say(f"{workdir} holds this run, trained but not evaluated")
+                weights = hosts.on_primary(folder.load_weights)
+            return evaluate.finish(
+                config, weights, dataset, ood_sets, devices, folder, results, preemption
+            )
+
+
+def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | None:
+    """results.json of an earlier run of `config` in `folder`, None if it must be trained.
+
+    Raises:
+      UserError: the folder holds another run, or something else.
+    """
+    folder.check_free()
+    stored = folder.read_json("config.json")
+    if stored is None:
+        return None
+    differing = config_lib.differences(stored, config_lib.to_dict(config))
+    if differing:
+        raise UserError(
+            f"--workdir = {str(folder.path)!r}: holds a run of another config; choose another "
+            f"folder. Different: {'; '.join(differing)}"
+        )
+    return folder.read_results()
+
+
+def _check_devices(config: ConfigDict, devices: Devices) -> None:
+    """Refuses a config that does not fit the devices, and patterns that match no weight."""
+    preflight.check_devices(
+        num_devices=config.parallel.num_devices,
+        platform=config.parallel.platform,
+        found=devices.all,
+    )
+    config_lib.check_devices(config, devices.count)
+    experiment.layout(config, devices.count)
+    experiment.check_patterns(config)
+
+
+def _prepared(config: ConfigDict, dataset: Dataset, devices: Devices) -> Training:
+    """The training, built and shown."""
+    training = Training(config, dataset, devices)
+    state = training.initial_state
+    console.print_config(config_lib.to_dict(config))
+    console.say(console.parameter_table(state.shared, state.late_phase))
+    console.say(
+        f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
+        f"members: {training.member_mode}; layout after the release: {training.layout}"
+    )
+    console.say(schedule_report.schedule_table(training.timeline.plan()))
+    return training
+
+
+def _check_room(training: Training, dataset: Dataset, ood_sets: dict, folder: Workdir) -> None:
+    """Refuses a disk, and warns of a memory, that is too small."""
+    config, device = training.config, jax.local_devices()[0]
+    timeline, state = training.timeline, training.initial_state
+    if timeline.is_released(timeline.epochs):
+        state = jax.eval_shape(training.released, state)
+    weights = (state.shared, state.late_phase, state.batch_stats)
+    checkpoint = (state, weights if timeline.averages else ())
+    views = timeline.members(timeline.epochs) + 2
+    predicted = [dataset.test_images, dataset.validation_images, *ood_sets.values()]
+    itemsize = np.promote_types(training.model.dtype, np.float32).itemsize
+    preflight.check_disk(
+        folder.path,
+        num_bytes=preflight.run_bytes(
+            checkpoint=checkpoint,
+            weights=weights,
+            keep=config.checkpoint.keep,
+            predictions=sum(map(len, predicted)) * views * dataset.num_classes * itemsize,
+        ),
+    )
+    # By the estimate, it does not matter whether devices divide minibatches or members.
+    per_device = config.train.batch_size // training.devices.count
+    image_shape = (per_device, *dataset.train_images.shape[1:])
+    activations = preflight.activation_bytes(training.model, image_shape, platform=device.platform)
+    data = dataset.train_images.nbytes + dataset.train_labels.nbytes
+    estimate = preflight.step_bytes(state, activations=activations, data=data)
+    available = preflight.device_memory(device)
+    if warning := preflight.memory_warning(estimate, available, platform=device.platform):
+        console.warn(warning)

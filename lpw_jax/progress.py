@@ -1,0 +1,76 @@
+"""Where a run is: with its config and its data, all that its continuation depends on."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from flax import serialization
+
+from lpw_jax import swa
+from lpw_jax.state import TrainState
+from lpw_jax.swa import Averages
+
+
+@dataclasses.dataclass
+class Progress:
+    """The position and the arrays of a training.
+
+    Attributes:
+      state: weights, statistics and optimisers.
+      averages: of SWA, None before its first epoch has ended.
+      epoch: the current one, from 1; one more than the run has during the pass after SWA.
+      cycle: cycles done in it, or batches of that pass.
+      history: `loss` and `accuracy` [K] of each of those cycles.
+      records: lines of metrics.jsonl of the finished epochs.
+      epoch_seconds: time spent in the current epoch.
+      seconds: time spent in all.
+    """
+
+    state: TrainState
+    averages: Averages | None = None
+    epoch: int = 1
+    cycle: int = 0
+    history: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def next_epoch(self) -> None:
+        """Moves to the start of the next epoch."""
+        self.epoch, self.cycle, self.history, self.epoch_seconds = self.epoch + 1, 0, [], 0.0
+
+    def to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As nested dicts of arrays, and JSON. `state` and `averages` must be on the host."""
+        arrays = {"state": serialization.to_state_dict(self.state)}
+        if self.averages is not None:
+            arrays["averages"] = serialization.to_state_dict(self.averages)
+        if self.history:
+            arrays["history"] = stacked(self.history)
+        names = ("epoch", "cycle", "epoch_seconds", "seconds")
+        # A list of its own: the training adds to the other while this one is being written.
+        info = {name: getattr(self, name) for name in names} | {"records": list(self.records)}
+        return arrays, info
+
+    @classmethod
+    def from_checkpoint(
+        cls, arrays: dict[str, Any], info: dict[str, Any], like: TrainState
+    ) -> "Progress":
+        """Inverse of `to_checkpoint`; `like` is any state of the run, for its structure."""
+        averages = None
+        if "averages" in arrays:
+            averages = serialization.from_state_dict(swa.init(like), arrays["averages"])
+        history = arrays.get("history", {"loss": ()})
+        return cls(
+            state=serialization.from_state_dict(like, arrays["state"]),
+            averages=averages,
+            history=[
+                {name: values[i] for name, values in history.items()}
+                for i in range(len(history["loss"]))
+            ],
+            **info,
+        )
+
+
+def stacked(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """A history as arrays [cycles, K]."""
+    return {name: np.stack([metrics[name] for metrics in history]) for name in history[0]}

@@ -1,0 +1,67 @@
+"""Every command of the README's section on pods and several hosts."""
+
+import os
+import re
+import shlex
+import subprocess
+
+from pod_stand_in import SCRIPT, printed
+
+ROOT = SCRIPT.parents[1]
+
+
+def section():
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"^## TPU pods and several hosts\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert found, "README.md has no section '## TPU pods and several hosts'"
+    return found[1]
+
+
+def blocks():
+    """The section's shell commands: fenced and indented blocks."""
+    fenced = re.findall(r"^```(?:sh|bash)?\n(.*?)^```$", section(), re.M | re.S)
+    outside = re.sub(r"^```.*?^```$", "", section(), flags=re.M | re.S)
+    return fenced + re.findall(r"(?:^ {4}.*\n)+", outside, re.M)
+
+
+def commands():
+    return [line for block in blocks() for line in block.replace("\\\n", " ").splitlines() if line]
+
+
+def test_every_command_of_the_readme_is_shell():
+    assert len(blocks()) >= 5
+    for block in blocks():
+        done = subprocess.run(["bash", "-n", "-c", block], capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def test_the_program_knows_every_flag_that_readme_and_script_give_it(monkeypatch):
+    from lpw_jax import config
+    from lpw_jax.main import parser
+
+    monkeypatch.chdir(ROOT)
+    lines = [*commands(), *printed("run", "--config=configs/cifar10_bn.py").splitlines()]
+    programs = [line for line in lines if "python -m lpw_jax." in line]
+    assert len(programs) >= 4
+    for line in programs:
+        module, *words = shlex.split(line.partition("python -m ")[2])
+        assert module == "lpw_jax.main", f"{module}: teach this test its parser"
+        arguments, _ = config.parse(parser(), words)
+        assert arguments.workdir.startswith(("gs://", "/"))
+        explicit = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+        assert arguments.distributed != all(value is not None for value in explicit), line
+
+
+def test_every_script_command_of_the_readme_prints_what_it_would_run():
+    text = "\n".join(line for line in commands() if line.startswith(("export ", "scripts/")))
+    done = subprocess.run(
+        ["bash", "-euc", text],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DRY_RUN": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    used = set(re.findall(r"^scripts/tpu_pod\.sh ([a-z-]+)", text, re.M))
+    assert {"create", "install", "run", "resume-loop", "collect", "delete"} <= used
+    assert subprocess.run(["bash", "-n", "-c", done.stdout]).returncode == 0

@@ -1,0 +1,33 @@
+"""SIGTERM ends a run with code 75, and the same command continues it to the undisturbed end."""
+
+import signal
+
+import survival
+
+MOMENTS = {
+    "loading": lambda program: "loading digits" in program.output,
+    "training": lambda program: program.newest() > 30,
+    "release": lambda program: program.epochs_done() == 2,
+    "averaging": lambda program: program.epochs_done() == 4,
+    "re-estimation": lambda program: program.phase() == "re-estimation",
+    "weights": lambda program: program.phase() == "weights",
+    "evaluation": lambda program: program.phase() == "evaluation",
+}
+
+
+def asked_to_end(program, moment):
+    assert program.wait_for(lambda: MOMENTS[moment](program)), (moment, program.errors)
+    code = program.end(signal.SIGTERM)
+    assert code == 75, (moment, code, program.errors)
+    assert program.errors.splitlines()[-1] == "asked to end; the same command continues"
+    assert "Traceback" not in program.errors and "Warning" not in program.errors
+
+
+def test_a_run_asked_to_end_in_every_phase_ends_as_if_undisturbed(tmp_path):
+    run = tmp_path / "run"
+    for moment in MOMENTS:
+        asked_to_end(survival.start(run), moment)
+        assert not (run / ".lock").exists()
+    last = survival.start(run)
+    assert last.wait() == 0, last.errors
+    assert survival.differences(run, survival.undisturbed()) == []

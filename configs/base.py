@@ -122,6 +122,7 @@ def get_config() -> ml_collections.ConfigDict:
                 # A checkpoint at the end of every n-th epoch; 0 = none.
                 every_epochs=5,
                 # And whenever the newest is older than this, between cycles, in minutes; 0 = never.
+                # Several hosts compare their clocks every 50 cycles.
                 every_minutes=15.0,
                 # How many of the newest are kept, >= 1.
                 keep=2,

@@ -3,8 +3,9 @@
 import contextlib
 import json
 import logging
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import jax
@@ -12,11 +13,23 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from lpw_jax import storage
 from lpw_jax.errors import UserError
 
 _DAMAGED = "damaged-"
+# Failures to read that say nothing about what is stored.
+_NO_ACCESS = (PermissionError, MemoryError, TimeoutError, ConnectionError)
 # Orbax raises its failures, which become one line, and logs each with its traceback besides.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+
+
+def _report(found: Any, *, report: Callable = sys.unraisablehook) -> None:
+    """Leaves out what comes after a failure, for every array: orbax no longer listens to it."""
+    if str(found.exc_value) != "Event loop is closed":
+        report(found)
+
+
+sys.unraisablehook = _report
 
 
 def save_weights(path: epath.PathLike, weights: dict[str, Any]) -> None:
@@ -33,7 +46,7 @@ def save_weights(path: epath.PathLike, weights: dict[str, Any]) -> None:
             checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(weights)))
             checkpointer.wait_until_finished()
     except Exception as error:  # orbax and tensorstore raise many kinds
-        raise UserError(f"{path}: cannot be written; {_first_line(error)}") from error
+        raise UserError(f"{path}: cannot be written; {storage.first_line(error)}") from error
 
 
 def load_weights(path: epath.PathLike) -> dict[str, Any]:
@@ -47,7 +60,7 @@ def load_weights(path: epath.PathLike) -> dict[str, Any]:
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path)
     except Exception as error:  # orbax and tensorstore raise many kinds
-        raise UserError(f"{path}: damaged, cannot be read; {_first_line(error)}") from error
+        raise UserError(f"{path}: damaged, cannot be read; {storage.first_line(error)}") from error
 
 
 def load_arrays(path: epath.PathLike, number: int) -> dict[str, Any]:
@@ -102,7 +115,10 @@ class Checkpoints:
 
     @property
     def newest(self) -> int | None:
-        """Number of the newest, None if there is none."""
+        """Number of the newest whole one, None if there is none. Waits for one being written."""
+        with contextlib.suppress(Exception):  # orbax and tensorstore raise many kinds
+            self._manager.wait_until_finished()
+        self._manager.reload()  # it counts one that failed
         return max(self._manager.all_steps(), default=None)
 
     def save(self, number: int, arrays: dict[str, Any], info: dict[str, Any]) -> None:
@@ -142,7 +158,10 @@ class Checkpoints:
             try:
                 arrays, info = self._read(number)
             except Exception as error:  # whatever a damaged file makes the readers raise
-                damage[number] = f"{self.path / str(number)} is damaged: {_first_line(error)}"
+                place, line = self.path / str(number), storage.first_line(error)
+                if isinstance(error, _NO_ACCESS):
+                    raise UserError(f"{place}: cannot be read, {line}; try again") from error
+                damage[number] = f"{place} is damaged: {line}"
                 continue
             for damaged in damage:
                 target = self.path / f"{_DAMAGED}{damaged}"
@@ -168,11 +187,11 @@ class Checkpoints:
         return arrays, info
 
     def _not_written(self, error: Exception) -> UserError:
-        self._manager.reload()  # it counts the one being written
-        newest = "there is none" if self.newest is None else f"the newest one is step {self.newest}"
+        newest = self.newest
+        there = "there is none" if newest is None else f"the newest one is step {newest}"
         return UserError(
-            f"{self.path}: a checkpoint could not be written; {newest}. Free some space and run "
-            f"the same command again. {_first_line(error)}"
+            f"{self.path}: a checkpoint could not be written; {there}. Make room, or mend the "
+            f"access, and run the same command again. {storage.first_line(error)}"
         )
 
 
@@ -207,7 +226,7 @@ def _checkpointer() -> Iterator[ocp.StandardCheckpointer]:
 
 def _absolute(path: epath.PathLike) -> epath.Path:
     path = epath.Path(path)
-    return path if "://" in str(path) else path.absolute()  # gs://... would come under the cwd
+    return path if storage.is_remote(path) else path.absolute()  # epath would add the cwd
 
 
 def _checksum(arrays: dict[str, Any], info: dict[str, Any]) -> int:
@@ -227,7 +246,3 @@ def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(tree[name], f"{path}/{name}")
     else:
         yield path, tree
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -26,6 +26,7 @@ __all__ = [
     "NOT_TRAINED",
     "ConfigError",
     "add_config_flags",
+    "agreed",
     "check_devices",
     "config_name",
     "differences",
@@ -55,6 +56,8 @@ NOT_TRAINED = (
     "checkpoint.keep",
     "evaluate.batch_size",
 )
+# Fields in which the processes of one run may differ: where each finds its data.
+_OWN = ("data.dir", "data.ood_dir", "data.require_ood", "data.note")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -142,6 +145,12 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
         for field in old
         if field not in NOT_TRAINED and old[field] != new[field]
     ]
+
+
+def agreed(config: ConfigDict) -> dict[str, Any]:
+    """The fields that all processes of a run must have alike, by dotted path, in JSON's types."""
+    fields = config_schema.flatten(to_dict(config))
+    return {field: value for field, value in fields.items() if field not in _OWN}
 
 
 def digest(config: ConfigDict) -> str:

@@ -5,9 +5,9 @@ import time
 import jax
 import numpy as np
 
-from lpw_jax import console, hosts, schedule_report
+from lpw_jax import console, schedule_report
 from lpw_jax.data import epoch_order
-from lpw_jax.errors import UserError
+from lpw_jax.errors import SharedError
 from lpw_jax.train import Training
 from lpw_jax.workdir import SCHEDULE, Workdir
 
@@ -20,8 +20,7 @@ def rehearse(training: Training, folder: Workdir) -> None:
     Raises:
       UserError: a loss is not finite.
     """
-    if hosts.is_primary():
-        schedule_report.save_schedule(folder.path / SCHEDULE, training.timeline.plan())
+    folder.write_schedule(schedule_report.schedule_png(training.timeline.plan()))
     console.say(f"schedule: {folder.path / SCHEDULE}")
     timeline, runner = training.timeline, training.runner
     phases = {timeline.members(epoch): epoch for epoch in range(timeline.epochs, 0, -1)}
@@ -44,7 +43,7 @@ def rehearse(training: Training, folder: Workdir) -> None:
                 f"{seconds:.1f} s{' with compilation' if number == 1 else ''}"
             )
             if not np.isfinite(losses).all():
-                raise UserError(
+                raise SharedError(
                     f"the loss of a first step is {losses.tolist()}; try a lower "
                     f"train.learning_rate (now {training.config.train.learning_rate})"
                 )

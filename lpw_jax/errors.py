@@ -1,8 +1,11 @@
 """Mistakes of the user, as opposed to faults of the program, and how programs end on them."""
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 
 class UserError(ValueError):
@@ -31,7 +34,8 @@ INTERRUPTED = 130
 def exit_code(program: str, run: Callable[[], object]) -> int:
     """Calls `run`; returns the exit code: 0, 2 (UserError), 75 (Preempted) or 130 (Ctrl-C)."""
     try:
-        run()
+        with _ended_by_sigterm():
+            run()
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
@@ -42,6 +46,23 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
         print("interrupted; the same command continues at the newest checkpoint", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Raises Preempted at SIGTERM, until something else listens for it."""
+
+    def receive(*_):
+        raise Preempted
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def leave(code: int) -> None:

@@ -15,7 +15,7 @@ from lpw_jax import config as config_lib
 from lpw_jax import console, experiment, metrics
 from lpw_jax import late_phase as lp
 from lpw_jax.data import Dataset, ood
-from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.parallel import Devices
 from lpw_jax.predict import Predictor
 from lpw_jax.preemption import Preemption
@@ -143,12 +143,15 @@ def finish(
     """
     there, here = results["data"].get("sha256"), dataset.identity()["sha256"]
     if there not in (None, here):
-        raise UserError(
+        raise SharedError(
             f"data.dir: {dataset.name} is not the one that {str(folder.path)!r} was trained on "
             f"(sha256 {there[:12]}... there, {here[:12]}... here)"
         )
     where = str(folder.path / "weights")
     experiment.check_weights(config, weights, dataset.num_classes, where)
+    # Until its predictions are whole again, the run is one that was not evaluated.
+    results |= {"status": "trained", "views": None, "validation": None}
+    folder.write_json("results.json", results)
     found = evaluate(config, weights, dataset, ood_sets, devices, folder, preemption)
     results["data"] |= {"note": dataset.note, "ood_note": found.pop("ood_note")}
     results |= {"status": "complete", **found}

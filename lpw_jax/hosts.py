@@ -14,9 +14,6 @@ from jax.experimental import multihost_utils
 
 from lpw_jax.errors import Preempted, SharedError, UserError
 
-# Seconds that a process waits for the others when it ends: one of them may have failed.
-_SHUTDOWN_TIMEOUT = 20
-
 
 @contextlib.contextmanager
 def joined(
@@ -55,18 +52,16 @@ def joined(
         yield
         return
     try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
-        )
-    except ValueError as error:  # JAX knows no coordinator: this is no cluster
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except ValueError as error:
+        if coordinator is not None:
+            raise UserError(f"--coordinator = {coordinator!r}: {error}") from error
         if distributed:
             raise UserError(
                 f"--distributed: JAX detects no cluster here ({error}); give --coordinator "
                 "HOST:PORT, --num_processes and --process_id"
             ) from error
+        # A machine of its own, although it might have been one of a cluster.
     except RuntimeError as error:
         first_line = str(error).splitlines()[0]
         raise UserError(f"cannot join the other processes of the run: {first_line}") from error
@@ -152,16 +147,18 @@ def primary_first(fn: Callable[[], Any]) -> Any:
     return first if is_primary() else later
 
 
-def check_same(what: str, value: Any) -> None:
-    """Checks that `value` (of JSON's types) is that of every process.
+def check_same(what: str, value: dict[str, Any]) -> None:
+    """Checks that `value`, a dict of JSON's types, is that of every process.
 
     Raises:
-      SharedError: naming `what` and the processes that differ from process 0.
+      SharedError: naming `what`, and the entries in which processes differ from process 0.
     """
-    values = exchange(value)
-    others = {i: other for i, other in enumerate(values) if other != values[0]}
-    if others:
-        described = "; ".join(f"process {i}: {other}" for i, other in others.items())
-        raise SharedError(
-            f"every process must see the same {what}, but process 0 has {values[0]} and {described}"
-        )
+    first, *others = exchange(value)
+    different = [
+        f"process {i} has {name} = {other.get(name)!r}, process 0 {first.get(name)!r}"
+        for i, other in enumerate(others, 1)
+        for name in {**first, **other}
+        if first.get(name) != other.get(name)
+    ]
+    if different:
+        raise SharedError(f"every process must have the same {what}: {'; '.join(different)}")

@@ -1,5 +1,6 @@
 """A whole run: what can be known is checked, then it trains, resumes or only evaluates."""
 
+import zlib
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ def run(config: ConfigDict, *, workdir: str, rehearse: bool = False) -> dict[str
         if not hosts.is_primary():
             console.be_quiet()
         devices = Devices.over()
-        hosts.check_same("config", config_lib.digest(config))
+        hosts.check_same("config", {**config_lib.agreed(config), "--dry_run": rehearse})
         hosts.together(lambda: _check_devices(config, devices))
         folder = Workdir(workdir)
         with folder.claimed():
@@ -46,15 +47,17 @@ def run(config: ConfigDict, *, workdir: str, rehearse: bool = False) -> dict[str
             console.say(f"workdir {workdir}; loading {config.data.name}")
             dataset, ood_sets = hosts.primary_first(lambda: experiment.load_data(config))
             hosts.check_same("data", dataset.identity())
-            hosts.check_same("OOD sets", {name: len(images) for name, images in ood_sets.items()})
+            checksums = {name: zlib.crc32(images) for name, images in ood_sets.items()}
+            hosts.check_same("out-of-distribution data", checksums)
+            preemption.check()
             if results is None or rehearse:
                 training = hosts.together(lambda: _prepared(config, dataset, devices))
-                hosts.together(lambda: _check_room(training, dataset, ood_sets, folder))
+                hosts.on_primary(lambda: _check_room(training, dataset, ood_sets, folder))
                 if rehearse:
                     dry_run.rehearse(training, folder)
                     return None
                 with preemption.deferred():
-                    folder.start(config_lib.to_dict(config))
+                    folder.identify(config_lib.to_dict(config))
                     weights, cost = training.run(folder, preemption)
                     results = evaluate.summarize(config, weights, dataset, cost)
                     folder.save_weights(weights)
@@ -106,7 +109,7 @@ def _prepared(config: ConfigDict, dataset: Dataset, devices: Devices) -> Trainin
     console.say(console.parameter_table(state.shared, state.late_phase))
     console.say(
         f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
-        f"members: {training.member_mode}; layout after the release: {training.layout}"
+        f"members: {training.member_mode}, layout: {training.layout}"
     )
     console.say(schedule_report.schedule_table(training.timeline.plan()))
     return training

@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         workdir = os.path.join("runs", config_lib.config_name(args.config), f"seed{config.seed}")
 
     def run():
-        _check_workdir(workdir)
+        if not args.process_id:  # the others write nothing
+            _check_workdir(workdir)
         from lpw_jax import hosts, launch  # takes seconds: only once the user's part is right
 
         with hosts.joined(

@@ -74,8 +74,8 @@ class Predictor:
                 self._eval_batch(self._weights, self._devices.shard(padded.reshape(shape)))
             )
             collapsed.append(np.concatenate(logits["collapsed"])[: len(part)])
-            on_batch()
             members.append(np.concatenate(logits["members"], axis=1)[:, : len(part)])
+            on_batch()
         collapsed, members = np.concatenate(collapsed), np.concatenate(members, axis=1)
         return {
             "collapsed": collapsed,

@@ -14,6 +14,7 @@ from etils import epath
 from flax import linen as nn
 
 from lpw_jax import late_phase as lp
+from lpw_jax import storage
 from lpw_jax.errors import UserError
 
 _PLATFORM_NAMES = {"gpu": ("gpu", "cuda", "rocm")}  # others have one name
@@ -86,7 +87,7 @@ def check_disk(path: epath.PathLike, *, num_bytes: int, free: int | None = None)
     Raises:
       UserError: with the bytes needed and those free.
     """
-    if "://" in os.fspath(path):
+    if storage.is_remote(path):
         return
     folder = Path(path).absolute()
     if free is None:

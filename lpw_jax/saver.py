@@ -44,9 +44,9 @@ class Saver:
 
     @property
     def newest(self) -> str:
-        """The newest checkpoint in words."""
-        number = self._checkpoints and self._checkpoints.newest
-        return "none" if number is None else f"step {number} in {self._checkpoints.path}"
+        """The newest whole checkpoint in words. All processes ask together."""
+        number = hosts.on_primary(lambda: self._checkpoints.newest)
+        return "none" if number is None else f"step {number}"
 
     def restore(self, like: TrainState) -> Progress | None:
         """Progress of the newest intact checkpoint, on the host; None if there is no checkpoint.

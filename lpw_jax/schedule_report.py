@@ -4,37 +4,18 @@ import io
 import math
 from collections.abc import Sequence
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from etils import epath
 from rich import box
 from rich.table import Table
 
-from lpw_jax.schedules import Rates
+from lpw_jax.schedules import Epoch
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 _PHASE_COLORS = {"tied": "#e9ecef", "late": "#dcebfa", "SWA": "#fdeecb"}
 _SHARED_COLOR, _LATE_COLOR = "#1f4e79", "#d9541e"
-
-
-class Epoch(NamedTuple):
-    """What is planned for one epoch.
-
-    Attributes:
-      number: from 1.
-      phase: 'tied', 'late' or 'SWA', from `schedules.phase`.
-      num_members: K, 1 before the release.
-      cycles: of K minibatches each.
-      rates: from `schedules.rates`, as floats.
-    """
-
-    number: int
-    phase: str
-    num_members: int
-    cycles: int
-    rates: Rates
 
 
 def schedule_table(epochs: Sequence[Epoch]) -> Table:
@@ -72,11 +53,11 @@ def schedule_table(epochs: Sequence[Epoch]) -> Table:
     return table
 
 
-def save_schedule(path: epath.PathLike, epochs: Sequence[Epoch]) -> None:
-    """Writes the picture of `draw_schedule` as a PNG; `path` may be remote."""
+def schedule_png(epochs: Sequence[Epoch]) -> bytes:
+    """The picture of `draw_schedule` as a PNG file."""
     picture = io.BytesIO()
     draw_schedule(epochs).savefig(picture, format="png", dpi=150)
-    epath.Path(path).write_bytes(picture.getvalue())
+    return picture.getvalue()
 
 
 def draw_schedule(epochs: Sequence[Epoch]) -> "matplotlib.figure.Figure":

@@ -13,6 +13,24 @@ class Rates(NamedTuple):
     shared_grad_scale: Any  # gamma of the paper's Algorithm 1
 
 
+class Epoch(NamedTuple):
+    """What is planned for one epoch.
+
+    Attributes:
+      number: from 1.
+      phase: 'tied', 'late' or 'SWA', from `phase`.
+      num_members: K, 1 before the release.
+      cycles: of K minibatches each.
+      rates: from `rates`, as floats.
+    """
+
+    number: int
+    phase: str
+    num_members: int
+    cycles: int
+    rates: Rates
+
+
 def annealing_factor(epoch: int, *, anneal_start: int, anneal_end: int, end_factor: float) -> float:
     """Factor of every learning rate in `epoch` (from 1), constant within it (reference schedule).
 

@@ -4,7 +4,6 @@ from ml_collections import ConfigDict
 
 from lpw_jax import schedules
 from lpw_jax.errors import UserError
-from lpw_jax.schedule_report import Epoch
 
 
 class Timeline:
@@ -77,10 +76,10 @@ class Timeline:
             shared_grad_scale=late_phase.shared_grad_scale,
         )
 
-    def plan(self) -> list[Epoch]:
+    def plan(self) -> list[schedules.Epoch]:
         """Every epoch, to be shown."""
         return [
-            Epoch(e, self.phase(e), self.members(e), self.cycles(e), self.rates(e))
+            schedules.Epoch(e, self.phase(e), self.members(e), self.cycles(e), self.rates(e))
             for e in range(1, self.epochs + 1)
         ]
 

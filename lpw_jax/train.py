@@ -73,10 +73,13 @@ class Training:
         """
         options = self.config.checkpoint
         with contextlib.ExitStack() as stack:
-            checkpoints = None
-            if hosts.is_primary():
-                checkpoints = Checkpoints(folder.checkpoints, keep=options.keep)
-                stack.enter_context(checkpoints)
+            checkpoints = hosts.together(
+                lambda: (
+                    stack.enter_context(Checkpoints(folder.checkpoints, keep=options.keep))
+                    if hosts.is_primary()
+                    else None
+                )
+            )
             self._saver = Saver(
                 checkpoints,
                 preemption or Preemption(),
@@ -85,6 +88,7 @@ class Training:
                 snapshot=self._snapshot,
             )
             self._start(self._saver.restore(self.initial_state))
+            folder.start_session()
             with console.TrainProgress(
                 total_steps=self.timeline.num_minibatches,
                 first_step=self.timeline.minibatches(self.progress.epoch, self.progress.cycle),
@@ -180,10 +184,10 @@ class Training:
                 cycle = len(self.progress.history)
                 step = self.timeline.minibatches(self.progress.epoch, cycle)
                 losses = ", ".join(f"{loss:.4g}" for loss in metrics["loss"])
-                self._not_finite(f"the loss of step {step} is {losses}")
+                self._stop_unless_tolerated(f"the loss of step {step} is {losses}")
 
-    def _not_finite(self, what: str) -> None:
-        """Ends the training, unless the config says otherwise."""
+    def _stop_unless_tolerated(self, what: str) -> None:
+        """Ends the training for something that is not finite, unless the config says otherwise."""
         train, late_phase = self.config.train, self.config.late_phase
         if train.on_nonfinite == "stop":
             raise SharedError(  # every process sees the same losses
@@ -225,19 +229,26 @@ class Training:
         return timeline.members(min(progress.epoch - to_come, timeline.epochs))
 
     def _snapshot(self) -> tuple[int, Progress]:
-        """The minibatches done, and the progress with its arrays on the host."""
+        """The minibatches done, and the progress on the host, all of it finite."""
         self._record(leave=0)
+        fetched = self._fetched()
+        number = self.timeline.minibatches(fetched.epoch, fetched.cycle)
+        arrays = jax.tree.leaves((fetched.state, fetched.averages))
+        if not all(np.isfinite(array).all() for array in arrays):
+            self._stop_unless_tolerated(f"a weight or statistic after step {number} is not finite")
+        return number, fetched
+
+    def _fetched(self) -> Progress:
+        """The progress with its arrays on the host."""
         progress, num_members = self.progress, self._num_members()
-        state = self.runner.fetch(progress.state, num_members=num_members)
         averages = progress.averages
         if averages is not None:
             averages = self.runner.fetch(averages, num_members=num_members)
-        number = self.timeline.minibatches(progress.epoch, progress.cycle)
-        if not all(np.isfinite(w).all() for w in jax.tree.leaves((state.shared, state.late_phase))):
-            self._not_finite(f"a weight after step {number} is not finite")
-        seconds = progress.seconds + time.monotonic() - self._session_start
-        return number, dataclasses.replace(
-            progress, state=state, averages=averages, seconds=seconds
+        return dataclasses.replace(
+            progress,
+            state=self.runner.fetch(progress.state, num_members=num_members),
+            averages=averages,
+            seconds=progress.seconds + time.monotonic() - self._session_start,
         )
 
     def _results(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from lpw_jax import checkpoint, hosts, lock
+from lpw_jax import checkpoint, hosts, lock, storage
 from lpw_jax.errors import UserError
 
 _PACKAGES = (
@@ -26,6 +26,7 @@ _PACKAGES = (
 SCHEDULE = "schedule.png"
 # What a folder may hold that is no run yet: a lock, and the picture of a dry run.
 _NO_RUN = (lock.NAME, SCHEDULE)
+_PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 class Workdir:
@@ -33,7 +34,7 @@ class Workdir:
 
     config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
     (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json. Of
-    several processes only the primary one writes, checkpoints and weights excepted.
+    several processes only the primary one writes.
 
     Methods that write raise a UserError when the file cannot be written.
     """
@@ -56,12 +57,12 @@ class Workdir:
         with contextlib.ExitStack() as stack:
 
             def claim():
-                new = not self.path.exists()
                 with self._writing(self.path):
+                    new = not self.path.exists()
                     self.path.mkdir(parents=True, exist_ok=True)
-                if new:
-                    stack.callback(self._remove_if_empty)
-                stack.enter_context(lock.held(self.path))
+                    if new:
+                        stack.callback(self._remove_if_empty)
+                    stack.enter_context(lock.held(self.path))
 
             hosts.on_primary(claim)
             yield
@@ -93,10 +94,19 @@ class Workdir:
         text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
         self._replace(name, lambda temporary: temporary.write_text(text))
 
-    def start(self, config: dict[str, Any]) -> None:
-        """Writes what identifies the run."""
-        self.write_json("config.json", config)
-        self.write_json("environment.json", environment())
+    def identify(self, config: dict[str, Any]) -> None:
+        """Writes config.json, unless an earlier session of the run has."""
+        if hosts.on_primary(lambda: self.read_json("config.json")) is None:
+            self.write_json("config.json", config)
+
+    def start_session(self) -> None:
+        """Writes environment.json: that of the first session, and under `resumed` of later ones."""
+
+        def described():
+            first, now = self.read_json("environment.json"), environment()
+            return now if first is None else first | {"resumed": [*first.get("resumed", []), now]}
+
+        self.write_json("environment.json", hosts.on_primary(described))
 
     def check_free(self) -> None:
         """Refuses a folder that holds something else than a run.
@@ -106,7 +116,7 @@ class Workdir:
         """
         if self.path.exists() and not (self.path / "config.json").exists():
             names = (path.name for path in self.path.iterdir())
-            others = sorted(name for name in names if name not in _NO_RUN)
+            others = sorted(n for n in names if n not in _NO_RUN and not n.endswith(_PARTIAL))
             if others:
                 raise UserError(
                     f"--workdir = {str(self.path)!r}: must be new, empty or a run's folder, but "
@@ -145,6 +155,10 @@ class Workdir:
             )
         return config, results
 
+    def write_schedule(self, picture: bytes) -> None:
+        """Writes schedule.png."""
+        self._replace(SCHEDULE, lambda temporary: temporary.write_bytes(picture))
+
     def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl, a line for each finished epoch."""
         lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
@@ -153,8 +167,14 @@ class Workdir:
     def save_weights(self, weights: dict[str, Any]) -> None:
         """Saves the final `shared`, `late_phase` and `batch_stats`, in place of earlier ones."""
 
+        def clear():
+            killed = self.path.glob("weights.orbax*")  # what an earlier process had begun
+            for earlier in (self.path / "weights", *killed):
+                _remove(earlier)
+
         def save():
-            _remove(self.path / "weights")
+            with self._writing(self.path):
+                clear()
             checkpoint.save_weights(self.path / "weights", weights)
 
         hosts.on_primary(save)
@@ -174,8 +194,12 @@ class Workdir:
 
     def clear_predictions(self) -> None:
         """Removes predictions of an earlier evaluation, whose sets may have been others."""
-        if hosts.is_primary():
-            _remove(self.path / "predictions")
+
+        def clear():
+            with self._writing(self.path):
+                _remove(self.path / "predictions")
+
+        hosts.on_primary(clear)
 
     def save_predictions(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes predictions/NAME.npz."""
@@ -189,26 +213,33 @@ class Workdir:
 
     def _replace(self, name: str, write: Callable[[epath.Path], Any]) -> None:
         """A reader sees the old file or the whole new one."""
-        if not hosts.is_primary():
-            return
         target = self.path / name
-        temporary = target.with_name(target.name + ".partial")
-        with self._writing(target):
-            try:
-                write(temporary)
-                temporary.replace(target)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+        temporary = target.with_name(target.name + _PARTIAL)
+
+        def replace():
+            with self._writing(target):
+                try:
+                    write(temporary)
+                    temporary.replace(target)
+                except OSError:
+                    temporary.unlink(missing_ok=True)
+                    raise
+
+        hosts.on_primary(replace)
 
     @contextlib.contextmanager
     def _writing(self, path: epath.Path) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except UserError:
+            raise
+        except Exception as error:
+            if not isinstance(error, OSError) and not storage.is_remote(path):
+                raise  # a fault of the program; clients of buckets raise anything
             raise UserError(
                 f"--workdir = {str(self.path)!r}: {path} cannot be written, "
-                f"{error.strerror or error}; make room or permissions, and run the command again"
+                f"{storage.first_line(error)}; make room or mend the access, and run the same "
+                "command again"
             ) from error
 
 

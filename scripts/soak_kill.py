@@ -30,11 +30,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import survival  # noqa: E402
 
-# Of the kills of one run, in this order; those of a phase that is over are left out.
+# Of the kills of one run, some of these in this order; those of a phase that is over are left out.
 AIMS = (
     *("anywhere", "checkpoint") * 3,
     *("anywhere", "re-estimation", "checkpoint", "anywhere", "weights", "anywhere", "evaluation"),
 )
+SHARE = 0.5  # of these moments that a run is killed at
 TRAINING = ("tied", "late", "SWA", "re-estimation")
 PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
 INSIDE = 0.05  # seconds after the first sign of a write within which it is hit
@@ -71,7 +72,7 @@ class Soak:
     def one_run(self, name: str, kills: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Kills a run at most `kills` times; returns each kill, and how the run ended."""
         found, program = [], self._start(name)
-        for aim in AIMS:
+        for aim in [aim for aim in AIMS if self._random.random() < SHARE]:
             trained = (program.workdir / "results.json").exists()
             if len(found) == kills or (trained and aim not in ("anywhere", "evaluation")):
                 continue

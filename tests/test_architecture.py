@@ -14,7 +14,7 @@ PACKAGE = "lpw_jax"
 
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
-    ("errors", "schedules", "optimizers", "metrics", "config", "config_schema"),
+    ("errors", "storage", "schedules", "optimizers", "metrics", "config", "config_schema"),
     ("models", "models.*", "data", "data.*"),
     ("late_phase", "swa", "state", "step", "progress"),
     ("parallel", "hosts", "preemption", "lock", "checkpoint", "workdir"),

@@ -1,6 +1,8 @@
 """Two real processes over loopback make the run of one, and survive together."""
 
+import functools
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -10,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 import survival
-import tfds_fixtures
 from short_run import DIGITS
 
 import lpw_jax
@@ -18,33 +19,90 @@ from lpw_jax import main
 
 DEVICES = 4  # of each run, over all its processes
 FLAGS = (
+    "--config.data.name=cifar10",
     "--config.train.epochs=3",
     "--config.train.batch_size=16",
     "--config.train.anneal_start=1",
     "--config.train.anneal_end=2",
     "--config.train.compute_dtype=float64",
-    "--config.data.validation_examples=1100",
     "--config.late_phase.num_members=4",
     "--config.late_phase.member_mode=vmap",  # compiles soonest
     "--config.late_phase.release_epoch=1",
     "--config.late_phase.sigma=0.05",
     "--config.swa.start_epoch=3",
     "--config.checkpoint.every_epochs=1",
+    "--config.evaluate.batch_size=20",
 )
 TOLERANCE = 1e-9
+# Two data sets of one name and size, with other pixels.
+WRITE_DATA = """
+import sys
+import numpy as np
+import tfds_fixtures
+
+for seed, folder in enumerate(sys.argv[1:]):
+    rng = np.random.default_rng(seed)
+    tfds_fixtures.arrays = lambda name, split: (
+        rng.integers(0, 256, ({"train": 200, "test": 30}[split], 32, 32, 3), dtype=np.uint8),
+        np.arange({"train": 200, "test": 30}[split]) % 10,
+    )
+    tfds_fixtures._write(folder, "array_record", "cifar10", text=tfds_fixtures.CIFAR10_TEXT)
+"""
 
 
-def start(workdir, *flags, own=((), ())):
-    """Two processes of one run; `own` are the flags in which they differ."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    joining = ("--coordinator", f"127.0.0.1:{port}", "--num_processes", "2", "--process_id")
-    return [
-        survival.start(
-            workdir, flags=(*FLAGS, *flags, *joining, str(i), *own[i]), devices=DEVICES // 2
-        )
-        for i in range(2)
-    ]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of the two data sets."""
+    folders = [tmp_path_factory.mktemp("data") for _ in range(2)]
+    command = [sys.executable, "-c", WRITE_DATA, *map(str, folders)]
+    tests = survival.ROOT / "tests"
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [folder / "array_record" for folder in folders]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def alone(runs, data):
+    """A run in one process."""
+    flags = (*FLAGS, f"--config.data.dir={data[0]}", "--config.parallel.layout=data")
+    program = survival.start(runs / "alone", flags=flags, devices=DEVICES)
+    assert program.wait() == 0, program.errors
+    return program.workdir
+
+
+@pytest.fixture(scope="module")
+def start(data):
+    """Starts two processes of one run; `own` are flags that are not the same."""
+
+    def start(workdir, *flags, own=((), ())):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        joining = ("--coordinator", f"127.0.0.1:{port}", "--num_processes", "2", "--process_id")
+        flags = (*FLAGS, f"--config.data.dir={data[0]}", *flags, *joining)
+        return [
+            survival.start(workdir, flags=(*flags, str(i), *own[i]), devices=DEVICES // 2)
+            for i in range(2)
+        ]
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def both(runs, start):
+    """The two processes of a run with the given layout, ended and not disturbed."""
+
+    @functools.cache
+    def both(layout):
+        programs = start(runs / layout, f"--config.parallel.layout={layout}")
+        assert outcome(programs) == [0, 0], [program.errors for program in programs]
+        return programs
+
+    return both
 
 
 def outcome(programs):
@@ -56,62 +114,39 @@ def outcome(programs):
             program.process.kill()
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def alone(runs):
-    """A run in one process."""
-    program = survival.start(
-        runs / "alone", flags=(*FLAGS, "--config.parallel.layout=data"), devices=DEVICES
-    )
-    assert program.wait() == 0, program.errors
-    return program.workdir
-
-
-@pytest.fixture(scope="module", params=["members", "data"])
-def both(request, runs):
-    """A run in two processes."""
-    programs = start(runs / request.param, f"--config.parallel.layout={request.param}")
-    assert outcome(programs) == [0, 0], [program.errors for program in programs]
-    return programs
-
-
 def assert_agree(ours, theirs):
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.dtype == theirs.dtype == np.float64
     np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_two_processes_make_the_run_of_one(alone, both):
-    workdir = both[0].workdir
+@pytest.mark.parametrize("layout", ["members", "data"])
+def test_two_processes_make_the_run_of_one(layout, alone, both):
+    workdir = both(layout)[0].workdir
     jax.tree.map(assert_agree, *map(lpw_jax.load_weights, (workdir, alone)))
-    for name in ("test", "validation"):
-        ours, theirs = (np.load(run / f"predictions/{name}.npz") for run in (workdir, alone))
-        for view in ("collapsed", "ensemble", "members"):
-            assert_agree(ours[view], theirs[view])
+    ours, theirs = (np.load(run / "predictions" / "test.npz") for run in (workdir, alone))
+    for view in ("collapsed", "ensemble", "members"):
+        assert_agree(ours[view], theirs[view])
     ours, theirs = (
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         for run in (workdir, alone)
     )
-    assert [epoch["epoch"] for epoch in ours] == [1, 2, 3]
+    assert [epoch["phase"] for epoch in ours] == ["tied", "late", "SWA"]
     for epoch, expected in zip(ours, theirs, strict=True):
         assert_agree(epoch["member_loss"], expected["member_loss"])
         assert epoch["member_accuracy"] == expected["member_accuracy"]
 
 
 def test_only_the_first_process_prints(both):
-    assert "results.json" in both[0].output and "on 2 host(s)" in both[0].output
-    lines = both[1].output.splitlines()
+    first, second = both("members")
+    assert "results.json" in first.output and "4 x cpu on 2 host(s)" in first.output
+    lines = second.output.splitlines()
     assert [line for line in lines if not line.startswith("[Gloo]")] == []
-    assert both[1].errors == ""
+    assert second.errors == ""
 
 
-def test_two_processes_survive_a_preemption_and_a_kill(both, runs):
-    layout = f"--config.parallel.layout={both[0].workdir.name}"
-    run = runs / f"disturbed {both[0].workdir.name}"
+def test_two_processes_survive_a_preemption_and_a_kill(both, start, runs):
+    run, layout = runs / "disturbed", "--config.parallel.layout=members"
     programs = start(run, layout)
     assert programs[0].wait_for(lambda: programs[0].newest() > 0), programs[0].errors
     programs[1].process.send_signal(signal.SIGTERM)  # one is told, both end
@@ -126,11 +161,22 @@ def test_two_processes_survive_a_preemption_and_a_kill(both, runs):
 
     programs = start(run, layout)
     assert outcome(programs) == [0, 0], [program.errors for program in programs]
-    assert programs[0].resumed_from() >= told
-    assert survival.differences(run, both[0].workdir) == []
+    assert programs[0].resumed_from() > told
+    assert survival.differences(run, both("members")[0].workdir) == []
 
 
-def test_another_config_on_one_host_is_refused_by_all(tmp_path):
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
+def test_a_full_disk_of_one_process_is_told_and_ends_both(start, tmp_path):
+    programs = start(tmp_path / "run")
+    assert programs[0].wait_for(lambda: programs[0].newest() > 0), programs[0].errors
+    limit = 20_000  # bytes in a file: less than a checkpoint's arrays, more than the logs
+    resource.prlimit(programs[0].process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    codes = outcome(programs)
+    assert codes[0] == 2 and codes[1] != 0
+    assert "a checkpoint could not be written" in programs[0].errors
+
+
+def test_another_config_on_one_host_is_refused_by_both(start, tmp_path):
     programs = start(tmp_path / "run", own=((), ("--config.train.learning_rate=0.2",)))
     assert outcome(programs) == [2, 2]
     for program in programs:
@@ -139,27 +185,13 @@ def test_another_config_on_one_host_is_refused_by_all(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_other_data_on_one_host_is_refused_by_all(tmp_path):
-    here = tfds_fixtures.folder() / "array_record"
-    there = tmp_path / "array_record"
-    # The same images, inverted.
-    inverted = (
-        "import sys, tfds_fixtures as f; arrays = f.arrays;"
-        "f.arrays = lambda *which: (255 - arrays(*which)[0], arrays(*which)[1]);"
-        "f._write(sys.argv[1], 'array_record', 'cifar10', text=f.CIFAR10_TEXT)"
-    )
-    command = [sys.executable, "-c", inverted, str(tmp_path)]
-    done = subprocess.run(command, cwd=survival.ROOT / "tests", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    programs = start(
-        tmp_path / "run",
-        "--config.data.name=cifar10",
-        own=[[f"--config.data.dir={folder}"] for folder in (here, there)],
-    )
+def test_other_data_on_one_host_is_refused_by_both(start, data, tmp_path):
+    programs = start(tmp_path / "run", own=((), (f"--config.data.dir={data[1]}",)))
     assert outcome(programs) == [2, 2], [program.errors for program in programs]
     for program in programs:
         assert "the same data, but process 0" in program.errors
         assert "and process 1" in program.errors
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

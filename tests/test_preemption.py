@@ -6,9 +6,9 @@ import survival
 
 MOMENTS = {
     "loading": lambda program: "loading digits" in program.output,
+    "compiling": lambda program: "host(s); members" in program.output,
     "training": lambda program: program.newest() > 30,
     "release": lambda program: program.epochs_done() == 2,
-    "averaging": lambda program: program.epochs_done() == 4,
     "re-estimation": lambda program: program.phase() == "re-estimation",
     "weights": lambda program: program.phase() == "weights",
     "evaluation": lambda program: program.phase() == "evaluation",

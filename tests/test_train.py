@@ -1,6 +1,7 @@
 """Laws of a whole training run, on a few real digits."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -85,6 +86,24 @@ def test_a_cycle_reuses_the_states_memory(layout):
         back = training.runner.fetch(after, num_members=num_members)
         shapes = [jax.tree.map(np.shape, s) for s in (state, back)]
         assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(("layout", "most"), [("data", 100), ("members", 1)])
+def test_members_on_devices_need_one_all_reduce(layout, most):
+    options = ["train.batch_size=8", f"parallel.layout={layout}", "late_phase.member_mode=vmap"]
+    config = load_config(DIGITS, [f"--config.{option}" for option in options])
+    training = train.Training(config, subset(32), Devices.over(jax.devices()[:4]))
+    runner, num_members = training.runner, config.late_phase.num_members
+    programs, calls = runner._train_cycle, []
+    runner._train_cycle = {layout: lambda *arguments: calls.append(arguments) or arguments[:2]}
+    state = runner.place(training.released(training.initial_state), num_members=num_members)
+    order, rates = np.arange(32, dtype=np.int32), training.timeline.rates(12)
+    next(runner.cycles(state, order, rates, num_members=num_members))
+    program = programs[layout].lower(*calls[0]).compile().as_text()
+    collective = "(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)"
+    found = re.findall(rf" {collective}(?:-start)?\(", program)
+    assert set(found) == {"all-reduce"} and 1 <= len(found) <= most
+    assert layout == "members" or len(found) > 1  # batch norm's
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from etils import epath
 
-from lpw_jax.data import storage
+from lpw_jax import storage
 from lpw_jax.data.images import MAX_ENCODED, decode_image, is_image_name
 from lpw_jax.errors import UserError
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from lpw_jax.data import storage
+from lpw_jax import storage
 from lpw_jax.errors import UserError
 
 MAX_ENCODED = 1 << 20  # bytes; 32x32 pixels take 3 KiB even uncompressed

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from etils import epath
 
-from lpw_jax.data import cifar, storage, tfds_prepare, tfds_source
+from lpw_jax import storage
+from lpw_jax.data import cifar, tfds_prepare, tfds_source
 from lpw_jax.data.archive import check_archive, read_archive
 from lpw_jax.data.images import MAX_ENCODED, decode_image, is_image_name
 from lpw_jax.errors import UserError

@@ -5,7 +5,7 @@ import tempfile
 
 from etils import epath
 
-from lpw_jax.data import storage
+from lpw_jax import storage
 from lpw_jax.data.tfds_source import Prepared, find_prepared, import_tensorflow, root
 from lpw_jax.errors import UserError
 

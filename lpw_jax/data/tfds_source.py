@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lpw_jax.data import storage
+from lpw_jax import storage
 from lpw_jax.data.images import decode_image
 from lpw_jax.errors import UserError
 

@@ -1,4 +1,4 @@
-"""The user's data folders, on this machine or in a bucket ('gs://bucket/folder')."""
+"""Folders and files on this machine or in a bucket ('gs://bucket/folder')."""
 
 import contextlib
 import os

@@ -1,0 +1,144 @@
+"""What happens around a training: rehearsal, what stops it, what resuming leaves and refuses."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from short_run import DIGITS, SHORT
+
+import lpw_jax
+from lpw_jax import evaluate, experiment, main
+from lpw_jax.data import load_dataset
+from lpw_jax.errors import UserError
+
+QUICK = [
+    *SHORT,
+    "--config.data.validation_examples=1200",
+    "--config.train.batch_size=32",
+    "--config.late_phase.member_mode=vmap",  # compiles soonest
+]
+
+
+def run(workdir, *flags):
+    return main.main(["--config", DIGITS, "--workdir", str(workdir), *QUICK, *flags])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    assert run(workdir, "--config.checkpoint.every_epochs=1") == 0
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def results(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def checkpoints(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_a_dry_run_takes_steps_of_every_phase_and_leaves_a_picture_only(tmp_path, capsys):
+    assert run(tmp_path / "new", "--dry_run") == 0
+    shown = capsys.readouterr().out
+    for words in ("weights of one member", "learning rate", "layout: data"):
+        assert words in shown
+    for phase in ("tied", "SWA"):
+        assert f"{phase}, step 1: loss" in shown and f"{phase}, step 2: loss" in shown
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["schedule.png"]
+
+
+def test_a_dry_run_changes_nothing_in_a_finished_run(copy, capsys):
+    before = results(copy)
+    assert run(copy, "--dry_run") == 0
+    assert "nothing was trained" in capsys.readouterr().out
+    assert results(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.parallel.num_devices=3"], "parallel.num_devices = 3: .*found 8"),
+        (["--config.parallel.platform=tpu"], "parallel.platform = 'tpu': .*found 8 x cpu"),
+        (["--config.parallel.layout=members"], "parallel.layout = 'members': .*2 is not by 8"),
+    ],
+)
+def test_other_devices_than_asked_for_are_refused(flags, message, tmp_path, capsys):
+    assert run(tmp_path / "run", *flags) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, capsys):
+    flags = ["--config.train.learning_rate=1e20", "--config.checkpoint.every_epochs=1"]
+    assert run(tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert "the loss of step" in error and "Last good checkpoint: none" in error
+    assert "train.learning_rate (now 1e+20)" in error
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_a_loss_that_is_not_finite_may_be_tolerated(tmp_path, capsys):
+    flags = ["--config.train.learning_rate=1e20", "--config.train.on_nonfinite=warn"]
+    assert run(tmp_path / "run", *flags) == 2  # these weights can be saved, but not evaluated
+    errors = capsys.readouterr().err
+    assert errors.count("loss became infinite or not a number") == 3
+    assert "member_logits: every value must be finite" in errors
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == [None] * 3
+    assert results(tmp_path / "run")["status"] == "trained"
+
+
+def test_weights_load_as_plain_trees(finished):
+    final = lpw_jax.load_weights(finished)
+    assert set(final) == {"shared", "late_phase", "batch_stats"}
+    assert final["late_phase"]["head"]["bias"].shape == (2, 10)
+    steps = checkpoints(finished)
+    assert len(steps) == 2  # config.checkpoint.keep
+    earlier = lpw_jax.load_weights(finished, step=steps[0])
+    assert isinstance(earlier["shared"]["conv_in"]["kernel"], np.ndarray)
+    with pytest.raises(UserError, match=f"no such checkpoint; there are: {steps[0]}, {steps[1]}"):
+        lpw_jax.load_weights(finished, step=1)
+
+
+def test_a_resumed_run_keeps_the_record_of_its_first_session(copy):
+    for name in ("results.json", "metrics.jsonl"):
+        (copy / name).unlink()
+    before = json.loads((copy / "environment.json").read_text())
+    assert run(copy, "--config.checkpoint.every_epochs=1") == 0
+    after = json.loads((copy / "environment.json").read_text())
+    (resumed,) = after.pop("resumed")
+    assert after == before and resumed["packages"] == before["packages"]
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_evaluation_on_other_data_is_refused(copy, monkeypatch, capsys):
+    data = load_dataset("digits", data_dir="", validation_examples=1200)
+    other = dataclasses.replace(data, test_images=255 - data.test_images)
+    monkeypatch.setattr(experiment, "load_data", lambda config: (other, {}))
+    assert evaluate.main(["--workdir", str(copy)]) == 2
+    assert "data.dir: digits is not the one that" in capsys.readouterr().err
+    assert results(copy)["status"] == "complete"
+
+
+def test_an_interrupted_evaluation_is_done_again(copy, monkeypatch):
+    before = results(copy)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "score", interrupted)
+        assert evaluate.main(["--workdir", str(copy)]) == 130
+    assert results(copy)["status"] == "trained"
+    assert run(copy) == 0
+    assert results(copy)["views"] == before["views"]

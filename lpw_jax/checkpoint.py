@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -19,17 +19,6 @@ from lpw_jax.errors import UserError
 _DAMAGED = "damaged-"
 # Failures to read that say nothing about what is stored.
 _NO_ACCESS = (PermissionError, MemoryError, TimeoutError, ConnectionError)
-# Orbax raises its failures, which become one line, and logs each with its traceback besides.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-
-
-def _report(found: Any, *, report: Callable = sys.unraisablehook) -> None:
-    """Leaves out what comes after a failure, for every array: orbax no longer listens to it."""
-    if str(found.exc_value) != "Event loop is closed":
-        report(found)
-
-
-sys.unraisablehook = _report
 
 
 def save_weights(path: epath.PathLike, weights: dict[str, Any]) -> None:
@@ -102,9 +91,15 @@ class Checkpoints:
             raise UserError(f"{self.path}: cannot be used for checkpoints; {error}") from error
 
     def __enter__(self) -> Self:
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(_failures_in_one_line())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        with self._stack:
+            self._close(kind)
+
+    def _close(self, kind: type[BaseException] | None) -> None:
         if kind is not None and not issubclass(kind, Exception):
             return  # Ctrl-C: orbax, cut short, would wait for minutes for what it has not started
         try:
@@ -216,12 +211,38 @@ def _alone() -> ocp.options.MultiprocessingOptions:
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[ocp.StandardCheckpointer]:
     checkpointer = ocp.StandardCheckpointer(multiprocessing_options=_alone())
+    with _failures_in_one_line():
+        try:
+            yield checkpointer
+        except Exception:
+            checkpointer.close()
+            raise
+        checkpointer.close()  # not after Ctrl-C, see Checkpoints
+
+
+@contextlib.contextmanager
+def _failures_in_one_line() -> Iterator[None]:
+    """Leaves of orbax's failures what it raises.
+
+    It logs each with its traceback besides, and tensorstore reports for every array that it could
+    not tell orbax, which no longer listens.
+    """
+    report, logger = sys.unraisablehook, logging.getLogger("absl")
+
+    def reported(found):
+        if str(found.exc_value) != "Event loop is closed":
+            report(found)
+
+    def is_heard(record):
+        return "orbax" not in record.pathname
+
+    sys.unraisablehook = reported
+    logger.addFilter(is_heard)
     try:
-        yield checkpointer
-    except Exception:
-        checkpointer.close()
-        raise
-    checkpointer.close()  # not after Ctrl-C, see Checkpoints
+        yield
+    finally:
+        sys.unraisablehook = report
+        logger.removeFilter(is_heard)
 
 
 def _absolute(path: epath.PathLike) -> epath.Path:

@@ -29,6 +29,7 @@ class Preempted(BaseException):
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130
+_CONTINUES = "asked to end; the same command continues"
 
 
 def exit_code(program: str, run: Callable[[], object]) -> int:
@@ -40,7 +41,7 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
     except Preempted:
-        print("asked to end; the same command continues", file=sys.stderr)
+        print(_CONTINUES, file=sys.stderr)
         return PREEMPTED
     except KeyboardInterrupt:
         print("interrupted; the same command continues at the newest checkpoint", file=sys.stderr)
@@ -50,10 +51,12 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Raises Preempted at SIGTERM, until something else listens for it."""
+    """Ends the process at SIGTERM, until something else listens: nothing has been begun yet."""
 
     def receive(*_):
-        raise Preempted
+        # At once: JAX swallows exceptions that are raised inside its own callbacks.
+        os.write(2, f"{_CONTINUES}\n".encode())
+        os._exit(PREEMPTED)
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -140,8 +140,10 @@ def test_two_processes_make_the_run_of_one(layout, alone, both):
 def test_only_the_first_process_prints(both):
     first, second = both("members")
     assert "results.json" in first.output and "4 x cpu on 2 host(s)" in first.output
-    lines = second.output.splitlines()
-    assert [line for line in lines if not line.startswith("[Gloo]")] == []
+    # JAX's Gloo prints on both, from several threads at once.
+    ours = ("workdir", "seed=0", "weights of one member", "epoch", "evaluating", "collapsed")
+    assert all(word in first.output for word in ours)
+    assert not [word for word in ours if word in second.output]
     assert second.errors == ""
 
 

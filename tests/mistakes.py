@@ -4,6 +4,7 @@ That function takes the folder and returns the command line that meets the mista
 with 'evaluate' is for `lpw_jax.evaluate`.
 """
 
+import fcntl
 import json
 import re
 import shutil
@@ -16,8 +17,9 @@ from image_files import files, write_archive
 from short_run import CONFIGS, DIGITS, SHORT
 
 from lpw_jax import config as config_lib
-from lpw_jax.checkpoint import save_weights
+from lpw_jax.checkpoint import Checkpoints, save_weights
 
+_HELD = []  # files that stay open
 SMALL = str(CONFIGS / "cifar10_small.py")
 WEIGHTS = ("shared", "late_phase", "batch_stats")
 TRAINED = '{"status": "trained", "data": {}, "train": {}}'
@@ -154,6 +156,43 @@ def workdir(**contents):
     return case
 
 
+def joined(*items):
+    """The digits config with flags about other processes."""
+    return lambda here: [*digits()(here), *items]
+
+
+def unfinished(damage):
+    """The short run's folder before its end, on which `damage(folder)` was done."""
+
+    def case(here):
+        arguments = workdir(config_json=STORED)(here)
+        damage(here / "run")
+        return [*arguments, *SHORT]
+
+    return case
+
+
+def in_use(folder):
+    """Damage: another process has the folder."""
+    file = open(folder / ".lock", "w")  # noqa: SIM115  (the lock is held as long as it is open)
+    file.write("process 1 on elsewhere")
+    file.flush()
+    fcntl.flock(file, fcntl.LOCK_EX)
+    _HELD.append(file)
+
+
+def checkpointed(damage):
+    """Damage: a checkpoint of something else, on which `damage(folder)` was done."""
+
+    def case(folder):
+        with Checkpoints(folder / "checkpoints") as checkpoints:
+            checkpoints.save(7, {"state": {"x": np.zeros((2, 3))}}, {"identity": "another"})
+            checkpoints.check(wait=True)
+        damage(folder)
+
+    return case
+
+
 def trained(damage, *overrides):
     """`evaluate` on a run whose weights are there and then damaged."""
 
@@ -168,8 +207,8 @@ def trained(damage, *overrides):
 
 
 def cut(folder):
-    """Damage: every file of the weights ends in its middle."""
-    for path in (folder / "weights").rglob("*"):
+    """Damage: every file of weights or checkpoints ends in its middle."""
+    for path in folder.rglob("*/**/*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -14,18 +14,22 @@ from mistakes import (
     STORED,
     body,
     bytes_of,
+    checkpointed,
     config,
     cut,
     data,
     digits,
     edited,
     flags,
+    in_use,
+    joined,
     mat,
     outside,
     records,
     remove,
     shard,
     trained,
+    unfinished,
     unharmed,
     workdir,
 )  # fmt: skip
@@ -86,6 +90,13 @@ CASES = {
     "flag not a truth": (digits("train.flip=perhaps"), r"train\.flip = 'perhaps': expected bool"),
     "flag of a section": (digits("train=5"), r"train: a section"),
     # Devices and sizes.
+    "devices counted": (digits("parallel.num_devices=3"), r"num_devices = 3: .*found 8"),
+    "devices of a kind": (digits("parallel.platform=tpu"), r"platform = 'tpu': .*found 8 x cpu"),
+    "devices for members": (digits("parallel.layout=members"), r"'members': .*4 is not by 8"),
+    "hosts half told": (joined("--coordinator", "localhost:1"), r"--process_id: missing"),
+    "hosts miscounted":
+        (joined("--coordinator", "localhost:1", "--num_processes", "2", "--process_id", "2"),
+         r"--process_id = 2: must be 0 to 1"),
     "devices do not divide": (digits("train.batch_size=60"), r"batch_size = 60: .*devices, 8"),
     "devices not there": (digits("parallel.num_devices=3"), r"num_devices = 3: .*found 8"),
     "platform not there": (digits("parallel.platform=tpu"), r"platform = 'tpu': .*found 8 x cpu"),
@@ -184,6 +195,18 @@ CASES = {
     "results of another form":
         (lambda here: [*workdir(config_json=STORED, results_json=COMPLETE)(here), *SHORT],
          r"results\.json: must be JSON as a run writes it"),
+    # Checkpoints.
+    "workdir in use": (unfinished(in_use), r"is in use by process 1 on elsewhere"),
+    "checkpoints a file":
+        (unfinished(lambda run: (run / "checkpoints").write_text("")),
+         r"checkpoints: cannot be used for checkpoints"),
+    "checkpoints empty":
+        (unfinished(lambda run: (run / "checkpoints" / "7").mkdir(parents=True)),
+         r"checkpoints/7 is damaged: .*No checkpoint is intact; nothing was changed"),
+    "checkpoints cut":
+        (unfinished(checkpointed(cut)), r"checkpoints/7 is damaged: .*No checkpoint is intact"),
+    "checkpoints of another run":
+        (unfinished(checkpointed(unharmed)), r"must be of the same config and data"),
     # Evaluation of what is no whole run.
     "evaluate what": (flags("evaluate"), r"must hold a finished training"),
     "evaluate unfinished":

@@ -153,7 +153,7 @@ class Checkpoints:
             try:
                 arrays, info = self._read(number)
             except Exception as error:  # whatever a damaged file makes the readers raise
-                place, line = self.path / str(number), storage.first_line(error)
+                place, line = self.path / str(number), storage.first_line(error)[:120]
                 if isinstance(error, _NO_ACCESS):
                     raise UserError(f"{place}: cannot be read, {line}; try again") from error
                 damage[number] = f"{place} is damaged: {line}"
@@ -163,6 +163,7 @@ class Checkpoints:
                 if target.exists():
                     target.rmtree()
                 (self.path / str(damaged)).rename(target)
+                damage[damaged] += f"; renamed {target.name}"
             if damage:
                 self._manager.reload()
             return number, arrays, info, list(damage.values())

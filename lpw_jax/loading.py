@@ -32,19 +32,32 @@ class Run:
 
     config: ConfigDict
     model: nn.Module
-    collapsed: dict[str, Any]
-    stacked: dict[str, Any]
+    collapsed: dict[str, Any] = dataclasses.field(repr=False)
+    stacked: dict[str, Any] = dataclasses.field(repr=False)
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def normalize(self, images: np.ndarray) -> jax.Array:
-        """uint8 [N, H, W, C] to the network's input."""
+        """uint8 [N, H, W, C] to the network's input.
+
+        Raises:
+          UserError: images of another type.
+        """
+        if images.dtype != np.uint8:
+            raise UserError(f"images: must be uint8, 0 to 255, got {images.dtype}")
         return augment.normalize(
             jnp.asarray(images), mean=self.mean, std=self.std, dtype=self.model.dtype
         )
 
     def member(self, k: int) -> dict[str, Any]:
-        """Variables of member `k`."""
+        """Variables of member `k`.
+
+        Raises:
+          UserError: there is no such member.
+        """
+        num_members = lp.num_members(self.stacked["late_phase"])
+        if not 0 <= k < num_members:
+            raise UserError(f"k = {k}: must be 0 to {num_members - 1}, the members of this run")
         late, stats = lp.member((self.stacked["late_phase"], self.stacked["batch_stats"]), k)
         return {"params": lp.merge(self.stacked["shared"], late), "batch_stats": stats}
 

@@ -86,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_workdir(workdir: str) -> None:
     """Raises UserError unless the folder is writable or can be made; leaves nothing behind."""
-    if "://" in workdir:  # remote: known when its folder is made
+    if "://" in workdir:  # known when its folder is made
+        if not workdir.startswith("gs://"):
+            raise UserError(
+                f"--workdir = {workdir!r}: must be a local folder or gs://BUCKET/FOLDER"
+            )
         return
     try:
         if not workdir or "\0" in workdir:
@@ -96,7 +100,7 @@ def _check_workdir(workdir: str) -> None:
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise UserError(
-            f"--workdir = {workdir!r}: must be a writable folder or a new one in such; {error}"
+            f"--workdir = {workdir!r}: must be a writable folder, or one that can be made; {error}"
         ) from error
 
 

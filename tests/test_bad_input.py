@@ -195,6 +195,7 @@ CASES = {
     "results of another form":
         (lambda here: [*workdir(config_json=STORED, results_json=COMPLETE)(here), *SHORT],
          r"results\.json: must be JSON as a run writes it"),
+    "workdir of ftp": (flags("--config", DIGITS, "--workdir", "ftp://x"), r"local folder or gs://"),
     # Checkpoints.
     "workdir in use": (unfinished(in_use), r"is in use by process 1 on elsewhere"),
     "checkpoints a file":

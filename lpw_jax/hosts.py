@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lpw_jax import storage
 from lpw_jax.errors import Preempted, SharedError, UserError
 
 
@@ -63,8 +64,9 @@ def joined(
             ) from error
         # A machine of its own, although it might have been one of a cluster.
     except RuntimeError as error:
-        first_line = str(error).splitlines()[0]
-        raise UserError(f"cannot join the other processes of the run: {first_line}") from error
+        raise UserError(
+            f"cannot join the other processes of the run: {storage.first_line(error)}"
+        ) from error
     try:
         yield
     except (SharedError, Preempted):

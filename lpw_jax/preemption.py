@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 
 import jax
@@ -50,9 +51,18 @@ class Preemption:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             handlers[signal.SIGINT] = self._interrupt
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        report = sys.unraisablehook
+
+        def reported(found):
+            # Raised inside a callback, where Python can only report it; `due` meets it again.
+            if not issubclass(found.exc_type, KeyboardInterrupt | Preempted):
+                report(found)
+
+        sys.unraisablehook = reported
         try:
             yield
         finally:
+            sys.unraisablehook = report
             for number, handler in before.items():
                 signal.signal(number, handler)
 

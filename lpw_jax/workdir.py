@@ -131,11 +131,10 @@ class Workdir:
         """
         results = self.read_json("results.json")
         if results is not None:
-            parts = {name: dict for name in ("data", "train", "views")}
-            if results.get("status") != "complete":
-                del parts["views"]
-            wrong = [name for name, kind in parts.items() if type(results.get(name)) is not kind]
-            if wrong or results.get("status") not in ("trained", "complete"):
+            status = results.get("status")
+            parts = ["data", "train", *(["views"] if status == "complete" else [])]
+            is_whole = all(isinstance(results.get(name), dict) for name in parts)
+            if status not in ("trained", "complete") or not is_whole:
                 raise UserError(
                     f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, "
                     f"data and train; found {', '.join(results) or 'nothing'}"
@@ -167,14 +166,11 @@ class Workdir:
     def save_weights(self, weights: dict[str, Any]) -> None:
         """Saves the final `shared`, `late_phase` and `batch_stats`, in place of earlier ones."""
 
-        def clear():
-            killed = self.path.glob("weights.orbax*")  # what an earlier process had begun
-            for earlier in (self.path / "weights", *killed):
-                _remove(earlier)
-
         def save():
             with self._writing(self.path):
-                clear()
+                killed = self.path.glob("weights.orbax*")  # what an earlier process had begun
+                for earlier in (self.path / "weights", *killed):
+                    _remove(earlier)
             checkpoint.save_weights(self.path / "weights", weights)
 
         hosts.on_primary(save)

@@ -1,6 +1,7 @@
 """A dataset in memory, its checks, and the order in which an epoch visits it."""
 
 import dataclasses
+import functools
 import hashlib
 from typing import Any
 
@@ -37,6 +38,11 @@ class Dataset:
         `sha256` is over type, shape and bytes of every split's images and labels, so it also
         depends on where the validation split begins.
         """
+        return {"name": self.name, **self._sizes_and_digest}
+
+    @functools.cached_property
+    def _sizes_and_digest(self) -> dict[str, Any]:
+        # Asked for at every stage of a run; the arrays do not change.
         digest = hashlib.sha256()
         sizes = {}
         for split in ("train", "validation", "test"):
@@ -45,7 +51,7 @@ class Dataset:
             for array in (images, labels):
                 digest.update(f"{split} {array.dtype.str} {array.shape}\n".encode())
                 digest.update(np.ascontiguousarray(array).data)
-        return {"name": self.name, **sizes, "sha256": digest.hexdigest()}
+        return sizes | {"sha256": digest.hexdigest()}
 
 
 def hold_out(dataset: Dataset, n: int) -> Dataset:

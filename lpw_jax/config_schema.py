@@ -26,7 +26,7 @@ _CHOICES = {
     "parallel.platform": ("", "cpu", "gpu", "tpu"),
     "parallel.layout": ("auto", "data", "members"),
     "late_phase.coasting": ("reference", "none"),
-    "late_phase.member_mode": ("auto", "vmap", "unroll"),
+    "late_phase.member_mode": ("auto", "vmap", "scan", "unroll"),
 }
 
 _AT_LEAST = {

@@ -15,10 +15,12 @@ from lpw_jax import console, models
 from lpw_jax import late_phase as lp
 from lpw_jax.data import Dataset, in_memory, load_dataset, ood
 from lpw_jax.errors import UserError
+from lpw_jax.models.convolution import cpu_conv_general_dilated
 
 
 def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
     """The network of `config`, without a device axis."""
+    on_cpu = jax.default_backend() == "cpu" and config.late_phase.member_mode != "vmap"
     return models.create(
         config.model.name,
         depth=config.model.depth,
@@ -26,6 +28,7 @@ def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
         num_classes=num_classes,
         dtype=jnp.dtype(config.train.compute_dtype),
         precision=config.train.matmul_precision,
+        conv_general_dilated=cpu_conv_general_dilated if on_cpu else None,
     )
 
 

@@ -1,6 +1,6 @@
 """One cycle of training, and one batch of evaluation: pure, per device, without input or output."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,30 +12,43 @@ from lpw_jax import late_phase as lp
 from lpw_jax.schedules import Rates
 from lpw_jax.state import RUNNING_MOMENTUM, TrainState
 
-MEMBER_MODES = ("vmap", "unroll")
+MEMBER_MODES = ("vmap", "scan", "unroll")
 
 
-def over_members(fn: Callable, mode: str, *, in_axes: Any) -> Callable:
+def over_members(fn: Callable, mode: str, *, in_axes: Sequence[int | None]) -> Callable:
     """`fn` of one member lifted to all: arguments with axis 0 and results are [K, ...].
 
-    'vmap' merges members into one large batch, best on accelerators. 'unroll' repeats the member's
-    program K times, best on the CPU, whose convolutions are superlinear in the batch.
+    'vmap' merges members into one large batch, best on accelerators. 'scan' takes one member after
+    the other, with the memory of one. 'unroll' does so with K copies of the program.
     """
     if mode == "vmap":
         return jax.vmap(fn, in_axes=in_axes)
-    if mode != "unroll":
-        raise ValueError(f"member_mode: must be one of {MEMBER_MODES}, got {mode!r}")
 
-    def unrolled(*args):
+    def one_by_one(*args):
+        def of_member(_, mapped):
+            mapped = iter(mapped)
+            return None, fn(
+                *(next(mapped) if x == 0 else a for a, x in zip(args, in_axes, strict=True))
+            )
+
         mapped = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
-        return lp.stack(
-            [
-                fn(*(lp.member(a, k) if x == 0 else a for a, x in zip(args, in_axes, strict=True)))
-                for k in range(lp.num_members(mapped))
-            ]
-        )
+        return loop_over_members(of_member, mode, None, mapped)[1]
 
-    return unrolled
+    return one_by_one
+
+
+def loop_over_members(body: Callable, mode: str, init: Any, members: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan` over the leading axis [K, ...] of `members`, rolled for 'scan'."""
+    if mode not in ("scan", "unroll"):
+        raise ValueError(f"member_mode: must be one of {MEMBER_MODES}, got {mode!r}")
+    num_members = lp.num_members(members)
+    if mode == "scan" and num_members > 1:
+        return jax.lax.scan(body, init, members)
+    carry, results = init, []
+    for k in range(num_members):
+        carry, result = body(carry, lp.member(members, k))
+        results.append(result)
+    return carry, lp.stack(results)
 
 
 def make_train_step(
@@ -89,14 +102,33 @@ def make_train_step(
         )
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         accuracy = (logits.argmax(-1).astype(label.dtype) == label).astype(loss.dtype).mean()
-        return loss, accuracy, updated["batch_stats"]
+        return loss, ({"loss": loss, "accuracy": accuracy}, updated["batch_stats"])
 
-    members_loss = over_members(member_loss, member_mode, in_axes=(None, 0, 0, 0))
+    def merged_gradients(shared, late, image, label):
+        def sum_of_losses(shared, late):
+            # Differentiated once: a member's weights meet only its own loss, shared ones all K.
+            loss, results = jax.vmap(member_loss, in_axes=(None, 0, 0, 0))(
+                shared, late, image, label
+            )
+            return loss.sum(), results
 
-    def sum_of_losses(shared, late, batch):
-        # Differentiated once: a member's weights meet only its own loss, shared ones meet all K.
-        loss, accuracy, batch_stats = members_loss(shared, late, batch["image"], batch["label"])
-        return loss.sum(), (loss, accuracy, batch_stats)
+        return jax.grad(sum_of_losses, argnums=(0, 1), has_aux=True)(shared, late)
+
+    def looped_gradients(shared, late, image, label):
+        def add_member(total, member):
+            (own, own_late), results = jax.grad(member_loss, argnums=(0, 1), has_aux=True)(
+                shared, *member
+            )
+            return jax.tree.map(jnp.add, total, own), (own_late, results)
+
+        zeros = jax.tree.map(jnp.zeros_like, shared)
+        shared_grads, (late_grads, results) = loop_over_members(
+            add_member, member_mode, zeros, (late, image, label)
+        )
+        return (shared_grads, late_grads), results
+
+    # Both: ((shared gradient summed over members, late-phase gradients [K, ...]), results [K, ...])
+    cycle_gradients = merged_gradients if member_mode == "vmap" else looped_gradients
 
     def train_step(state, batch, rates):
         member, num_members = lp.member_indices(lp.num_members(state.late_phase), member_axis)
@@ -124,10 +156,9 @@ def make_train_step(
             return late, opt_late
 
         late, opt_late = coast(state.late_phase, state.opt_late, before, state.coasting)
-        grads, (loss, accuracy, batch_stats) = jax.grad(
-            sum_of_losses, argnums=(0, 1), has_aux=True
-        )(state.shared, late, batch)
-        metrics = {"loss": loss, "accuracy": accuracy}
+        grads, (metrics, batch_stats) = cycle_gradients(
+            state.shared, late, batch["image"], batch["label"]
+        )
         shared_grads, late_grads, metrics = combine(*grads, metrics, member, num_members)
 
         late, opt_late = step_members(late_grads, late, opt_late)

@@ -66,7 +66,7 @@ IMPOSSIBLE = [
     ("late_phase.coasting", "paper", "reference, none"),
     ("late_phase.learning_rate", -0.1, ">= 0"),
     ("late_phase.weight_decay", -math.inf, "finite"),
-    ("late_phase.member_mode", "", "auto, vmap, unroll"),
+    ("late_phase.member_mode", "", "auto, vmap, scan, unroll"),
     ("late_phase.shared_grad_scale", 0.0, "> 0"),
     ("late_phase.patterns", (), "regular expressions"),
     ("late_phase.patterns", ("head/(kernel",), "regular expressions"),

@@ -1,5 +1,6 @@
 """Networks, by the name that `config.model.name` gives them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ def create(
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
     precision: str = "highest",
+    conv_general_dilated: Callable[..., Any] | None = None,
 ) -> nn.Module:
     """The network `name`, called as `model.apply(variables, images, train=False)`."""
     if name == "wide_resnet":
@@ -27,5 +29,6 @@ def create(
             axis_name=axis_name,
             dtype=dtype,
             precision=precision,
+            conv_general_dilated=conv_general_dilated,
         )
     raise ValueError(f"model.name: must be 'wide_resnet', got {name!r}")

@@ -1,5 +1,6 @@
 """Layers shared by every network: batch norm with PyTorch's statistics."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -41,32 +42,86 @@ class BatchNorm(nn.Module):
             self.variable("batch_stats", name, init, features, self.param_dtype)
             for name, init in (("mean", jnp.zeros), ("var", jnp.ones))
         ]
-        x = x.astype(self.param_dtype)
         if self.train:
-            mean, var, count = _batch_moments(x, self.axis_name)
+            y, mean, var = _batch_norm(x, scale, bias, self.axis_name)
+            count = _count(x, self.axis_name)
             stats[0].value, stats[1].value = mean, var * (count / (count - 1))
         else:
             mean, var = stats[0].value, stats[1].value
-        scale = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        shift = bias - mean * scale
-        return (x * _as_row(scale, x) + _as_row(shift, x)).astype(self.dtype)
+            y = _affine(x, *_effective(scale, bias, mean, var))
+        return y.astype(self.dtype)
 
 
-def _batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
-    """Mean and biased variance per channel of the whole batch, and the values per channel."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _batch_norm(x, scale, bias, axis_name):
+    """Normalised [..., C], and mean and biased variance [C], through which no gradient flows.
+
+    Derived by hand: the backward pass needs `x` once, in its own dtype, and one reduction over
+    devices, where automatic differentiation keeps intermediate results and takes two.
+    """
+    mean, var = _batch_moments(x.astype(scale.dtype), axis_name)
+    return _affine(x, *_effective(scale, bias, mean, var)), mean, var
+
+
+def _batch_norm_forward(x, scale, bias, axis_name):
+    y, mean, var = _batch_norm(x, scale, bias, axis_name)
+    return (y, mean, var), (x, scale, mean, var)
+
+
+def _batch_norm_backward(axis_name, saved, grads):
+    x, scale, mean, var = saved
+    grad, wide = grads[0].astype(scale.dtype), x.astype(scale.dtype)
+    inverse = jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+
+    def of_sums(sums):
+        """Sums of the gradient, alone and times the normalised input (x - mean) * inverse."""
+        total, times_x = sums
+        return total, inverse * (times_x - mean * total)
+
+    # No centred x here: it would be written to memory, as early as in the forward pass.
     axes = tuple(range(x.ndim - 1))
+    own = grad.sum(axes), (grad * wide).sum(axes)
+    whole = own if axis_name is None else jax.lax.psum(own, axis_name)
+    along_one, along_normal = (total / _count(x, axis_name) for total in of_sums(whole))
+    # scale * inverse * (grad - along_one - (x - mean) * inverse * along_normal)
+    gain = scale * inverse
+    slope = -gain * inverse * along_normal
+    x_grad = grad * _as_row(gain, x) + _affine(wide, slope, -gain * along_one - mean * slope)
+    bias_grad, scale_grad = of_sums(own)
+    return x_grad.astype(x.dtype), scale_grad, bias_grad
+
+
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+def _count(x: jax.Array, axis_name: str | None) -> int:
+    """Values per channel of the whole batch."""
     count = x.size // x.shape[-1]
+    return count if axis_name is None else count * jax.lax.axis_size(axis_name)
+
+
+def _batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance per channel of the whole batch."""
 
     def mean_over_batch(value):
-        value = value.mean(axes)
+        value = value.mean(tuple(range(x.ndim - 1)))
         return value if axis_name is None else jax.lax.pmean(value, axis_name)
 
-    if axis_name is not None:
-        count *= jax.lax.axis_size(axis_name)
-    if count < 2:
+    if _count(x, axis_name) < 2:
         raise ValueError(f"BatchNorm: training needs two values per channel, got shape {x.shape}")
     mean = mean_over_batch(x)
-    return mean, mean_over_batch(jnp.square(x - _as_row(mean, x))), count
+    return mean, mean_over_batch(jnp.square(x - _as_row(mean, x)))
+
+
+def _effective(scale, bias, mean, var):
+    """The affine map that normalisation amounts to: gain and shift, both [C]."""
+    gain = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+    return gain, bias - mean * gain
+
+
+def _affine(x, gain, shift):
+    """x * gain + shift, computed in their dtype, of the dtype of `x`."""
+    return (x.astype(gain.dtype) * _as_row(gain, x) + _as_row(shift, x)).astype(x.dtype)
 
 
 def _as_row(vector: jax.Array, x: jax.Array) -> jax.Array:

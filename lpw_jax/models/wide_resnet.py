@@ -49,6 +49,7 @@ class WideResNet(nn.Module):
       dtype: dtype of convolutions and activations; weights, statistics, head and logits are
         float32 or wider.
       precision: of the matrix products, as in `jax.lax.Precision`.
+      conv_general_dilated: what computes convolutions, by default JAX's.
     """
 
     depth: int
@@ -57,6 +58,7 @@ class WideResNet(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     precision: str = "highest"
+    conv_general_dilated: Callable[..., jax.Array] | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -69,6 +71,7 @@ class WideResNet(nn.Module):
             use_bias=False,
             kernel_init=he_normal,
             precision=self.precision,
+            conv_general_dilated=self.conv_general_dilated,
             dtype=self.dtype,
             param_dtype=param_dtype,
         )

@@ -109,12 +109,15 @@ def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
     return dataclasses.replace(dataset, note=data.note or dataset.note), ood_images
 
 
-def member_mode(config: ConfigDict) -> str:
-    """`late_phase.member_mode`, with 'auto' resolved for the default backend."""
+def member_mode(config: ConfigDict, fits: Callable[[str], bool] = lambda mode: True) -> str:
+    """`late_phase.member_mode`, with 'auto' resolved for the default backend.
+
+    On accelerators members are merged if the memory suffices: `fits('vmap')`.
+    """
     mode = config.late_phase.member_mode
     if mode != "auto":
         return mode
-    return "unroll" if jax.default_backend() == "cpu" else "vmap"
+    return "scan" if jax.default_backend() == "cpu" or not fits("vmap") else "vmap"
 
 
 def layout(config: ConfigDict, num_devices: int) -> str:

@@ -65,17 +65,24 @@ class Predictor:
         """
         size = self._devices.count * self._per_device
         collapsed, members = [], []
+
+        def fetch(logits, number):
+            logits = jax.device_get(logits)
+            collapsed.append(np.concatenate(logits["collapsed"])[:number])
+            members.append(np.concatenate(logits["members"], axis=1)[:, :number])
+            on_batch()
+
+        dispatched = None
         for start in range(0, len(images), size):
             part = images[start : start + size]
             padded = np.zeros((size, *images.shape[1:]), images.dtype)
             padded[: len(part)] = part
             shape = (self._devices.count, self._per_device, *images.shape[1:])
-            logits = jax.device_get(
-                self._eval_batch(self._weights, self._devices.shard(padded.reshape(shape)))
-            )
-            collapsed.append(np.concatenate(logits["collapsed"])[: len(part)])
-            members.append(np.concatenate(logits["members"], axis=1)[:, : len(part)])
-            on_batch()
+            logits = self._eval_batch(self._weights, self._devices.shard(padded.reshape(shape)))
+            if dispatched:  # fetched while the devices compute the next
+                fetch(*dispatched)
+            dispatched = logits, len(part)
+        fetch(*dispatched)
         collapsed, members = np.concatenate(collapsed), np.concatenate(members, axis=1)
         return {
             "collapsed": collapsed,

@@ -13,7 +13,6 @@ import numpy as np
 from etils import epath
 from flax import linen as nn
 
-from lpw_jax import late_phase as lp
 from lpw_jax import storage
 from lpw_jax.errors import UserError
 
@@ -22,6 +21,10 @@ _PLATFORM_NAMES = {"gpu": ("gpu", "cuda", "rocm")}  # others have one name
 # matrix products, and of activation functions (`jax.nn.relu` has its own derivative). Compilers
 # compute cheap element-wise arithmetic anew, inside the operation that needs it.
 _KEPT = ("conv_general_dilated", "dot_general", "custom_jvp_call")
+
+
+# What XLA plans is up to this many times the estimate.
+MARGIN = 1.5
 
 
 def check_devices(*, num_devices: int, platform: str, found: Sequence[jax.Device]) -> None:
@@ -96,13 +99,13 @@ def check_disk(path: epath.PathLike, *, num_bytes: int, free: int | None = None)
     if needed > free:
         raise UserError(
             f"--workdir = {os.fspath(path)!r}: its disk must have room for what the run writes, "
-            f"{_in_words(needed)}, but {_in_words(free)} are free; free some, choose another "
+            f"{in_words(needed)}, but {in_words(free)} are free; free some, choose another "
             "folder, or keep fewer checkpoints (checkpoint.keep)"
         )
 
 
 def activation_bytes(model: nn.Module, image_shape: Sequence[int], *, platform: str) -> int:
-    """Estimates what one member's forward pass keeps in memory for its backward pass, in bytes.
+    """Estimates what the forward pass of a batch keeps in memory for its backward pass, in bytes.
 
     Shapes are followed through the network, nothing is computed. Measured against XLA's own plan
     for wide residual networks on the CPU: 0.8 to 1.2 times it in float32, 0.65 to 1 in bfloat16.
@@ -111,7 +114,7 @@ def activation_bytes(model: nn.Module, image_shape: Sequence[int], *, platform: 
 
     Args:
       model: network without a device axis.
-      image_shape: [B, H, W, C] of the part of a minibatch that one device sees.
+      image_shape: [B, H, W, C] of the images that one device sees at once.
       platform: 'cpu', whose convolutions widen bfloat16 to float32, or another.
     """
     if platform == "cpu":
@@ -142,11 +145,11 @@ def step_bytes(state: Any, *, activations: int, data: int) -> int:
 
     Args:
       state: TrainState of arrays or shapes, as the device holds it: with its K members.
-      activations: from `activation_bytes`.
+      activations: from `activation_bytes`, of the images whose gradients are computed at once.
       data: bytes of the training set on the device.
     """
     gradients = tree_bytes((state.shared, state.late_phase))
-    return tree_bytes(state) + gradients + lp.num_members(state.late_phase) * activations + data
+    return tree_bytes(state) + gradients + activations + data
 
 
 def device_memory(device: jax.Device) -> int | None:
@@ -177,10 +180,11 @@ def memory_warning(estimate: int, limit: int | None, *, platform: str) -> str:
     if platform != "cpu":  # whose devices share one memory, and which widens bfloat16
         remedies += ["more devices", "train.compute_dtype = 'bfloat16'"]
     return (
-        f"training is estimated to need {_in_words(estimate)} of memory on a device, and "
-        f"{_in_words(limit)} are there; if it fails, try {', '.join(remedies)}"
+        f"training is estimated to need {in_words(estimate)} of memory on a device, and "
+        f"{in_words(limit)} are there; if it fails, try {', '.join(remedies)}"
     )
 
 
-def _in_words(num_bytes: int) -> str:
+def in_words(num_bytes: int) -> str:
+    """For people: '2.5 GB'."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import time
-from collections import deque
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import console, experiment, hosts, optimizers, state, swa
+from lpw_jax import console, experiment, hosts, optimizers, preflight, state, swa
 from lpw_jax.checkpoint import Checkpoints
 from lpw_jax.data import Dataset, epoch_order
 from lpw_jax.errors import SharedError
@@ -23,7 +22,7 @@ from lpw_jax.saver import Saver
 from lpw_jax.timeline import Timeline
 from lpw_jax.workdir import Workdir
 
-CYCLES_IN_FLIGHT = 2  # dispatched and not yet finished; bounds memory and keeps progress honest
+CYCLES_IN_FLIGHT = 2  # dispatched before the host waits; bounds memory, keeps progress honest
 
 
 class Training:
@@ -35,7 +34,6 @@ class Training:
         self.timeline = Timeline(config, self.num_examples)
         self.identity = {"config": config_lib.digest(config), "data": dataset.identity()}
         self.tx = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
-        self.member_mode = experiment.member_mode(config)
         self.layout = experiment.layout(config, devices.count)
         self.model = experiment.build_model(config, dataset.num_classes)
         self.initial_state = state.init(
@@ -45,6 +43,9 @@ class Training:
             patterns=config.late_phase.patterns,
             tx=self.tx,
         )
+        self._data_bytes = dataset.train_images.nbytes + dataset.train_labels.nbytes
+        self._image_shape = dataset.train_images.shape[1:]
+        self.member_mode = experiment.member_mode(config, fits=self._fits)
         self.runner = Runner(
             devices=devices,
             layout=self.layout,
@@ -107,7 +108,7 @@ class Training:
 
     def _start(self, restored: Progress | None) -> None:
         """Puts the restored progress, or that of a fresh run, on the devices."""
-        self._in_flight, self._session_start = deque(), time.monotonic()
+        self._unfetched, self._session_start = [], time.monotonic()
         self.progress = progress = restored or Progress(self.initial_state)
         if restored:
             console.say(f"resumed at epoch {progress.epoch}, step {int(progress.state.step)}")
@@ -132,12 +133,12 @@ class Training:
             done=progress.cycle,
         ):
             progress.state, progress.cycle = placed, progress.cycle + 1
-            self._in_flight.append(metrics)
-            self._record(leave=CYCLES_IN_FLIGHT)
+            self._unfetched.append(metrics)
+            jax.block_until_ready(self._unfetched[-1 - CYCLES_IN_FLIGHT :][0])
             progress.epoch_seconds = time.perf_counter() - start
             self._bar.update(num_members, epoch=epoch, phase=timeline.phase(epoch))
             self._saver.pause()
-        self._record(leave=0)
+        self._record()
         progress.epoch_seconds = time.perf_counter() - start
         record = self._epoch_record(rates)
         progress.records.append(record)
@@ -161,6 +162,25 @@ class Training:
             tx=self.tx,
         )
 
+    def step_bytes(self, member_mode: str) -> int:
+        """Estimate of a device's memory in a training step of the last epoch."""
+        state, batch_size = self.initial_state, self.config.train.batch_size
+        if self.timeline.is_released(self.timeline.epochs):
+            state = jax.eval_shape(self.released, state)
+        # Images whose activations a device holds at once.
+        images = batch_size // self.devices.count * self.timeline.members(self.timeline.epochs)
+        if member_mode == "scan":
+            images = batch_size // (1 if self.layout == "members" else self.devices.count)
+        activations = preflight.activation_bytes(
+            self.model, (images, *self._image_shape), platform=self.devices.all[0].platform
+        )
+        return preflight.step_bytes(state, activations=activations, data=self._data_bytes)
+
+    def _fits(self, member_mode: str) -> bool:
+        """Whether every host's devices have memory for the estimate and what it leaves out."""
+        limits = hosts.exchange(preflight.device_memory(jax.local_devices()[0]))
+        return None in limits or preflight.MARGIN * self.step_bytes(member_mode) <= min(limits)
+
     def _reestimate(self) -> None:
         """Batch-norm statistics of the averaged weights, over one more pass of the training set."""
         progress, epochs = self.progress, self.timeline.epochs
@@ -175,16 +195,16 @@ class Training:
             self._bar.update(1, epoch=epochs, phase="SWA")
             self._saver.pause()
 
-    def _record(self, *, leave: int) -> None:
-        """Fetches the metrics of all but the newest `leave` cycles."""
-        while len(self._in_flight) > leave:
-            metrics = jax.device_get(self._in_flight.popleft())
-            self.progress.history.append(metrics)
+    def _record(self) -> None:
+        """Fetches the metrics of all cycles that are still on the devices, at once."""
+        self.progress.history += jax.device_get(self._unfetched)
+        self._unfetched.clear()
+        for cycle, metrics in enumerate(self.progress.history, 1):
             if not np.isfinite(metrics["loss"]).all():
-                cycle = len(self.progress.history)
                 step = self.timeline.minibatches(self.progress.epoch, cycle)
                 losses = ", ".join(f"{loss:.4g}" for loss in metrics["loss"])
                 self._stop_unless_tolerated(f"the loss of step {step} is {losses}")
+                break
 
     def _stop_unless_tolerated(self, what: str) -> None:
         """Ends the training for something that is not finite, unless the config says otherwise."""
@@ -230,7 +250,7 @@ class Training:
 
     def _snapshot(self) -> tuple[int, Progress]:
         """The minibatches done, and the progress on the host, all of it finite."""
-        self._record(leave=0)
+        self._record()
         fetched = self._fetched()
         number = self.timeline.minibatches(fetched.epoch, fetched.cycle)
         arrays = jax.tree.leaves((fetched.state, fetched.averages))

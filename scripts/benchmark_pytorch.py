@@ -96,7 +96,8 @@ def benchmark(
       code: folder of the clone.
       device: "cpu" or "cuda".
       variant: "published" or "tuned".
-      compile: use torch.compile; in the returned dict, whether it worked.
+      compile: use torch.compile; in the returned dict, whether it worked, and `compile_error` why
+        not.
 
     Returns:
       what the command prints as JSON, less the settings.
@@ -209,7 +210,7 @@ def parse(argv):
     import torch
 
     if flags["device"] == "cuda" and not torch.cuda.is_available():
-        parser.error(f"--device must be there: torch {torch.__version__} finds no cuda")
+        parser.error(f"--device must be one that torch {torch.__version__} finds, not cuda")
     flags["device"] = flags["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     flags["compile"] &= flags["variant"] == "tuned"
     return flags

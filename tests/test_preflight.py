@@ -131,7 +131,7 @@ def test_estimated_memory_is_near_what_xla_plans(num_members=2):
     planned += plan.temp_size_in_bytes
     estimate = preflight.step_bytes(
         shapes,
-        activations=activations(model, 32, "cpu"),
+        activations=num_members * activations(model, 32, "cpu"),
         data=preflight.tree_bytes(batch),
     )
     assert 0.75 < estimate / planned < 1.3
@@ -155,7 +155,7 @@ def test_a_network_larger_than_the_machine_is_estimated():
     assert 0.9 < estimate / (10_000 * blocks) < 1.2
 
 
-def test_the_step_holds_state_gradients_data_and_every_members_activations():
+def test_the_step_holds_state_gradients_data_and_activations():
     shapes = jax.eval_shape(
         lambda: state.TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -168,7 +168,7 @@ def test_the_step_holds_state_gradients_data_and_every_members_activations():
         )
     )
     weights = 4 * (100 + 30)
-    expected = 3 * weights + 4 * 6 + 4 + 1 + 3 * 1000 + 50
+    expected = 3 * weights + 4 * 6 + 4 + 1 + 1000 + 50
     assert preflight.step_bytes(shapes, activations=1000, data=50) == expected
 
 

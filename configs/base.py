@@ -65,14 +65,15 @@ def get_config() -> ml_collections.ConfigDict:
                 flip=True,
                 # Side in pixels of the one square set to 0 in every image, 0 (off) to 32.
                 cutout=0,
-                # Type of the network's arithmetic: 'float32', 'bfloat16' or 'float64'.
+                # Type of convolutions and activations: 'float32', 'bfloat16' or 'float64'. Weights,
+                # statistics, losses and optimisers are float32 at least.
                 compute_dtype="float32",
                 # Precision of float32 products, in JAX's names: 'default' (fastest: TF32 on GPUs,
                 # one bfloat16 pass on TPUs), 'high' (TF32; three bfloat16 passes), 'highest'
                 # (float32; six bfloat16 passes).
                 matmul_precision="highest",
-                # A loss that is infinite or not a number: 'stop' ends the run at once, 'warn' goes
-                # on and says so at the end of the epoch.
+                # A loss that is infinite or not a number: 'stop' ends the run at the end of the
+                # epoch or before the next checkpoint, 'warn' goes on and says so.
                 on_nonfinite="stop",
             ),
             # Rates and decays here are those of the members, from the release on.
@@ -96,8 +97,10 @@ def get_config() -> ml_collections.ConfigDict:
                 # '/'-joined path of a parameter ('group0_block0/bn1/scale', 'head/kernel').
                 # Default: every batch norm's scale and shift, and the head.
                 patterns=("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)"),
-                # How a step goes over members, results alike: 'vmap', 'unroll', or 'auto' (vmap on
-                # accelerators, unroll on the CPU).
+                # How a step goes over members, results alike: 'vmap' (merged into one large batch),
+                # 'scan' (one after the other, with the memory of one), 'unroll' (so with K copies
+                # of the program), or 'auto': vmap on accelerators whose memory is estimated to
+                # suffice, otherwise scan.
                 member_mode="auto",
                 # Gamma: scales the shared gradient, summed over the K minibatches. > 0.
                 shared_grad_scale=1.0,

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from lpw_jax import compilation, console, experiment, metrics
 from lpw_jax import config as config_lib
-from lpw_jax import console, experiment, metrics
 from lpw_jax import late_phase as lp
 from lpw_jax.data import Dataset, ood
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
@@ -46,7 +46,8 @@ def evaluate(
         weights=weights,
         mean=dataset.mean,
         std=dataset.std,
-        member_mode=experiment.member_mode(config),
+        # A batch of one member fills a device; merged ones would only need more memory.
+        member_mode=experiment.member_mode(config, fits=lambda mode: False),
         batch_size=config.evaluate.batch_size,
     )
     folder.clear_predictions()
@@ -175,6 +176,7 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             changeable = ", ".join(config_lib.NOT_TRAINED)
             raise UserError(f"{flag}: only {changeable} can change after training")
     config = config_lib.override(config_lib.from_dict(stored), overrides)
+    compilation.use_cache()
     preemption = Preemption()
     with (
         jax.enable_x64(config.train.compute_dtype == "float64"),

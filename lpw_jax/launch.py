@@ -17,28 +17,32 @@ from lpw_jax.train import Training
 from lpw_jax.workdir import Workdir
 
 
-def run(config: ConfigDict, *, workdir: str, rehearse: bool = False) -> dict[str, Any] | None:
+def run(
+    config: ConfigDict, *, workdir: str, rehearse: bool = False, profile: bool = False
+) -> dict[str, Any] | None:
     """Trains and evaluates what `config` describes; returns the contents of results.json.
 
     A run that was interrupted goes on at its newest checkpoint, one that was trained is evaluated,
-    and a finished one is shown. With `rehearse` all checks are made and a few steps taken, and
-    nothing is trained (None is returned). Every process of the run makes this call.
+    and a finished one is shown. With `rehearse` or `profile` all checks are made, a few steps taken
+    or traced, and nothing is trained (None is returned). Every process of the run makes this call.
 
     Raises:
       UserError: anything that the user can mend, nearly always before training starts.
       Preempted: the run was asked to end; the same call continues it.
     """
     preemption = Preemption()
+    rehearsal = dry_run.profile if profile else dry_run.rehearse if rehearse else None
     with jax.enable_x64(config.train.compute_dtype == "float64"), preemption.watched():
         if not hosts.is_primary():
             console.be_quiet()
         devices = Devices.over()
-        hosts.check_same("config", {**config_lib.agreed(config), "--dry_run": rehearse})
+        flags = {"--dry_run": rehearse, "--profile": profile}
+        hosts.check_same("config", {**config_lib.agreed(config), **flags})
         hosts.together(lambda: _check_devices(config, devices))
         folder = Workdir(workdir)
         with folder.claimed():
             results = hosts.on_primary(lambda: earlier_results(config, folder))
-            if results and results["status"] == "complete" and not rehearse:
+            if results and results["status"] == "complete" and not rehearsal:
                 console.say(
                     f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again"
                 )
@@ -50,11 +54,11 @@ def run(config: ConfigDict, *, workdir: str, rehearse: bool = False) -> dict[str
             checksums = {name: zlib.crc32(images) for name, images in ood_sets.items()}
             hosts.check_same("out-of-distribution data", checksums)
             preemption.check()
-            if results is None or rehearse:
+            if results is None or rehearsal:
                 training = hosts.together(lambda: _prepared(config, dataset, devices))
                 hosts.on_primary(lambda: _check_room(training, dataset, ood_sets, folder))
-                if rehearse:
-                    dry_run.rehearse(training, folder)
+                if rehearsal:
+                    rehearsal(training, folder)
                     return None
                 with preemption.deferred():
                     folder.identify(config_lib.to_dict(config))
@@ -135,12 +139,8 @@ def _check_room(training: Training, dataset: Dataset, ood_sets: dict, folder: Wo
             predictions=sum(map(len, predicted)) * views * dataset.num_classes * itemsize,
         ),
     )
-    # By the estimate, it does not matter whether devices divide minibatches or members.
-    per_device = config.train.batch_size // training.devices.count
-    image_shape = (per_device, *dataset.train_images.shape[1:])
-    activations = preflight.activation_bytes(training.model, image_shape, platform=device.platform)
-    data = dataset.train_images.nbytes + dataset.train_labels.nbytes
-    estimate = preflight.step_bytes(state, activations=activations, data=data)
+    estimate = training.step_bytes(training.member_mode)
     available = preflight.device_memory(device)
+    console.say(f"estimated memory of a training step: {preflight.in_words(estimate)} on a device")
     if warning := preflight.memory_warning(estimate, available, platform=device.platform):
         console.warn(warning)

@@ -42,10 +42,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for all that the run writes (default: runs/<config name>/seed<seed>)",
     )
-    parser.add_argument(
+    rehearsals = parser.add_mutually_exclusive_group()
+    rehearsals.add_argument(
         "--dry_run",
         action="store_true",
         help="check everything, show the config, the parameters and the schedule, take two steps",
+    )
+    rehearsals.add_argument(
+        "--profile",
+        action="store_true",
+        help="check everything, trace a few cycles before and after the release into DIR/profile",
     )
     hosts = parser.add_argument_group(
         "several hosts",
@@ -71,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run():
         if not args.process_id:  # the others write nothing
             _check_workdir(workdir)
-        from lpw_jax import hosts, launch  # takes seconds: only once the user's part is right
+        if args.profile and "://" in workdir:
+            raise UserError(f"--profile: needs a local folder, but --workdir = {workdir!r}")
+        # Takes seconds: only once the user's part is right.
+        from lpw_jax import compilation, hosts, launch
 
         with hosts.joined(
             distributed=args.distributed,
@@ -79,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_processes=args.num_processes,
             process_id=args.process_id,
         ):
-            launch.run(config, workdir=workdir, rehearse=args.dry_run)
+            compilation.use_cache()
+            launch.run(config, workdir=workdir, rehearse=args.dry_run, profile=args.profile)
 
     return exit_code(flags.prog, run)
 

@@ -74,9 +74,11 @@ class Runner:
             def train_cycle(state, data, order, first_step, rates):
                 member, num_members = lp.member_indices(order.shape[1], AXIS if members else None)
                 number = (state.step - first_step) // num_members
-                return train_step(state, cycle(data, order, number, state.step, member), rates)
+                with jax.named_scope("augment"):
+                    batches = cycle(data, order, number, state.step, member)
+                return train_step(state, batches, rates)
 
-            axes = _axes(TrainState, layout)
+            axes = state_axes(TrainState, layout)
             return devices.lift(
                 train_cycle,
                 in_axes=(axes, None, 0, None, None),
@@ -94,7 +96,7 @@ class Runner:
                 )
                 return averages.replace(batch_stats=batch_stats)
 
-            axes = _axes(Averages, layout)
+            axes = state_axes(Averages, layout)
             return devices.lift(
                 statistics, in_axes=(axes, None, 0, None, None), out_axes=axes, donate_argnums=(0,)
             )
@@ -200,7 +202,7 @@ class Runner:
         return self._released_layout if num_members > 1 else "data"
 
 
-def _axes(kind: type, layout: str) -> Any:
+def state_axes(kind: type, layout: str) -> Any:
     """pmap axes of a placed `TrainState` or `Averages`."""
     axis = 0 if layout == "members" else None
     names = [field.name for field in dataclasses.fields(kind)]

@@ -155,25 +155,32 @@ def make_train_step(
                 late, opt_late = _where_member(turn, moved, (late, opt_late))
             return late, opt_late
 
-        late, opt_late = coast(state.late_phase, state.opt_late, before, state.coasting)
-        grads, (metrics, batch_stats) = cycle_gradients(
-            state.shared, late, batch["image"], batch["label"]
-        )
-        shared_grads, late_grads, metrics = combine(*grads, metrics, member, num_members)
+        with jax.named_scope("coast"):
+            late, opt_late = coast(state.late_phase, state.opt_late, before, state.coasting)
+        with jax.named_scope("members"):
+            grads, (metrics, batch_stats) = cycle_gradients(
+                state.shared, late, batch["image"], batch["label"]
+            )
+        with jax.named_scope("all_reduce"):
+            shared_grads, late_grads, metrics = combine(*grads, metrics, member, num_members)
 
-        late, opt_late = step_members(late_grads, late, opt_late)
-        late, opt_late = coast(late, opt_late, after, jnp.ones((), bool))
-        updates, opt_shared = tx.update(
-            jax.tree.map(lambda g: rates.shared_grad_scale * g, shared_grads),
-            state.opt_shared,
-            state.shared,
-            learning_rate=rates.shared_learning_rate,
-            weight_decay=rates.shared_weight_decay,
-        )
+        with jax.named_scope("update_late_phase"):
+            late, opt_late = step_members(late_grads, late, opt_late)
+        with jax.named_scope("coast"):
+            late, opt_late = coast(late, opt_late, after, jnp.ones((), bool))
+        with jax.named_scope("update_shared"):
+            updates, opt_shared = tx.update(
+                jax.tree.map(lambda g: rates.shared_grad_scale * g, shared_grads),
+                state.opt_shared,
+                state.shared,
+                learning_rate=rates.shared_learning_rate,
+                weight_decay=rates.shared_weight_decay,
+            )
+            shared = optax.apply_updates(state.shared, updates)
         state = TrainState(
             step=state.step + num_members,
             coasting=jnp.ones((), bool),
-            shared=optax.apply_updates(state.shared, updates),
+            shared=shared,
             late_phase=late,
             batch_stats=update_running(state.batch_stats, batch_stats, RUNNING_MOMENTUM),
             opt_shared=opt_shared,

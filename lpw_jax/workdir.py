@@ -24,8 +24,9 @@ _PACKAGES = (
     "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu",
 )  # fmt: skip
 SCHEDULE = "schedule.png"
-# What a folder may hold that is no run yet: a lock, and the picture of a dry run.
-_NO_RUN = (lock.NAME, SCHEDULE)
+PROFILE = "profile"
+# What a folder may hold that is no run yet: a lock, the picture of a dry run, and traces.
+_NO_RUN = (lock.NAME, SCHEDULE, PROFILE)
 _PARTIAL = ".partial"  # ends the name of a file that is being written
 
 

@@ -1,4 +1,4 @@
-"""Makes the README's tables of results from the files that runs wrote.
+"""Makes the README's tables of results and benchmarks from the files that runs wrote.
 
 python scripts/results_table.py                    prints them
 python scripts/results_table.py --update README.md puts them between the README's markers
@@ -9,8 +9,10 @@ import itertools
 import json
 from pathlib import Path
 
+from lpw_jax.benchmark import report
+
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
+MARKERS = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"
 HEADER = (
     "| run | network | K | view | accuracy, % | NLL | Brier | ECE | AUROC |\n"
     "|---|---|---|---|---|---|---|---|---|\n"
@@ -57,11 +59,21 @@ def tables() -> str:
     return text
 
 
+def benchmarks() -> str:
+    """Tables over results/benchmarks/*.json."""
+    texts = []
+    for file in sorted((ROOT / "results" / "benchmarks").glob("*.json")):
+        texts.append(report.table(json.loads(file.read_text())))
+    return "\n\n".join(texts) + "\n\n"
+
+
 def updated(readme: str) -> str:
     """`readme` with the tables between its markers."""
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{tables()}{END}{after}"
+    for name, text in (("results", tables()), ("benchmarks", benchmarks())):
+        begin, end = (marker.format(name=name) for marker in MARKERS)
+        before, rest = readme.split(begin)
+        readme = f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
+    return readme
 
 
 def main() -> None:
@@ -71,7 +83,7 @@ def main() -> None:
     if arguments.update:
         arguments.update.write_text(updated(arguments.update.read_text()))
     else:
-        print(tables(), end="")
+        print(tables() + benchmarks(), end="")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """A run on digits with everything in it, short enough for a test."""
 
+import dataclasses
 from pathlib import Path
+
+from lpw_jax.data import load_dataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DIGITS = str(CONFIGS / "digits_bn.py")
@@ -13,3 +16,18 @@ SHORT = [
     "--config.train.anneal_start=1",
     "--config.train.anneal_end=2",
 ]
+
+
+def subset(num_images, size=8):
+    """The first digits, shrunk for speed."""
+    data = load_dataset("digits", data_dir="")
+    step = 32 // size
+    images = {
+        f"{split}_images": getattr(data, f"{split}_images")[:num_images, ::step, ::step]
+        for split in ("train", "test")
+    }
+    labels = {
+        f"{split}_labels": getattr(data, f"{split}_labels")[:num_images]
+        for split in ("train", "test")
+    }
+    return dataclasses.replace(data, **images, **labels)

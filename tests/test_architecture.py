@@ -18,15 +18,15 @@ LAYERS = (
     ("models", "models.*", "data", "data.*"),
     ("late_phase", "swa", "state", "step", "progress"),
     ("parallel", "hosts", "preemption", "lock", "checkpoint", "workdir"),
-    ("console", "schedule_report", "preflight"),
+    ("console", "schedule_report", "preflight", "compilation"),
     ("runner", "predict"),
     ("train", "saver", "timeline", "evaluate", "experiment", "loading"),
-    ("launch", "dry_run"),
+    ("launch", "dry_run", "benchmark", "benchmark.*"),
     ("main", PACKAGE),  # the package itself offers the public names
 )
 CONFIG_READERS = {
     "config", "config_schema", "experiment", "timeline", "loading", "train", "evaluate", "launch",
-    "main",
+    "main", "benchmark.*",
 }  # fmt: skip
 MAX_LINES = 300
 
@@ -134,7 +134,9 @@ def test_few_modules_know_the_config():
         for module, path in MODULES.items()
         if "config" in internal_imports(path) or imports_package(imports(path), "ml_collections")
     }
-    assert readers <= CONFIG_READERS
+    assert not {
+        reader for reader in readers if not any(fnmatch(reader, known) for known in CONFIG_READERS)
+    }
 
 
 SOURCES = [

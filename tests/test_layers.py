@@ -34,6 +34,83 @@ def test_batch_statistics_are_the_whole_batchs_with_unbiased_variance(float64, n
     np.testing.assert_allclose(updated["batch_stats"]["var"], flat.var(0, ddof=1), atol=1e-12)
 
 
+def gradients_of_batch_norm(x, scale, bias, along, num_devices=1):
+    """Gradients of sum(along * y), with respect to x, scale and bias, over the device axis."""
+
+    def own_gradients(x, along):
+        bn = BatchNorm(train=True, axis_name=AXIS, dtype=x.dtype, param_dtype=scale.dtype)
+
+        def loss(x, scale, bias):
+            params = {"scale": scale, "bias": bias}
+            y, _ = bn.apply({"params": params}, x, mutable=["batch_stats"])
+            return (along * y).sum()
+
+        x_grad, *of_params = jax.grad(loss, argnums=(0, 1, 2))(x, scale, bias)
+        return x_grad, jax.lax.psum(of_params, AXIS)
+
+    devices = Devices.over(jax.devices()[:num_devices])
+    divided = [devices.shard(a.reshape(num_devices, -1, *a.shape[1:])) for a in (x, along)]
+    lifted = devices.lift(own_gradients, in_axes=(0, 0), out_axes=(0, None))
+    x_grad, of_params = lifted(*divided)
+    return np.reshape(x_grad, x.shape), *of_params
+
+
+def gradients_of_formula(x, scale, bias, along):
+    """The same by automatic differentiation of the formula, on one device."""
+
+    def loss(x, scale, bias):
+        flat = x.reshape(-1, x.shape[-1])
+        mean = flat.mean(0, keepdims=True)
+        var = jnp.square(flat - mean).mean(0, keepdims=True)
+        y = (flat - mean) / jnp.sqrt(var + 1e-5) * scale[None] + bias[None]
+        return (along.reshape(flat.shape) * y).sum()
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, scale, bias)
+
+
+def arguments(dtype=np.float64):
+    """x, scale, bias and the gradient of the output."""
+    random = np.random.default_rng(1)
+    vectors = random.uniform(0.5, 2, (2, 6))
+    along = random.standard_normal(inputs().shape) + inputs() ** 2 / 10  # not orthogonal to x
+    return [np.asarray(a, dtype) for a in (inputs(), *vectors, along)]
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_gradients_are_those_of_the_formula_on_the_whole_batch(float64, num_devices):
+    found = gradients_of_batch_norm(*arguments(), num_devices)
+    for ours, expected in zip(found, gradients_of_formula(*arguments()), strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+
+
+def test_no_gradient_flows_through_the_statistics():
+    x, scale, bias, along = arguments(np.float32)
+    bn = BatchNorm(train=True)
+
+    def loss(x, weight):
+        params = {"scale": scale, "bias": bias}
+        y, updated = bn.apply({"params": params}, x, mutable=["batch_stats"])
+        return (along * y).sum() + weight * sum(
+            jnp.square(leaf).sum() for leaf in jax.tree.leaves(updated)
+        )
+
+    without, with_statistics = (jax.grad(loss)(x, weight) for weight in (0.0, 1e3))
+    assert np.abs(without).max() > 0
+    np.testing.assert_array_equal(without, with_statistics)
+
+
+def test_bfloat16_gradients_are_the_float32_ones_rounded():
+    x, scale, bias, along = arguments(np.float32)
+    x, along = (np.asarray(a.astype(jnp.bfloat16), np.float32) for a in (x, along))
+    expected = gradients_of_batch_norm(x, scale, bias, along)
+    found = gradients_of_batch_norm(x.astype(jnp.bfloat16), scale, bias, along.astype(jnp.bfloat16))
+    assert [a.dtype for a in found] == [jnp.bfloat16, np.float32, np.float32]
+    for ours, wide in zip(found, expected, strict=True):
+        error = np.abs(np.asarray(ours, np.float32) - wide).max()
+        assert error < 2**-7 * np.abs(wide).max()  # a bfloat16 has 8 bits
+
+
 def test_evaluation_uses_running_statistics():
     x = inputs().astype(np.float32)
     stats = {"mean": jnp.full(6, 2.0), "var": jnp.full(6, 4.0)}

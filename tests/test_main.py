@@ -37,6 +37,8 @@ def python(*arguments, cwd):
         (["--config", SMALL, "--work", "x"], "unrecognized arguments: --work x"),
         (["--config", SMALL, "--workdir", ""], "--workdir = ''"),
         (["--config", SMALL, "--workdir", f"{SMALL}/run"], "writable folder"),
+        (["--config", SMALL, "--workdir", "gs://b/run", "--profile"], "--profile: needs a local"),
+        (["--config", SMALL, "--profile", "--dry_run"], "--dry_run: not allowed with argument --p"),
         ([], "--config"),
     ],
 )
@@ -91,9 +93,10 @@ def launch(monkeypatch):
 
 def test_default_workdir_is_named_by_config_and_seed(launch):
     calls = []
-    launch.run = lambda config, *, workdir, rehearse: calls.append((config.seed, workdir, rehearse))
+    launch.run = lambda config, **rest: calls.append((config.seed, rest))
     assert main.main(["--config", SMALL, "--config.seed=7"]) == 0
-    assert calls == [(7, os.path.join("runs", "cifar10_small", "seed7"), False)]
+    workdir = os.path.join("runs", "cifar10_small", "seed7")
+    assert calls == [(7, {"workdir": workdir, "rehearse": False, "profile": False})]
 
 
 @pytest.mark.parametrize(

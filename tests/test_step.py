@@ -102,7 +102,7 @@ def python_loop(start, cycles, *, coasting):
 
 
 @pytest.mark.parametrize("coasting", ["reference", "none"])
-@pytest.mark.parametrize("member_mode", ["vmap", "unroll"])
+@pytest.mark.parametrize("member_mode", step.MEMBER_MODES)
 def test_a_cycle_is_the_sequential_loop_over_members(tx, coasting, member_mode):
     start = released(tx)
     shared, late, stats, expected = python_loop(start, batches(), coasting=coasting)
@@ -131,6 +131,41 @@ def test_one_member_is_plain_sgd(tx):
         updates, opt = plain.update(jax.grad(loss)(params), opt, params)
         params = optax.apply_updates(params, updates)
     assert_close(lp.merge(end.shared, lp.member(end.late_phase, 0)), params)
+
+
+def test_one_member_is_the_same_in_every_mode(tx):
+    start = released(tx, num_members=1)
+    ends = [trained(tx, start, batches(1), member_mode=mode) for mode in step.MEMBER_MODES]
+    for end in ends[1:]:
+        assert_close(end, ends[0])
+
+
+@pytest.mark.parametrize("num_members", [1, K])
+def test_members_are_evaluated_and_reestimated_alike_in_every_mode(tx, num_members):
+    start, image = released(tx, num_members=num_members), jnp.asarray(images(0, B))
+    collapsed = {
+        "params": lp.merge(start.shared, lp.member(start.late_phase, 0)),
+        "batch_stats": lp.member(start.batch_stats, 0),
+    }
+    weights = start.shared, start.late_phase, start.batch_stats
+    found = []
+    for mode in step.MEMBER_MODES:
+        evaluate, statistics = (
+            jax.jit(make(model=TinyNet(), member_mode=mode))
+            for make in (step.make_eval_step, step.make_statistics_step)
+        )
+        found.append((evaluate(collapsed, *weights, image), statistics(*weights, image, 0.3)))
+    for other in found[1:]:
+        assert_close(other, found[0])
+    logits = found[0][0]
+    assert logits["members"].shape == (num_members, *logits["collapsed"].shape)
+    assert_close(logits["members"][0], logits["collapsed"])
+
+
+@pytest.mark.parametrize("num_members", [1, K])
+def test_an_unknown_member_mode_is_refused(tx, num_members):
+    with pytest.raises(ValueError, match="member_mode: must be one of .*'scan'.*, got 'map'"):
+        trained(tx, released(tx, num_members=num_members), batches(num_members), member_mode="map")
 
 
 def test_permuting_members_permutes_late_phase_and_leaves_shared(tx):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -26,7 +27,7 @@ def cpu_conv_general_dilated(
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int],
     rhs_dilation: Sequence[int],
     dimension_numbers: lax.ConvDimensionNumbers,
@@ -48,6 +49,8 @@ def cpu_conv_general_dilated(
         or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT)
     ):
         raise ValueError("cpu_conv_general_dilated: must be 2-D, ungrouped, undilated, NHWC")
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
     return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
 
 
@@ -98,11 +101,15 @@ def _backward(strides, padding, precision, saved, grad):
             pixels, grad, (contract, ((), ())), precision=precision
         ).reshape(kernel.shape)
     whole = len(x) // PART * PART
-    total = jnp.zeros_like(kernel)
+    total = jnp.zeros(kernel.shape, np.promote_types(kernel.dtype, np.float32))
     if len(x) > whole:
-        total += kernel_grad(x[whole:], grad[whole:])
+        total += kernel_grad(x[whole:], grad[whole:]).astype(total.dtype)
+
+    def add(total, part):
+        return total + kernel_grad(*part).astype(total.dtype), None
+
     parts = [array[:whole].reshape(-1, PART, *array.shape[1:]) for array in (x, grad)]
-    return x_grad, lax.scan(lambda sum, part: (sum + kernel_grad(*part), None), total, parts)[0]
+    return x_grad, lax.scan(add, total, parts)[0].astype(kernel.dtype)
 
 
 _conv.defvjp(_forward, _backward)

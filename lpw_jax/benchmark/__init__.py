@@ -1,0 +1,1 @@
+"""How fast a config trains on the devices that are there: `python -m lpw_jax.benchmark`."""

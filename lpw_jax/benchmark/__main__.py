@@ -1,0 +1,133 @@
+"""Measures a config on the devices that are there.
+
+python -m lpw_jax.benchmark --config configs/cifar10_bn.py --output results/benchmarks/h100.json
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lpw_jax import config as config_lib
+from lpw_jax.errors import UserError, exit_code, leave
+
+PARTS = ("matmul", "step", "program", "collectives", "start", "pytorch")
+MODES = ("vmap", "scan", "unroll")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, `--config.FIELD=VALUE` flags excepted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lpw_jax.benchmark",
+        description="Measures how fast a config trains here: bare steps, the whole program, "
+        "memory, communication. Close other programs first.",
+    )
+    config_lib.add_config_flags(parser)
+    parser.add_argument(
+        "--output",
+        metavar="FILE.json",
+        help="where results go; a table goes beside it (default: runs/benchmarks/<config>.json)",
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help="which, of %(default)s")
+    parser.add_argument(
+        "--num_members", default="1,4,10,20,50", help="values of K (default: %(default)s)"
+    )
+    parser.add_argument("--member_modes", default=",".join(MODES), help="which, of %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="length of an epoch of the whole program (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device_counts",
+        default="1,2,4,8",
+        help="devices for which communication is counted (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pytorch_code",
+        metavar="DIR",
+        help="clone of the published code (github.com/seijin-kobayashi/late-phase-weights)",
+    )
+    parser.add_argument(
+        "--pytorch_python", metavar="FILE", default=sys.executable, help="a Python with torch"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program with `argv` (default: the process's arguments); returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    flags = parser()
+    args, config = config_lib.parse(flags, argv)
+
+    def run():
+        parts = _choices("--parts", args.parts, PARTS)
+        modes = _choices("--member_modes", args.member_modes, MODES)
+        numbers = {
+            name: _numbers(f"--{name}", getattr(args, name))
+            for name in ("num_members", "device_counts")
+        }
+        if args.repeats < 1:
+            raise UserError(f"--repeats = {args.repeats}: must be >= 1")
+        if not args.seconds > 0:
+            raise UserError(f"--seconds = {args.seconds}: must be > 0")
+        name = config_lib.config_name(args.config)
+        output = Path(args.output or f"runs/benchmarks/{name}.json")
+        if output.suffix != ".json":
+            raise UserError(f"--output = {str(output)!r}: must end in .json")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output = {str(output)!r}: must be writable; {error}") from error
+        if args.pytorch_code:  # whose memory would be taken otherwise
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        import jax
+
+        from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
+        from lpw_jax.benchmark.measure import measure
+
+        overrides = config_lib.split_flags(argv)[1]
+        with jax.enable_x64(config.train.compute_dtype == "float64"):
+            for results in measure(
+                config,
+                parts=parts,
+                member_modes=modes,
+                repeats=args.repeats,
+                seconds=args.seconds,
+                pytorch_code=args.pytorch_code,
+                pytorch_python=args.pytorch_python,
+                arguments=[f"--config={args.config}", *overrides],
+                **numbers,
+            ):
+                results = {"name": name, **results}
+                output.write_text(json.dumps(results, indent=1) + "\n")
+                output.with_suffix(".md").write_text(report.table(results))
+        print(report.table(results))
+        print(f"written: {output}")
+
+    return exit_code(flags.prog, run)
+
+
+def _choices(flag: str, text: str, allowed: Sequence[str]) -> list[str]:
+    chosen = [item for item in text.split(",") if item]
+    if not chosen or set(chosen) - set(allowed):
+        raise UserError(f"{flag} = {text!r}: must be some of {','.join(allowed)}")
+    return chosen
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        numbers = [int(item) for item in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise UserError(f"{flag} = {text!r}: must be whole numbers >= 1, with commas between")
+    return numbers
+
+
+if __name__ == "__main__":
+    leave(main())

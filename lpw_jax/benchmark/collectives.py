@@ -1,0 +1,71 @@
+"""Communication of a cycle, read from programs compiled for several devices.
+
+python -m lpw_jax.benchmark.collectives CONFIG_JSON compiles for the devices that are there; the
+devices may be fake, and then nothing is run. `measure` does so in processes of their own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lpw_jax import config as config_lib
+
+
+def measure(config: ConfigDict, *, num_classes: int, device_counts: Sequence[int]) -> list[dict]:
+    """For each number of devices, what `of_devices` returns, or why it is not there."""
+    results = []
+    for count in device_counts:
+        if config.train.batch_size % count:
+            reason = f"{count} does not divide train.batch_size = {config.train.batch_size}"
+            results.append({"devices": count, "not_run": reason})
+            continue
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+        environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "NPROC": "16"}
+        task = {"config": config_lib.to_dict(config), "num_classes": num_classes}
+        child = subprocess.run(
+            [sys.executable, "-m", "lpw_jax.benchmark.collectives", json.dumps(task)],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+        if child.returncode:
+            results.append({"devices": count, "not_run": child.stderr.strip().splitlines()[-1]})
+        else:
+            results.append(json.loads(child.stdout.splitlines()[-1]))
+    return results
+
+
+def of_devices(config: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """Collectives of plain SGD's step and of a cycle in each layout, on all devices there are.
+
+    Compiled as for accelerators, with merged members, so that no loop hides a collective.
+    """
+    from lpw_jax.benchmark.counts import collectives
+    from lpw_jax.benchmark.settings import late_phase, model_of, plain_sgd
+    from lpw_jax.parallel import Devices
+
+    devices, num_members = Devices.over(), config.late_phase.num_members
+    model = model_of(config, num_classes).clone(conv_general_dilated=None)
+    programs = {"plain": plain_sgd(config, devices, model)}
+    for layout in ("data", "members"):
+        if layout == "data" or num_members % devices.count == 0:
+            programs[layout] = late_phase(
+                config, devices, model, num_members=num_members, member_mode="vmap", layout=layout
+            )
+    found = {"devices": devices.count}
+    for name, program in programs.items():
+        kinds = collectives(program.lower().compile().as_text())
+        total = sum(kind["bytes"] for kind in kinds.values())
+        images = program.images_per_call
+        found[name] = {"collectives": kinds, "bytes_per_image": total / images, "images": images}
+    return found
+
+
+if __name__ == "__main__":
+    task = json.loads(sys.argv[1])
+    print(json.dumps(of_devices(config_lib.from_dict(task["config"]), task["num_classes"])))

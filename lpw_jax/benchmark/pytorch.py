@@ -1,0 +1,54 @@
+"""The published PyTorch code beside ours: the same network and batch, in turn on one device."""
+
+import json
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lpw_jax import experiment
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark_pytorch.py"
+TURNS = 3
+
+
+def compare(
+    config: ConfigDict, bench: Any, *, code: str | None, python: str, repeats: int
+) -> dict[str, Any]:
+    """Images/s of the published code, as it is and tuned, and of ours between its runs.
+
+    Args:
+      bench: builds our contender, `bench.late_phase(num_members, member_mode)`.
+      code: clone of the published code.
+      python: a Python that has torch.
+      repeats: rounds in each of TURNS turns.
+    """
+    if code is None:
+        return {"not_run": "--pytorch_code names no clone of the published code"}
+    num_members = config.late_phase.num_members
+    ours = bench.late_phase(num_members, experiment.member_mode(config))
+    platform = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    command = [python, str(SCRIPT), "--code", code, "--device", platform]
+    command += ["--depth", str(config.model.depth), "--width", str(config.model.width)]
+    command += ["--batch_size", str(config.train.batch_size), "--num_members", str(num_members)]
+    runs: dict[str, list[dict[str, Any]]] = {"published": [], "tuned": []}
+    for _ in range(TURNS):
+        for variant, done in runs.items():
+            flags = ["--variant", variant, "--repeats", str(repeats)]
+            child = subprocess.run(command + flags, capture_output=True, text=True)
+            lines = child.stderr.strip().splitlines()
+            done.append(
+                {"not_run": lines[-1] if lines else f"exit code {child.returncode}"}
+                if child.returncode
+                else json.loads(child.stdout)
+            )
+            for _ in range(repeats):
+                ours.round()
+    found: dict[str, Any] = {"ours": ours.facts(), "runs": runs}
+    for variant, done in runs.items():
+        speeds = [run["images_per_second"] for run in done if "images_per_second" in run]
+        found[variant] = statistics.median(speeds) if speeds else None
+    return found

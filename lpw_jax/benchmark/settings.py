@@ -1,0 +1,54 @@
+"""From a config to the programs that are compared."""
+
+from typing import Any
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from lpw_jax import experiment
+from lpw_jax.benchmark.programs import LatePhase, PlainSGD
+from lpw_jax.parallel import Devices
+
+
+def model_of(config: ConfigDict, num_classes: int, member_mode: str = "auto") -> nn.Module:
+    """The network as `member_mode` trains it."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.late_phase.member_mode = member_mode
+    return experiment.build_model(config, num_classes)
+
+
+def plain_sgd(config: ConfigDict, devices: Devices, model: nn.Module) -> PlainSGD:
+    """Plain SGD with the settings of `config`."""
+    return PlainSGD(devices, model, **_shared(config))
+
+
+def late_phase(
+    config: ConfigDict,
+    devices: Devices,
+    model: nn.Module,
+    *,
+    num_members: int,
+    member_mode: str,
+    layout: str = "data",
+) -> LatePhase:
+    """A late-phase cycle with the settings of `config`."""
+    return LatePhase(
+        devices,
+        model,
+        layout=layout,
+        num_members=num_members,
+        member_mode=member_mode,
+        patterns=config.late_phase.patterns,
+        coasting=config.late_phase.coasting,
+        **_shared(config),
+    )
+
+
+def _shared(config: ConfigDict) -> dict[str, Any]:
+    train = config.train
+    return {
+        "batch_size": train.batch_size,
+        "momentum": train.momentum,
+        "nesterov": train.nesterov,
+    }

@@ -1,0 +1,149 @@
+"""The benchmark counts right, runs on a real config, and its table says what was not run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lpw_jax import models
+from lpw_jax.benchmark import collectives, counts, report
+from lpw_jax.benchmark.__main__ import main
+from lpw_jax.config import load_config
+from lpw_jax.parallel import AXIS, Devices
+
+DIGITS = "--config=configs/digits_bn.py"
+
+
+@pytest.mark.parametrize(("depth", "width"), [(10, 1), (16, 2)])
+def test_operations_by_hand_are_those_of_the_compiled_program_within_5_percent(depth, width):
+    model = models.create("wide_resnet", depth=depth, width=width, num_classes=10)
+    images = jnp.ones((2, 32, 32, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+
+    def loss(params):
+        logits, _ = model.apply({"params": params}, images, train=True, mutable=["batch_stats"])
+        return logits.sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(params).compile().cost_analysis()["flops"] / 2
+    by_hand = counts.wide_resnet_flops(depth=depth, width=width, num_classes=10)
+    assert by_hand == pytest.approx(compiled, rel=0.05)
+
+
+def test_collectives_are_counted_with_their_bytes():
+    devices = Devices.over(jax.devices()[:4])
+
+    def sums(x):
+        return jax.lax.psum((x, x[:3].astype(jnp.bfloat16)), AXIS)
+
+    lifted = devices.lift(sums, in_axes=(0,), out_axes=None)
+    text = lifted.lower(jnp.ones((4, 10))).compile().as_text()
+    found = counts.collectives(text)
+    assert set(found) == {"all-reduce"}
+    # The CPU sums bfloat16 in float32.
+    assert found["all-reduce"]["bytes"] in (10 * 4 + 3 * 2, 10 * 4 + 3 * 4)
+    assert counts.collectives("") == {}
+
+
+def test_members_of_their_own_need_one_all_reduce_of_the_shared_gradient():
+    config = load_config("configs/digits_bn.py", ["--config.train.batch_size=8"])
+    [run] = collectives.measure(config, num_classes=10, device_counts=[2])
+    [one, members] = run["members"]["collectives"].items(), run["members"]
+    assert [(kind, found["count"]) for kind, found in one] == [("all-reduce", 1)]
+    share = members["bytes_per_image"] / run["plain"]["bytes_per_image"]
+    assert share <= 1.03 / config.late_phase.num_members
+    assert run["data"]["bytes_per_image"] > members["bytes_per_image"]
+
+
+def test_a_number_of_devices_that_does_not_divide_the_minibatch_is_not_run():
+    config = load_config("configs/digits_bn.py")
+    [run] = collectives.measure(config, num_classes=10, device_counts=[3])
+    assert run == {"devices": 3, "not_run": "3 does not divide train.batch_size = 64"}
+
+
+def test_a_benchmark_of_a_real_config_writes_json_and_a_table(tmp_path, capsys):
+    output = tmp_path / "made" / "digits.json"
+    flags = ["--parts=matmul,step,program,pytorch", "--num_members=1", "--member_modes=scan"]
+    flags += ["--repeats=1", "--seconds=0.1", f"--output={output}"]
+    small = ["--config.train.batch_size=8", "--config.late_phase.num_members=2"]
+    assert main([DIGITS, *flags, *small]) == 0
+    results = json.loads(output.read_text())
+    names = [contender["name"] for contender in results["step"]["contenders"]]
+    assert names == ["plain SGD", "plain SGD, JAX's convolutions", "K = 1", "K = 2, scan"]
+    for contender in results["step"]["contenders"]:
+        assert contender["images_per_second"] > 0 and contender["memory_bytes"] > 0
+    flops = results["step"]["flops_per_image"]
+    assert flops["by_hand"] == pytest.approx(flops["compiled"], rel=0.05)
+    assert results["matmul"]["float32"] > 0
+    assert results["program"]["images_per_second"] > 0
+    table = output.with_suffix(".md").read_text()
+    assert table in capsys.readouterr().out
+    assert "| K = 2, scan |" in table
+    assert "not run: --pytorch_code names no clone of the published code" in table
+    assert table.count("not run") >= 3  # the start and communication were not asked for
+
+
+RESULTS = {
+    "name": "some",
+    "config": {
+        "model": {"depth": 28, "width": 10},
+        "train": {"batch_size": 128, "compute_dtype": "bfloat16"},
+        "late_phase": {"num_members": 10},
+    },
+    "environment": {
+        "backend": "gpu",
+        "num_devices": 1,
+        "device_kind": "H",
+        "platform": "Linux",
+        "packages": {"jax": "0.11"},
+        "python": "3.12",
+        "commit": None,
+    },
+    "state": {"plain_bytes": 100, "late_phase_bytes": 104},
+    "matmul": {"bfloat16": 2e12},
+    "step": {
+        "flops_per_image": {"by_hand": 1e9, "compiled": None},
+        "contenders": [
+            {"name": "plain SGD", "images_per_second": 1000.0, "compile_seconds": 1.0}
+            | {"memory_bytes": None},
+            {"name": "K = 1", "num_members": 1, "images_per_second": 1000.0}
+            | {"compile_seconds": 1.0, "memory_bytes": 10**9},
+            {"name": "K = 10, vmap", "num_members": 10, "images_per_second": 990.0}
+            | {"compile_seconds": 1.0, "memory_bytes": 10**9},
+            {"name": "K = 10, scan", "num_members": 10, "not_run": "out of memory"},
+        ],
+    },
+    "pytorch": {"published": 500.0, "tuned": None, "ours": {"images_per_second": 1000.0}},
+}
+
+
+def test_the_table_compares_with_the_targets_and_takes_the_fastest_mode():
+    lines = report.targets(RESULTS).splitlines()
+    [cycle] = [line for line in lines if "cycle, K = 10" in line]
+    assert cycle == "| cycle, K = 10, against 10 plain SGD steps | <= 1.03 | 1.010 | met |"
+    [state] = [line for line in lines if "optimiser state" in line]
+    assert state.endswith("| <= 1.03 | 1.040 | missed |")
+    [peak] = [line for line in lines if "peak" in line]
+    assert peak.endswith("| >= 0.5 | 0.495 | missed |")
+    [published] = [line for line in lines if "code, published" in line]
+    assert published.endswith("(1,000 against 500) | >= 3.0 | 2.000 | missed |")
+    assert sum("not run" in line for line in lines) == 4
+    assert "| K = 10, scan | - | not run: out of memory |" in report.steps(RESULTS)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--parts=speed", "--parts = 'speed': must be some of matmul,step,"),
+        ("--member_modes=", "--member_modes = '': must be some of vmap,scan,unroll"),
+        ("--num_members=1,0", "--num_members = '1,0': must be whole numbers >= 1"),
+        ("--device_counts=two", "--device_counts = 'two': must be whole numbers >= 1"),
+        ("--repeats=0", "--repeats = 0: must be >= 1"),
+        ("--seconds=nan", "--seconds = nan: must be > 0"),
+        ("--output=x.txt", "--output = 'x.txt': must end in .json"),
+        ("--output=/dev/null/x.json", "--output = '/dev/null/x.json': must be writable"),
+    ],
+)
+def test_bad_flags_are_refused_by_name(flag, message, capsys):
+    assert main([DIGITS, flag]) == 2
+    assert message in capsys.readouterr().err

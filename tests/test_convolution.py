@@ -1,0 +1,141 @@
+"""The CPU's convolution is XLA's, in value and gradients, and its gradients have fast layouts."""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lpw_jax.models.convolution import LAYOUT, PART, cpu_conv_general_dilated
+
+KERNELS, STRIDES = [1, 3, 5], [(1, 1), (2, 2), (2, 1), (3, 3)]
+PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((1, 2), (0, 1))]
+UNDILATED = (1, 1)
+
+
+def plain(x, kernel, strides, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=LAYOUT, precision="highest"
+    )
+
+
+def ours(x, kernel, strides, padding):
+    numbers = jax.lax.conv_dimension_numbers(x.shape, kernel.shape, LAYOUT)
+    return cpu_conv_general_dilated(
+        x, kernel, strides, padding, UNDILATED, UNDILATED, numbers, precision="highest"
+    )
+
+
+def assert_equal(convolutions, *arguments):
+    """Value and gradients, to rounding of the largest value."""
+    value = jax.eval_shape(convolutions[0], *arguments)
+    along = np.random.default_rng(1).standard_normal(value.shape)
+
+    @jax.jit
+    def both(along, *arguments):
+        def of(convolution):
+            value, gradients = jax.vjp(convolution, *arguments)
+            return value, *gradients(along)
+
+        return [of(convolution) for convolution in convolutions]
+
+    for found, expected in zip(*map(jax.tree.leaves, both(along, *arguments)), strict=True):
+        assert found.dtype == expected.dtype and found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def operands(batch, size, taps, *, channels=(3, 4)):
+    random = np.random.default_rng(0)
+    return random.standard_normal((batch, *size, channels[0])), random.standard_normal(
+        (taps, taps, *channels)
+    )
+
+
+@pytest.mark.parametrize("size", [(8, 7), (9, 6)])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("strides", STRIDES)
+@pytest.mark.parametrize("taps", KERNELS)
+def test_value_and_gradients_are_xlas(float64, taps, strides, padding, size):
+    assert_equal(
+        [lambda *xk, conv=conv: conv(*xk, strides, padding) for conv in (ours, plain)],
+        *operands(PART + 1, size, taps),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, PART - 1, PART, 3 * PART, 3 * PART + 1, 4 * PART - 1])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_the_batch_may_have_any_size(float64, taps, batch):
+    assert_equal(
+        [lambda *xk, conv=conv: conv(*xk, (2, 2), PADDINGS[1]) for conv in (ours, plain)],
+        *operands(batch, (6, 5), taps),
+    )
+
+
+def test_bfloat16_gradients_are_the_float32_ones_rounded():
+    x, kernel = operands(5 * PART + 1, (8, 8), 3)
+    x, kernel = (jnp.asarray(a, jnp.bfloat16) for a in (x, kernel))
+    along = jnp.asarray(np.random.default_rng(1).standard_normal((len(x), 8, 8, 4)), jnp.bfloat16)
+
+    @jax.jit
+    def gradients(along, *operands):
+        return jax.vjp(lambda *xk: ours(*xk, (1, 1), PADDINGS[1]), *operands)[1](along)
+
+    wide = gradients(*(a.astype(jnp.float32) for a in (along, x, kernel)))
+    for found, expected in zip(gradients(along, x, kernel), wide, strict=True):
+        assert found.dtype == jnp.bfloat16
+        error = np.abs(found.astype(jnp.float32) - expected).max()
+        assert error < 2**-7 * np.abs(expected).max()  # a bfloat16 has 8 bits
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": 1}, {"padding": "VALID"}])
+def test_flax_takes_it_as_its_convolution(float64, options):
+    x, _ = operands(PART + 3, (7, 8), 3)
+    options |= dict(features=4, kernel_size=(3, 3), dtype=jnp.float64, param_dtype=jnp.float64)
+    layers = [nn.Conv(**options, conv_general_dilated=cpu_conv_general_dilated), nn.Conv(**options)]
+    params = layers[0].init(jax.random.key(0), x)
+    assert_equal([lambda x, p, layer=layer: layer.apply(p, x) for layer in layers], x, params)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"feature_group_count": 3}, {"kernel_dilation": 2}, {"input_dilation": 2}, {"kernel_size": 3}],
+)
+def test_other_convolutions_of_flax_are_refused(options):
+    options = {"features": 6, "kernel_size": (3, 3)} | options
+    shape = (2, 6, 6, 3)[: 4 if options["kernel_size"] != 3 else 3]
+    layer = nn.Conv(**options, conv_general_dilated=cpu_conv_general_dilated)
+    with pytest.raises(ValueError, match="cpu_conv_general_dilated: must be 2-D, ungrouped"):
+        layer.init(jax.random.key(0), jnp.zeros(shape))
+
+
+def test_another_layout_is_refused():
+    x, kernel = jnp.zeros((2, 3, 8, 8)), jnp.zeros((4, 3, 3, 3))
+    numbers = jax.lax.conv_dimension_numbers(x.shape, kernel.shape, ("NCHW", "OIHW", "NCHW"))
+    with pytest.raises(ValueError, match="NHWC"):
+        cpu_conv_general_dilated(x, kernel, (1, 1), PADDINGS[0], UNDILATED, UNDILATED, numbers)
+
+
+def gradients_in_a_loop(convolution):
+    """HLO, as XLA gets it, of the gradient inside `jax.lax.scan`."""
+    x, kernel = operands(2 * PART + 1, (8, 8), 3)
+
+    def loss(x, kernel):
+        return jnp.square(convolution(x, kernel, (2, 2), PADDINGS[1])).sum()
+
+    def body(total, x):
+        return total, jax.grad(loss, argnums=(0, 1))(x, kernel)
+
+    return jax.jit(lambda x: jax.lax.scan(body, 0, x)).lower(np.stack([x, x])).as_text("hlo")
+
+
+def layouts(hlo):
+    return re.findall(r"convolution\(.*?dim_labels=([\w>-]+)", hlo)
+
+
+def test_gradients_in_a_loop_are_convolutions_of_the_fast_layout():
+    found = layouts(gradients_in_a_loop(ours))
+    # Forward, images' gradient, kernel's gradient of whole parts and of the rest.
+    assert len(found) == 4 and set(found) == {"b01f_01io->b01f"}
+    assert set(layouts(gradients_in_a_loop(plain))) != {"b01f_01io->b01f"}

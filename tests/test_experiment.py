@@ -1,0 +1,90 @@
+"""What a configuration resolves to: how members are gone over, from the backend and its memory."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from short_run import CONFIGS, DIGITS
+
+from lpw_jax import experiment, optimizers, preflight, state
+from lpw_jax.config import load_config
+
+GB = 10**9
+
+
+def chosen(mode, **fits):
+    config = load_config(DIGITS, [f"--config.late_phase.member_mode={mode}"])
+    return experiment.member_mode(config, **fits)
+
+
+def fits_all(mode):
+    return True
+
+
+def fits_scan(mode):
+    return mode == "scan"
+
+
+def test_members_are_scanned_on_the_cpu():
+    assert chosen("auto") == chosen("auto", fits=fits_all) == "scan"
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_members_are_merged_on_accelerators_if_the_memory_suffices(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert chosen("auto") == chosen("auto", fits=fits_all) == "vmap"
+    assert chosen("auto", fits=fits_scan) == "scan"
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("mode", ["vmap", "scan", "unroll"])
+def test_a_member_mode_that_is_asked_for_is_taken(mode, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert chosen(mode, fits=fits_all) == chosen(mode, fits=lambda mode: False) == mode
+
+
+@pytest.mark.parametrize(
+    ("backend", "mode", "by_hand"),
+    [("cpu", "auto", True), ("cpu", "vmap", False), ("gpu", "auto", False)],
+)
+def test_the_cpus_convolution_is_for_members_in_loops_on_cpus(backend, mode, by_hand, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = load_config(DIGITS, [f"--config.late_phase.member_mode={mode}"])
+    model = experiment.build_model(config, num_classes=10)
+    assert (model.conv_general_dilated is not None) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("limit", "num_devices"), [(80 * GB, 1), (16 * GB, 8)], ids=["one GPU", "8 TPU cores"]
+)
+@pytest.mark.parametrize("mode", ["scan", "vmap"])
+def test_wrn_28_14_with_ten_members_fits_in_bfloat16(mode, limit, num_devices, monkeypatch):
+    """By the estimate, with the margin that 'auto' wants."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config = load_config(
+        str(CONFIGS / "cifar10_bn.py"),
+        ["--config.model.width=14", "--config.train.compute_dtype=bfloat16"],
+    )
+    batch_size, num_members = config.train.batch_size, config.late_phase.num_members
+    assert (config.model.depth, batch_size, num_members) == (28, 128, 10)
+    model = experiment.build_model(config, num_classes=10)
+
+    def released():
+        tx = optimizers.sgd(momentum=0.9, nesterov=True)
+        tied = state.init(
+            jax.random.key(0),
+            model,
+            image_shape=(32, 32, 3),
+            patterns=config.late_phase.patterns,
+            tx=tx,
+        )
+        key = jax.random.key(1)
+        return state.release(tied, key, num_members=num_members, sigma=0.0, tx=tx)
+
+    shapes = jax.eval_shape(released)
+    weights = preflight.tree_bytes(shapes.shared) + preflight.tree_bytes(shapes.late_phase)
+    assert weights > 4 * 70_000_000 and shapes.late_phase["head"]["bias"].dtype == jnp.float32
+    at_once = batch_size // num_devices * (1 if mode == "scan" else num_members)
+    activations = preflight.activation_bytes(model, (at_once, 32, 32, 3), platform="gpu")
+    cifar = 50_000 * (32 * 32 * 3 + 4)
+    estimate = preflight.step_bytes(shapes, activations=activations, data=cifar)
+    assert 3 * weights < estimate < limit / preflight.MARGIN

@@ -1,0 +1,205 @@
+"""What makes a run fast, as structure: traces, collectives, transfers, memory. No test takes time.
+
+The run is short and real, on two devices: there every read of an array passes `Array._value`.
+"""
+
+import contextlib
+import re
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from short_run import DIGITS, subset
+
+from lpw_jax import preflight, step, train
+from lpw_jax.config import load_config
+from lpw_jax.parallel import Devices
+from lpw_jax.runner import Runner
+from lpw_jax.workdir import Workdir
+
+NUM_CYCLES = {1: 6, 2: 6, 3: 3, 4: 3, 5: 3}  # of 48 images in batches of 8; K = 2 from epoch 3 on
+
+
+def training(layout, *options, num_images, num_devices):
+    options = [f"parallel.layout={layout}", "train.batch_size=8", *options]
+    config = load_config(DIGITS, [f"--config.{option}" for option in options])
+    return train.Training(config, subset(num_images), Devices.over(jax.devices()[:num_devices]))
+
+
+@contextlib.contextmanager
+def counted():
+    """Yields a Counter of what happens inside: 'read' of an array, 'trace', 'compile'."""
+    counts, array = Counter(), type(jnp.zeros(1))
+    value, copy_async = array._value, array.copy_to_host_async
+
+    def count(name):
+        counts[name] += 1
+
+    def on_duration(event, *_, **__):
+        kind = re.search("(trace|compile)_duration", event)
+        if kind:
+            count(kind[1])
+
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
+    array._value = property(lambda self: count("read") or value.fget(self))
+    array.copy_to_host_async = lambda self: count("read") or copy_async(self)
+    try:
+        yield counts
+    finally:
+        array._value, array.copy_to_host_async = value, copy_async
+        jax.monitoring.unregister_event_duration_listener(on_duration)
+
+
+class Record:
+    """What a run did, an entry per epoch or trace."""
+
+    def __init__(self):
+        self.traces, self.first_cycles, self.other_cycles = [], [], []
+        self.num_cycles, self.kept = [], set()
+
+
+@pytest.fixture(scope="module", params=["data", "members"])
+def record(request, tmp_path_factory):
+    """Of a run with a release, changing rates and a checkpoint after every epoch."""
+    record, make, cycles = Record(), step.make_train_step, Runner.cycles
+
+    def traced_make(**options):
+        train_step = make(**options)
+
+        def traced(state, batch, rates):
+            record.traces.append(batch["label"].shape)
+            return train_step(state, batch, rates)
+
+        return traced
+
+    def watched_cycles(self, *args, **options):
+        yielded = cycles(self, *args, **options)
+        with counted() as counts:
+            placed, metrics = next(yielded)
+        record.first_cycles.append(counts)
+        record.num_cycles.append(1)
+        with counted() as counts, jax.transfer_guard("disallow_explicit"):
+            yield placed, metrics
+            for after, metrics in yielded:
+                record.num_cycles[-1] += 1
+                record.kept |= {
+                    jax.tree_util.keystr(path)
+                    for path, leaf in jax.tree_util.tree_leaves_with_path(placed)
+                    if not leaf.is_deleted()
+                }
+                placed = after
+                yield placed, metrics
+        record.other_cycles.append(counts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "make_train_step", traced_make)
+        patch.setattr(Runner, "cycles", watched_cycles)
+        options = ["epochs=5", "anneal_start=1", "anneal_end=5"]
+        run = training(
+            request.param,
+            *(f"train.{option}" for option in options),
+            "late_phase.release_epoch=2",
+            "late_phase.num_members=2",
+            "late_phase.member_mode=vmap",  # compiles soonest
+            "checkpoint.every_epochs=1",
+            num_images=48,
+            num_devices=2,
+        )
+        run.run(Workdir(tmp_path_factory.mktemp(request.param)))
+    assert record.num_cycles == [*NUM_CYCLES.values()]
+    record.layout = request.param
+    return record
+
+
+def test_a_run_has_exactly_two_traces(record):
+    """Of [K, B] labels on a device: rates, epochs and checkpoints cause no other."""
+    released = {"data": (2, 4), "members": (1, 8)}[record.layout]
+    assert record.traces == [(1, 4), released]
+
+
+def test_only_the_first_cycles_before_and_after_the_release_are_compiled(record):
+    compiled = [counts["compile"] for counts in record.first_cycles]
+    assert compiled[0] == compiled[2] == 1 and sum(compiled) == 2
+    for counts in record.other_cycles:
+        assert counts["trace"] == counts["compile"] == 0
+
+
+def test_nothing_is_read_from_devices_inside_an_epoch(record):
+    """Nor written to them: the transfer guard would have ended the run."""
+    assert [counts["read"] for counts in record.other_cycles] == [0] * len(NUM_CYCLES)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [float, np.asarray, jax.device_get, np.isfinite, str, bool, lambda x: x.item(),
+     lambda x: x.copy_to_host_async()],
+)  # fmt: skip
+def test_reads_are_seen(read):
+    loss = Devices.over(jax.devices()[:2]).replicate(np.float32(1))
+    with counted() as counts:
+        jax.block_until_ready(loss)
+        assert not counts
+        read(loss)
+    assert counts["read"]
+
+
+def test_every_cycle_takes_over_the_memory_of_the_state_before(record):
+    assert record.kept <= {".coasting"}  # which a tied cycle has no use for
+
+
+def compiled_cycle(layout, mode, num_devices, num_members=8):
+    """The compiled program of a released cycle, and the state it takes."""
+    run = training(
+        layout,
+        f"late_phase.member_mode={mode}",
+        f"late_phase.num_members={num_members}",
+        num_images=8 * num_members,
+        num_devices=num_devices,
+    )
+    runner, calls = run.runner, []
+    programs = runner._train_cycle
+    runner._train_cycle = {layout: lambda *arguments: calls.append(arguments) or arguments[:2]}
+    state = runner.place(run.released(run.initial_state), num_members=num_members)
+    order, rates = np.arange(8 * num_members, dtype=np.int32), run.timeline.rates(12)
+    next(runner.cycles(state, order, rates, num_members=num_members))
+    # Machine code is not looked at: the least effort for it.
+    fast = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return programs[layout].lower(*calls[0]).compile(fast), state
+
+
+def collectives(program):
+    """Kind and origin of each: 'backward' for those that JAX derived."""
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    kinds += "|collective-broadcast|ragged-all-to-all"
+    lines = re.findall(rf" ({kinds})(?:-start)?\((.*)", program.as_text())
+    return Counter((kind, "backward" if "transpose(" in rest else "") for kind, rest in lines)
+
+
+@pytest.mark.parametrize(("num_devices", "mode"), [(2, "vmap"), (4, "scan"), (8, "vmap")])
+def test_members_on_devices_need_one_all_reduce_a_cycle(num_devices, mode):
+    program, _ = compiled_cycle("members", mode, num_devices)
+    assert collectives(program) == {("all-reduce", ""): 1}
+
+
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
+def test_shared_minibatches_need_one_all_reduce_and_three_a_batch_norm_one_of_them_backward(
+    num_devices,
+):
+    """Forward: the mean, then the squared deviations from it. XLA merges none of these on CPUs."""
+    program, state = compiled_cycle("data", "vmap", num_devices)
+    norms = len(jax.tree.leaves(state.batch_stats)) // 2
+    assert norms == 7
+    assert collectives(program) == {
+        ("all-reduce", ""): 2 * norms + 1,
+        ("all-reduce", "backward"): norms,
+    }
+
+
+@pytest.mark.parametrize("layout", ["data", "members"])
+def test_the_compiled_cycle_writes_the_state_where_it_was(layout):
+    program, state = compiled_cycle(layout, "vmap", num_devices=2)
+    on_one_device = [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(state)]
+    num_bytes, plan = preflight.tree_bytes(on_one_device), program.memory_analysis()
+    assert 0.999 * num_bytes < plan.alias_size_in_bytes <= num_bytes

@@ -73,10 +73,11 @@ def test_the_batch_may_have_any_size(float64, taps, batch):
     )
 
 
-def test_bfloat16_gradients_are_the_float32_ones_rounded():
-    x, kernel = operands(5 * PART + 1, (8, 8), 3)
-    x, kernel = (jnp.asarray(a, jnp.bfloat16) for a in (x, kernel))
-    along = jnp.asarray(np.random.default_rng(1).standard_normal((len(x), 8, 8, 4)), jnp.bfloat16)
+def test_bfloat16_gradients_are_the_float32_ones_rounded_once():
+    x, kernel = operands(64 * PART, (4, 4), 3)
+    along = np.random.default_rng(1).standard_normal((len(x), 4, 4, 4))
+    # Of one sign: sums grow, and sums in bfloat16 would lose the last parts.
+    along, x, kernel = (jnp.asarray(np.abs(a), jnp.bfloat16) for a in (along, x, kernel))
 
     @jax.jit
     def gradients(along, *operands):
@@ -86,7 +87,7 @@ def test_bfloat16_gradients_are_the_float32_ones_rounded():
     for found, expected in zip(gradients(along, x, kernel), wide, strict=True):
         assert found.dtype == jnp.bfloat16
         error = np.abs(found.astype(jnp.float32) - expected).max()
-        assert error < 2**-7 * np.abs(expected).max()  # a bfloat16 has 8 bits
+        assert error < 2**-8 * np.abs(expected).max()  # a bfloat16 has 8 bits
 
 
 @pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": 1}, {"padding": "VALID"}])

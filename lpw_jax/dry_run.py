@@ -62,7 +62,8 @@ def profile(training: Training, folder: Workdir) -> None:
                 for number in range(PROFILED):
                     with jax.profiler.StepTraceAnnotation("cycle", step_num=number):
                         done.append(next(cycles))
-                        jax.block_until_ready(done[-1 - CYCLES_IN_FLIGHT :][0])
+                        if len(done) > CYCLES_IN_FLIGHT:
+                            jax.block_until_ready(done[-1 - CYCLES_IN_FLIGHT])
                 jax.block_until_ready(done)
             console.say(f"{training.timeline.phase(epoch)}, {PROFILED} cycles: trace in {path}")
     console.say(
@@ -104,8 +105,12 @@ def _programs_named_as_in_the_source() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _traced(path: Any) -> Iterator[None]:
-    try:
-        with jax.profiler.trace(path, create_perfetto_trace=True):
-            yield
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"--profile: {path} cannot be written, {first_line(error)}") from error
+    def tried(step, *args, **options):
+        try:
+            step(*args, **options)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"--profile: {path} cannot be written, {first_line(error)}") from error
+
+    tried(jax.profiler.start_trace, path, create_perfetto_trace=True)
+    yield
+    tried(jax.profiler.stop_trace)

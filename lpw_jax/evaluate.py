@@ -47,7 +47,7 @@ def evaluate(
         mean=dataset.mean,
         std=dataset.std,
         # A batch of one member fills a device; merged ones would only need more memory.
-        member_mode=experiment.member_mode(config, fits=lambda mode: False),
+        member_mode=experiment.member_mode(config, fits=lambda: False),
         batch_size=config.evaluate.batch_size,
     )
     folder.clear_predictions()
@@ -176,6 +176,7 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             changeable = ", ".join(config_lib.NOT_TRAINED)
             raise UserError(f"{flag}: only {changeable} can change after training")
     config = config_lib.override(config_lib.from_dict(stored), overrides)
+    compilation.choose_cpu_library()
     compilation.use_cache()
     preemption = Preemption()
     with (

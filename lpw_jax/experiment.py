@@ -18,9 +18,16 @@ from lpw_jax.errors import UserError
 from lpw_jax.models.convolution import cpu_conv_general_dilated
 
 
-def build_model(config: ConfigDict, num_classes: int) -> nn.Module:
-    """The network of `config`, without a device axis."""
-    on_cpu = jax.default_backend() == "cpu" and config.late_phase.member_mode != "vmap"
+def build_model(
+    config: ConfigDict, num_classes: int, *, member_mode: str | None = None
+) -> nn.Module:
+    """The network of `config`, without a device axis, to be trained in `member_mode`.
+
+    `member_mode` is by default that of `config`.
+    """
+    mode = member_mode or config.late_phase.member_mode
+    # Merged members would make grouped convolutions of the written-out gradients.
+    on_cpu = jax.default_backend() == "cpu" and mode != "vmap"
     return models.create(
         config.model.name,
         depth=config.model.depth,
@@ -109,15 +116,15 @@ def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
     return dataclasses.replace(dataset, note=data.note or dataset.note), ood_images
 
 
-def member_mode(config: ConfigDict, fits: Callable[[str], bool] = lambda mode: True) -> str:
+def member_mode(config: ConfigDict, fits: Callable[[], bool]) -> str:
     """`late_phase.member_mode`, with 'auto' resolved for the default backend.
 
-    On accelerators members are merged if the memory suffices: `fits('vmap')`.
+    On accelerators members are merged if `fits()` says that the memory suffices.
     """
     mode = config.late_phase.member_mode
     if mode != "auto":
         return mode
-    return "scan" if jax.default_backend() == "cpu" or not fits("vmap") else "vmap"
+    return "scan" if jax.default_backend() == "cpu" or not fits() else "vmap"
 
 
 def layout(config: ConfigDict, num_devices: int) -> str:

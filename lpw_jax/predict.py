@@ -82,7 +82,8 @@ class Predictor:
             if dispatched:  # fetched while the devices compute the next
                 fetch(*dispatched)
             dispatched = logits, len(part)
-        fetch(*dispatched)
+        if dispatched:
+            fetch(*dispatched)
         collapsed, members = np.concatenate(collapsed), np.concatenate(members, axis=1)
         return {
             "collapsed": collapsed,

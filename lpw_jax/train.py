@@ -134,7 +134,8 @@ class Training:
         ):
             progress.state, progress.cycle = placed, progress.cycle + 1
             self._unfetched.append(metrics)
-            jax.block_until_ready(self._unfetched[-1 - CYCLES_IN_FLIGHT :][0])
+            if len(self._unfetched) > CYCLES_IN_FLIGHT:
+                jax.block_until_ready(self._unfetched[-1 - CYCLES_IN_FLIGHT])
             progress.epoch_seconds = time.perf_counter() - start
             self._bar.update(num_members, epoch=epoch, phase=timeline.phase(epoch))
             self._saver.pause()
@@ -169,17 +170,17 @@ class Training:
             state = jax.eval_shape(self.released, state)
         # Images whose activations a device holds at once.
         images = batch_size // self.devices.count * self.timeline.members(self.timeline.epochs)
-        if member_mode == "scan":
+        if member_mode != "vmap":
             images = batch_size // (1 if self.layout == "members" else self.devices.count)
         activations = preflight.activation_bytes(
             self.model, (images, *self._image_shape), platform=self.devices.all[0].platform
         )
         return preflight.step_bytes(state, activations=activations, data=self._data_bytes)
 
-    def _fits(self, member_mode: str) -> bool:
-        """Whether every host's devices have memory for the estimate and what it leaves out."""
+    def _fits(self) -> bool:
+        """Whether every host's devices have memory for merged members, by far."""
         limits = hosts.exchange(preflight.device_memory(jax.local_devices()[0]))
-        return None in limits or preflight.MARGIN * self.step_bytes(member_mode) <= min(limits)
+        return None in limits or preflight.MARGIN * self.step_bytes("vmap") <= min(limits)
 
     def _reestimate(self) -> None:
         """Batch-norm statistics of the averaged weights, over one more pass of the training set."""

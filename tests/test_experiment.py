@@ -11,35 +11,27 @@ from lpw_jax.config import load_config
 GB = 10**9
 
 
-def chosen(mode, **fits):
+def chosen(mode, *, fits):
     config = load_config(DIGITS, [f"--config.late_phase.member_mode={mode}"])
-    return experiment.member_mode(config, **fits)
-
-
-def fits_all(mode):
-    return True
-
-
-def fits_scan(mode):
-    return mode == "scan"
+    return experiment.member_mode(config, lambda: fits)
 
 
 def test_members_are_scanned_on_the_cpu():
-    assert chosen("auto") == chosen("auto", fits=fits_all) == "scan"
+    assert chosen("auto", fits=True) == "scan"
 
 
 @pytest.mark.parametrize("backend", ["gpu", "tpu"])
 def test_members_are_merged_on_accelerators_if_the_memory_suffices(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert chosen("auto") == chosen("auto", fits=fits_all) == "vmap"
-    assert chosen("auto", fits=fits_scan) == "scan"
+    assert chosen("auto", fits=True) == "vmap"
+    assert chosen("auto", fits=False) == "scan"
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("mode", ["vmap", "scan", "unroll"])
 def test_a_member_mode_that_is_asked_for_is_taken(mode, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert chosen(mode, fits=fits_all) == chosen(mode, fits=lambda mode: False) == mode
+    assert chosen(mode, fits=True) == chosen(mode, fits=False) == mode
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_gradients_are_those_of_the_formula_on_the_whole_batch(float64, num_devi
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("offset", [0.0, 20.0, 200.0])
+def test_float32_gradients_lose_no_more_than_the_docstring_says(offset):
+    x, scale, bias, along = arguments()
+    x = x + offset
+    found = gradients_of_batch_norm(*(np.asarray(a, np.float32) for a in (x, scale, bias, along)))
+    with jax.enable_x64(True):
+        expected = gradients_of_formula(*(jnp.asarray(a) for a in (x, scale, bias, along)))
+    for ours, exact in zip(found, expected, strict=True):
+        bound = 1e-6 * (1 + (3.0 + offset) / 2.0)  # mean 3, deviation 2
+        assert np.abs(ours - np.asarray(exact)).max() < bound * np.abs(exact).max()
+
+
 def test_no_gradient_flows_through_the_statistics():
     x, scale, bias, along = arguments(np.float32)
     bn = BatchNorm(train=True)

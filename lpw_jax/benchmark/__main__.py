@@ -6,6 +6,7 @@ python -m lpw_jax.benchmark --config configs/cifar10_bn.py --output results/benc
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,14 +84,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             output.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output = {str(output)!r}: must be writable; {error}") from error
-        if args.pytorch_code:  # whose memory would be taken otherwise
-            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if args.pytorch_code:
+            if not Path(args.pytorch_code).is_dir():
+                raise UserError(f"--pytorch_code = {args.pytorch_code!r}: must be a folder")
+            if not shutil.which(args.pytorch_python):
+                raise UserError(f"--pytorch_python = {args.pytorch_python!r}: must be a Python")
+        # Other processes measure on the same device.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         import jax
 
+        from lpw_jax import compilation
         from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
         from lpw_jax.benchmark.measure import measure
 
         overrides = config_lib.split_flags(argv)[1]
+        compilation.choose_cpu_library()
+        jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured, too
         with jax.enable_x64(config.train.compute_dtype == "float64"):
             for results in measure(
                 config,

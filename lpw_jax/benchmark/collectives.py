@@ -14,6 +14,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
+from lpw_jax import experiment
+from lpw_jax.benchmark.counts import collectives, last_line
+from lpw_jax.benchmark.settings import late_phase, plain_sgd
+from lpw_jax.parallel import Devices
 
 
 def measure(config: ConfigDict, *, num_classes: int, device_counts: Sequence[int]) -> list[dict]:
@@ -25,7 +29,7 @@ def measure(config: ConfigDict, *, num_classes: int, device_counts: Sequence[int
             results.append({"devices": count, "not_run": reason})
             continue
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-        environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "NPROC": "16"}
+        environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
         task = {"config": config_lib.to_dict(config), "num_classes": num_classes}
         child = subprocess.run(
             [sys.executable, "-m", "lpw_jax.benchmark.collectives", json.dumps(task)],
@@ -34,7 +38,7 @@ def measure(config: ConfigDict, *, num_classes: int, device_counts: Sequence[int
             text=True,
         )
         if child.returncode:
-            results.append({"devices": count, "not_run": child.stderr.strip().splitlines()[-1]})
+            results.append({"devices": count, "not_run": last_line(child)})
         else:
             results.append(json.loads(child.stdout.splitlines()[-1]))
     return results
@@ -45,12 +49,8 @@ def of_devices(config: ConfigDict, num_classes: int) -> dict[str, Any]:
 
     Compiled as for accelerators, with merged members, so that no loop hides a collective.
     """
-    from lpw_jax.benchmark.counts import collectives
-    from lpw_jax.benchmark.settings import late_phase, model_of, plain_sgd
-    from lpw_jax.parallel import Devices
-
     devices, num_members = Devices.over(), config.late_phase.num_members
-    model = model_of(config, num_classes).clone(conv_general_dilated=None)
+    model = experiment.build_model(config, num_classes, member_mode="vmap")
     programs = {"plain": plain_sgd(config, devices, model)}
     for layout in ("data", "members"):
         if layout == "data" or num_members % devices.count == 0:

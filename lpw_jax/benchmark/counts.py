@@ -1,10 +1,12 @@
-"""What can be counted without a clock: operations, bytes of state, collectives."""
+"""What can be counted without a clock: operations, collectives; and why a child failed."""
 
 import math
 import re
+import subprocess
 from collections import defaultdict
 
-_BYTES = {"pred": 1, "s32": 4, "u32": 4, "f16": 2, "bf16": 2, "f32": 4, "s64": 8, "f64": 8}
+_BYTES = {"pred": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
+_BYTES |= {f"{sign}{bits}": bits // 8 for sign in "su" for bits in (8, 16, 32, 64)}
 _COLLECTIVE = re.compile(
     r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 )
@@ -56,3 +58,9 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
             sizes = [int(size) for size in shape.split(",") if size]
             found[kind]["bytes"] += math.prod(sizes) * _BYTES[dtype]
     return dict(found)
+
+
+def last_line(child: subprocess.CompletedProcess[str]) -> str:
+    """What a process said last before it failed."""
+    lines = f"{child.stdout}\n{child.stderr}".strip().splitlines()
+    return lines[-1].strip() if lines else f"exit code {child.returncode}"

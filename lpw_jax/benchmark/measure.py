@@ -1,17 +1,16 @@
 """One benchmark, part by part; what a part cannot run, it says, and the others go on."""
 
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import console, experiment, preflight
 from lpw_jax.benchmark import collectives, counts, pytorch, settings, whole
 from lpw_jax.benchmark.timing import Contender, matmul_flops_per_second
+from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
 from lpw_jax.parallel import Devices
 from lpw_jax.storage import first_line
@@ -44,63 +43,43 @@ def measure(
       pytorch_python: a Python with torch.
       arguments: with which `lpw_jax.main` would train this config.
     """
+    results: dict[str, Any] = {}
+    if "start" in parts:  # first, while the devices are free for other processes
+        console.say("benchmark: start")
+        results["start"] = whole.first_step(arguments)
     devices = Devices.over()
-    dataset, _ = experiment.load_data(config) if "program" in parts else (None, None)
-    num_classes = dataset.num_classes if dataset else 100 if config.data.name == "cifar100" else 10
-    results = {
+    config_lib.check_devices(config, devices.count)
+    bench = _Steps(config, devices)
+    results |= {
         "environment": environment(),
         "config": config_lib.to_dict(config),
-        "memory_limit_bytes": preflight.device_memory(devices.all[0]),
-        "state": state_bytes(config, num_classes),
+        "state": bench.state_bytes(),
     }
     yield results
-    bench = _Steps(config, devices, num_classes)
     tasks: dict[str, Callable[[], Any]] = {
-        "matmul": lambda: _peaks(config, devices, repeats),
+        "matmul": lambda: _peaks(devices, repeats),
         "step": lambda: bench.run(sorted({*num_members, bench.num_members}), member_modes, repeats),
-        "program": lambda: _whole_program(config, dataset, devices, bench, seconds, repeats),
+        "program": lambda: bench.whole_program(seconds, repeats),
         "collectives": lambda: collectives.measure(
-            config, num_classes=num_classes, device_counts=device_counts
+            config, num_classes=bench.num_classes, device_counts=device_counts
         ),
-        "start": lambda: whole.first_step(arguments),
         "pytorch": lambda: pytorch.compare(
-            config, bench, code=pytorch_code, python=pytorch_python, repeats=repeats
+            config, bench.fastest, code=pytorch_code, python=pytorch_python, repeats=repeats
         ),
     }
-    for part in parts:
+    for part in tasks:
+        if part not in parts:
+            continue
         console.say(f"benchmark: {part}")
         try:
             results[part] = tasks[part]()
-        except (UserError, jax.errors.JaxRuntimeError, subprocess.SubprocessError) as error:
+        except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
             results[part] = {"not_run": first_line(error)}
         yield results
 
 
-def state_bytes(config: ConfigDict, num_classes: int) -> dict[str, int]:
-    """Weights and optimiser state: of plain SGD, and with the config's members."""
-
-    def of(num_members):
-        program = settings.late_phase(
-            config,
-            Devices.over(jax.devices()[:1]),
-            settings.model_of(config, num_classes),
-            num_members=num_members,
-            member_mode="scan",
-        )
-        shapes = jax.eval_shape(program.init, jax.random.key(0))
-        weights = (shapes.shared, shapes.late_phase, shapes.opt_shared, shapes.opt_late)
-        return preflight.tree_bytes(weights), shapes
-
-    (plain, shapes), (late, _) = of(1), of(config.late_phase.num_members)
-    return {
-        "num_parameters": sum(map(np.size, jax.tree.leaves((shapes.shared, shapes.late_phase)))),
-        "plain_bytes": plain,
-        "late_phase_bytes": late,
-    }
-
-
-def _peaks(config: ConfigDict, devices: Devices, repeats: int) -> dict[str, Any]:
-    """FLOP/s of large matrix products."""
+def _peaks(devices: Devices, repeats: int) -> dict[str, Any]:
+    """FLOP/s of one device with large matrix products."""
     size = 2048 if devices.all[0].platform == "cpu" else 8192
     kinds = {
         "bfloat16": ("bfloat16", "default"),
@@ -116,28 +95,70 @@ def _peaks(config: ConfigDict, devices: Devices, repeats: int) -> dict[str, Any]
 class _Steps:
     """The bare steps, on random images that lie on the devices."""
 
-    def __init__(self, config: ConfigDict, devices: Devices, num_classes: int):
+    def __init__(self, config: ConfigDict, devices: Devices):
         self.config, self.num_members = config, config.late_phase.num_members
-        self._devices, self._num_classes = devices, num_classes
+        self.num_classes = 100 if config.data.name == "cifar100" else 10
+        self._devices = devices
 
     def late_phase(self, num_members: int, member_mode: str) -> Contender:
         """A cycle, compiled and warm."""
-        model = settings.model_of(self.config, self._num_classes, member_mode)
-        return Contender(
-            settings.late_phase(
-                self.config,
-                self._devices,
-                model,
-                num_members=num_members,
-                member_mode=member_mode,
-            )
+        return Contender(self._late_phase(num_members, member_mode))
+
+    def _late_phase(self, num_members, member_mode):
+        return settings.late_phase(
+            self.config,
+            self._devices,
+            experiment.build_model(self.config, self.num_classes, member_mode=member_mode),
+            num_members=num_members,
+            member_mode=member_mode,
         )
+
+    def fastest(self) -> tuple[str, Contender]:
+        """The member mode that suits the devices, and a cycle of the config's K in it."""
+        mode = experiment.member_mode(self.config, fits=lambda: True)
+        try:
+            return mode, self.late_phase(self.num_members, mode)
+        except jax.errors.JaxRuntimeError:  # not enough memory
+            return "scan", self.late_phase(self.num_members, "scan")
+
+    def state_bytes(self) -> dict[str, int]:
+        """Weights and optimiser state: of plain SGD, and with the config's members."""
+
+        def weights(num_members):
+            program = self._late_phase(num_members, "scan")
+            shapes = jax.eval_shape(program.init, jax.random.key(0))
+            return (shapes.shared, shapes.late_phase), (shapes.opt_shared, shapes.opt_late)
+
+        plain, late = weights(1), weights(self.num_members)
+        return {
+            "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(plain[0])),
+            "plain_bytes": preflight.tree_bytes(plain),
+            "late_phase_bytes": preflight.tree_bytes(late),
+        }
+
+    def whole_program(self, seconds: float, repeats: int) -> dict[str, Any]:
+        """The whole program's speed between two measurements of the bare step."""
+        data = self.config.data
+        dataset = load_dataset(
+            data.name, data_dir=data.dir, validation_examples=data.validation_examples
+        )
+        mode, bare = self.fastest()
+        config = self.config.copy_and_resolve_references()
+        with config.unlocked():
+            config.late_phase.member_mode = mode
+        for _ in range(repeats):
+            bare.round()
+        speed = bare.facts()["images_per_second"]
+        found = whole.train(config, dataset, self._devices, seconds=seconds, speed=speed)
+        for _ in range(repeats):
+            bare.round()
+        return found | {"bare": bare.facts()}
 
     def run(
         self, num_members: Sequence[int], member_modes: Sequence[str], repeats: int
     ) -> dict[str, Any]:
         """Every contender's facts."""
-        model = settings.model_of(self.config, self._num_classes)
+        model = experiment.build_model(self.config, self.num_classes, member_mode="scan")
         own = model.clone(conv_general_dilated=None)
         contenders, failed = {}, []
 
@@ -156,10 +177,9 @@ class _Steps:
                 lambda: Contender(settings.plain_sgd(self.config, self._devices, own)),
             )
         for k in num_members:
-            for mode in member_modes if k > 1 else member_modes[:1]:
-                name = f"K = {k}, {mode}" if k > 1 else "K = 1"
+            for mode in member_modes:
                 add(
-                    name,
+                    f"K = {k}, {mode}",
                     lambda k=k, mode=mode: self.late_phase(k, mode),
                     num_members=k,
                     member_mode=mode,
@@ -184,21 +204,7 @@ class _Steps:
                 "by_hand": counts.wide_resnet_flops(
                     depth=self.config.model.depth,
                     width=self.config.model.width,
-                    num_classes=self._num_classes,
+                    num_classes=self.num_classes,
                 ),
             },
         }
-
-
-def _whole_program(config, dataset, devices, bench, seconds, repeats) -> dict[str, Any]:
-    """The whole program's speed between two measurements of the bare step."""
-    mode = experiment.member_mode(config)
-    bare = bench.late_phase(config.late_phase.num_members, mode)
-    for _ in range(repeats):
-        bare.round()
-    speed = bare.facts()["images_per_second"]
-    found = whole.train(config, dataset, devices, seconds=seconds, speed=speed)
-    for _ in range(repeats):
-        bare.round()
-    bare_speed = bare.images_per_call / float(np.median(bare.rounds))
-    return found | {"bare_images_per_second": bare_speed, "bare_rounds": bare.rounds}

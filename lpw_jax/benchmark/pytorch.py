@@ -3,25 +3,32 @@
 import json
 import statistics
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from lpw_jax import experiment
+from lpw_jax.benchmark.counts import last_line
+from lpw_jax.benchmark.timing import Contender
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark_pytorch.py"
 TURNS = 3
 
 
 def compare(
-    config: ConfigDict, bench: Any, *, code: str | None, python: str, repeats: int
+    config: ConfigDict,
+    fastest: Callable[[], tuple[str, Contender]],
+    *,
+    code: str | None,
+    python: str,
+    repeats: int,
 ) -> dict[str, Any]:
     """Images/s of the published code, as it is and tuned, and of ours between its runs.
 
     Args:
-      bench: builds our contender, `bench.late_phase(num_members, member_mode)`.
+      fastest: builds our contender and says in which member mode.
       code: clone of the published code.
       python: a Python that has torch.
       repeats: rounds in each of TURNS turns.
@@ -29,7 +36,7 @@ def compare(
     if code is None:
         return {"not_run": "--pytorch_code names no clone of the published code"}
     num_members = config.late_phase.num_members
-    ours = bench.late_phase(num_members, experiment.member_mode(config))
+    mode, ours = fastest()
     platform = "cpu" if jax.default_backend() == "cpu" else "cuda"
     command = [python, str(SCRIPT), "--code", code, "--device", platform]
     command += ["--depth", str(config.model.depth), "--width", str(config.model.width)]
@@ -39,15 +46,11 @@ def compare(
         for variant, done in runs.items():
             flags = ["--variant", variant, "--repeats", str(repeats)]
             child = subprocess.run(command + flags, capture_output=True, text=True)
-            lines = child.stderr.strip().splitlines()
-            done.append(
-                {"not_run": lines[-1] if lines else f"exit code {child.returncode}"}
-                if child.returncode
-                else json.loads(child.stdout)
-            )
+            failed = {"not_run": last_line(child)} if child.returncode else None
+            done.append(failed or json.loads(child.stdout))
             for _ in range(repeats):
                 ours.round()
-    found: dict[str, Any] = {"ours": ours.facts(), "runs": runs}
+    found: dict[str, Any] = {"ours": {"member_mode": mode, **ours.facts()}, "runs": runs}
     for variant, done in runs.items():
         speeds = [run["images_per_second"] for run in done if "images_per_second" in run]
         found[variant] = statistics.median(speeds) if speeds else None

@@ -5,17 +5,8 @@ from typing import Any
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import experiment
 from lpw_jax.benchmark.programs import LatePhase, PlainSGD
 from lpw_jax.parallel import Devices
-
-
-def model_of(config: ConfigDict, num_classes: int, member_mode: str = "auto") -> nn.Module:
-    """The network as `member_mode` trains it."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.late_phase.member_mode = member_mode
-    return experiment.build_model(config, num_classes)
 
 
 def plain_sgd(config: ConfigDict, devices: Devices, model: nn.Module) -> PlainSGD:

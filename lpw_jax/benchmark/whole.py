@@ -1,6 +1,7 @@
 """The whole program: training with data, metrics and checkpoints, and the time to its start."""
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -22,7 +23,10 @@ EPOCHS = 4  # the first compiles and is left out
 def train(
     config: ConfigDict, dataset: Dataset, devices: Devices, *, seconds: float, speed: float
 ) -> dict[str, Any]:
-    """Trains released members for short epochs, each with a checkpoint; images/s of each.
+    """Trains released members for short epochs, each with a checkpoint.
+
+    Images/s are those of all but the first epoch over all the time from its end, the writing of
+    metrics and checkpoints included.
 
     Args:
       seconds: an epoch is to last this long, if the data suffice.
@@ -34,6 +38,7 @@ def train(
         config.late_phase.release_epoch = 0
         config.swa.start_epoch = 0
         config.checkpoint.every_epochs = 1
+        config.parallel.layout = "data"  # that of the bare step
     cycle = config.late_phase.num_members * config.train.batch_size
     cycles = min(max(4, round(seconds * speed / cycle)), len(dataset.train_labels) // cycle)
     dataset = dataclasses.replace(
@@ -42,41 +47,60 @@ def train(
         train_labels=dataset.train_labels[: cycles * cycle],
     )
     training = Training(config, dataset, devices)
-    with tempfile.TemporaryDirectory() as folder:
-        training.run(Workdir(folder))
-    measured = [record["images_per_second"] for record in training.progress.records[1:]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = _Timed(name)
+        training.run(folder)
+        folder.ends.append(time.perf_counter())  # the last checkpoint is whole
+    images = cycles * cycle
+    seconds = [end - start for start, end in itertools.pairwise(folder.ends[:EPOCHS])]
+    whole = folder.ends[-1] - folder.ends[0]
     return {
         "num_members": config.late_phase.num_members,
         "member_mode": training.member_mode,
         "cycles_per_epoch": cycles,
-        "images_per_second": sorted(measured)[len(measured) // 2],
-        "epochs": measured,
+        "images_per_second": (EPOCHS - 1) * images / whole,
+        "epochs": [images / value for value in seconds],
     }
 
 
+class _Timed(Workdir):
+    """Notes when each epoch ended."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.ends: list[float] = []
+
+    def write_metrics(self, records: Sequence[Any]) -> None:
+        super().write_metrics(records)
+        if records:
+            self.ends.append(time.perf_counter())
+
+
 def first_step(arguments: Sequence[str]) -> dict[str, Any]:
-    """Seconds from the start of the program to the end of its first step, cold and warm.
+    """Seconds from the start of the program to the end of the first tied, and the first late step.
 
     Args:
       arguments: of `lpw_jax.main`; it makes a dry run, twice with one new compilation cache.
     """
-    seconds = {}
+    seconds: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "cache")}
+        environment.pop("JAX_ENABLE_COMPILATION_CACHE", None)
         for state in ("cold", "warm"):
-            start = time.perf_counter()
+            start, lines = time.perf_counter(), []
             with subprocess.Popen(
                 [sys.executable, "-u", "-m", "lpw_jax.main", *arguments, "--dry_run"]
                 + ["--workdir", os.path.join(folder, "run")],
-                env={**os.environ, "JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "cache")},
+                env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             ) as program:
-                lines = []
                 for line in program.stdout:
-                    lines.append(line)
-                    if ", step 1: loss" in line and state not in seconds:
-                        seconds[state] = time.perf_counter() - start
+                    lines.append(line.strip())
+                    for phase in ("tied", "late"):
+                        if line.startswith(f"{phase}, step 1: loss"):
+                            seconds[f"{state}_{phase}"] = time.perf_counter() - start
             if program.returncode:
-                return {"not_run": lines[-1].strip()}
+                return {"not_run": lines[-1] if lines else f"exit code {program.returncode}"}
     return seconds

@@ -57,7 +57,8 @@ def _batch_norm(x, scale, bias, axis_name):
     """Normalised [..., C], and mean and biased variance [C], through which no gradient flows.
 
     Derived by hand: the backward pass needs `x` once, in its own dtype, and one reduction over
-    devices, where automatic differentiation keeps intermediate results and takes two.
+    devices, where automatic differentiation takes two. In float32 its relative error is at
+    most about 1e-6 times 1 + |mean| / deviation.
     """
     mean, var = _batch_moments(x.astype(scale.dtype), axis_name)
     return _affine(x, *_effective(scale, bias, mean, var)), mean, var

@@ -25,10 +25,10 @@ def over_members(fn: Callable, mode: str, *, in_axes: Sequence[int | None]) -> C
         return jax.vmap(fn, in_axes=in_axes)
 
     def one_by_one(*args):
-        def of_member(_, mapped):
-            mapped = iter(mapped)
+        def of_member(_, own):
+            own = iter(own)
             return None, fn(
-                *(next(mapped) if x == 0 else a for a, x in zip(args, in_axes, strict=True))
+                *(next(own) if x == 0 else a for a, x in zip(args, in_axes, strict=True))
             )
 
         mapped = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]

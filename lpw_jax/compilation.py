@@ -4,8 +4,10 @@ Kept programs lie in `$XDG_CACHE_HOME/lpw_jax/xla`, by default `~/.cache/lpw_jax
 deleted at any time.
 """
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -51,6 +53,17 @@ def use_cache() -> None:
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+@contextlib.contextmanager
+def without_cache() -> Iterator[None]:
+    """Compiles everything anew, whatever JAX's settings say."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 def _folder() -> Path:

@@ -7,7 +7,11 @@ import tempfile
 
 os.environ["NPROC"] = "16"  # with fewer threads than devices, steps that run ahead can deadlock
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_cpu_experimental_ynn_fusion_type=reduce",  # as the programs compile
+    ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

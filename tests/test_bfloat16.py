@@ -44,7 +44,7 @@ def test_a_cycle_agrees_with_float32_within_bfloat16s_precision(member_mode):
             for s in (start, exact, rounded)
         )
         error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted - before)
-        assert 0 < error < 0.1, name
+        assert 0 < error < 0.2, name
 
 
 def test_a_short_real_run_learns(tmp_path):

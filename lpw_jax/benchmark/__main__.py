@@ -99,8 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         overrides = config_lib.split_flags(argv)[1]
         compilation.choose_cpu_library()
-        jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured, too
-        with jax.enable_x64(config.train.compute_dtype == "float64"):
+        with (
+            compilation.without_cache(),  # compilation is measured, too
+            jax.enable_x64(config.train.compute_dtype == "float64"),
+        ):
             for results in measure(
                 config,
                 parts=parts,

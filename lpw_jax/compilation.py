@@ -1,6 +1,6 @@
-"""How programs are compiled: by which CPU library, and once, as they are kept on disk.
+"""Compiled programs are kept on disk, so that the next run of a program starts without compiling.
 
-Kept programs lie in `$XDG_CACHE_HOME/lpw_jax/xla`, by default `~/.cache/lpw_jax/xla`, which may be
+They lie in `$XDG_CACHE_HOME/lpw_jax/xla`, by default `~/.cache/lpw_jax/xla`, which may be
 deleted at any time.
 """
 
@@ -13,20 +13,6 @@ from pathlib import Path
 import jax
 
 from lpw_jax import console
-
-# XLA's CPU library YNNPACK is faster than Eigen for reductions, but slower for convolutions.
-_CPU_LIBRARY = "--xla_cpu_experimental_ynn_fusion_type"
-
-
-def choose_cpu_library() -> None:
-    """Leaves only reductions to YNNPACK. For programs, before JAX looks for devices.
-
-    Concerns CPUs only. An option that XLA_FLAGS has already stays; versions of JAX that this was
-    not tried with are left alone, as XLA ends the process at an option that it does not know.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if _CPU_LIBRARY not in flags and (0, 10) <= jax.__version_info__ < (0, 12):
-        os.environ["XLA_FLAGS"] = f"{flags} {_CPU_LIBRARY}=reduce".strip()
 
 
 def use_cache() -> None:

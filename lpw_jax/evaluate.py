@@ -176,7 +176,6 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             changeable = ", ".join(config_lib.NOT_TRAINED)
             raise UserError(f"{flag}: only {changeable} can change after training")
     config = config_lib.override(config_lib.from_dict(stored), overrides)
-    compilation.choose_cpu_library()
     compilation.use_cache()
     preemption = Preemption()
     with (

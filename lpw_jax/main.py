@@ -82,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Takes seconds: only once the user's part is right.
         from lpw_jax import compilation, hosts, launch
 
-        compilation.choose_cpu_library()
         with hosts.joined(
             distributed=args.distributed,
             coordinator=args.coordinator,

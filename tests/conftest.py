@@ -10,7 +10,6 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        "--xla_cpu_experimental_ynn_fusion_type=reduce",  # as the programs compile
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -133,24 +133,3 @@ def test_a_folder_that_cannot_be_written_is_warned_of_and_ends_nothing(
     assert warning.startswith("warning: compiled programs are not kept") and "lpw_jax" in warning
     assert warning.count("\n") == 1
     assert jax.jit(lambda x: x + 1)(np.int32(1)) == 2
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("", "--xla_cpu_experimental_ynn_fusion_type=reduce"),
-        ("--some=1", "--some=1 --xla_cpu_experimental_ynn_fusion_type=reduce"),
-        ("--xla_cpu_experimental_ynn_fusion_type=", "--xla_cpu_experimental_ynn_fusion_type="),
-    ],
-)
-def test_the_cpu_library_is_chosen_unless_the_user_has(before, after, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", before)
-    compilation.choose_cpu_library()
-    assert os.environ["XLA_FLAGS"] == after
-
-
-def test_a_version_of_jax_that_was_not_tried_keeps_its_flags(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
-    compilation.choose_cpu_library()
-    assert os.environ["XLA_FLAGS"] == ""

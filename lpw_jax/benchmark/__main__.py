@@ -98,7 +98,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lpw_jax.benchmark.measure import measure
 
         overrides = config_lib.split_flags(argv)[1]
-        compilation.choose_cpu_library()
         with (
             compilation.without_cache(),  # compilation is measured, too
             jax.enable_x64(config.train.compute_dtype == "float64"),

@@ -17,7 +17,7 @@ from lpw_jax.state import TrainState
 from lpw_jax.swa import Averages
 
 # Fields of TrainState and Averages whose leaves are [K, ...].
-_MEMBER_FIELDS = ("late_phase", "batch_stats", "opt_late")
+MEMBER_FIELDS = ("late_phase", "batch_stats", "opt_late")
 
 
 class Runner:
@@ -60,19 +60,13 @@ class Runner:
         cycle = in_memory.make_cycle(batch)
 
         def train_program(layout):
-            members = layout == "members"
-            # Batch norm takes its statistics over the whole minibatch, whoever shares it.
-            train_step = steps.make_train_step(
-                model=model if members else model.clone(axis_name=AXIS),
-                tx=tx,
-                coasting=coasting,
-                member_mode=member_mode,
-                batch_axis=None if members else AXIS,
-                member_axis=AXIS if members else None,
+            member_axis = AXIS if layout == "members" else None
+            train_step = make_train_step(
+                layout, model=model, tx=tx, coasting=coasting, member_mode=member_mode
             )
 
             def train_cycle(state, data, order, first_step, rates):
-                member, num_members = lp.member_indices(order.shape[1], AXIS if members else None)
+                member, num_members = lp.member_indices(order.shape[1], member_axis)
                 number = (state.step - first_step) // num_members
                 with jax.named_scope("augment"):
                     batches = cycle(data, order, number, state.step, member)
@@ -114,7 +108,7 @@ class Runner:
         num_devices = self._devices.count
 
         def put(name, tree):
-            if layout == "data" or name not in _MEMBER_FIELDS:
+            if layout == "data" or name not in MEMBER_FIELDS:
                 return self._devices.replicate(tree)
             divided = jax.tree.map(
                 lambda leaf: np.reshape(leaf, (num_devices, -1, *leaf.shape[1:])), tree
@@ -128,7 +122,7 @@ class Runner:
         layout = self._layout(num_members)
 
         def get(name, tree):
-            if layout == "data" or name not in _MEMBER_FIELDS:
+            if layout == "data" or name not in MEMBER_FIELDS:
                 return jax.tree.map(np.array, tree)
             return jax.tree.map(
                 lambda leaf: leaf.reshape(num_members, *leaf.shape[2:]), self._devices.unshard(tree)
@@ -202,11 +196,19 @@ class Runner:
         return self._released_layout if num_members > 1 else "data"
 
 
+def make_train_step(layout: str, *, model: nn.Module, **settings: Any) -> Callable:
+    """`step.make_train_step` with the device axes of a layout; `model` has none."""
+    if layout == "members":
+        return steps.make_train_step(model=model, member_axis=AXIS, **settings)
+    # Batch norm takes its statistics over the whole minibatch, whoever shares it.
+    return steps.make_train_step(model=model.clone(axis_name=AXIS), batch_axis=AXIS, **settings)
+
+
 def state_axes(kind: type, layout: str) -> Any:
     """pmap axes of a placed `TrainState` or `Averages`."""
     axis = 0 if layout == "members" else None
     names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: axis if name in _MEMBER_FIELDS else None for name in names})
+    return kind(**{name: axis if name in MEMBER_FIELDS else None for name in names})
 
 
 def _map_fields(fn: Callable[[str, Any], Any], state: Any) -> Any:

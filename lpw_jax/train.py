@@ -198,9 +198,11 @@ class Training:
 
     def _record(self) -> None:
         """Fetches the metrics of all cycles that are still on the devices, at once."""
-        self.progress.history += jax.device_get(self._unfetched)
+        fetched = jax.device_get(self._unfetched)
         self._unfetched.clear()
-        for cycle, metrics in enumerate(self.progress.history, 1):
+        self.progress.history += fetched
+        first = len(self.progress.history) - len(fetched) + 1
+        for cycle, metrics in enumerate(fetched, first):
             if not np.isfinite(metrics["loss"]).all():
                 step = self.timeline.minibatches(self.progress.epoch, cycle)
                 losses = ", ".join(f"{loss:.4g}" for loss in metrics["loss"])

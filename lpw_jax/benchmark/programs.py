@@ -11,7 +11,7 @@ from flax import linen as nn
 from lpw_jax import optimizers, schedules, state
 from lpw_jax import step as steps
 from lpw_jax.parallel import AXIS, Devices
-from lpw_jax.runner import state_axes
+from lpw_jax.runner import MEMBER_FIELDS, make_train_step, state_axes
 from lpw_jax.state import RUNNING_MOMENTUM, TrainState
 
 RATES = schedules.Rates(1e-3, 5e-4, 1e-3, 5e-4, 1.0)
@@ -134,13 +134,8 @@ class LatePhase:
         coasting: str,
     ):
         tx, by_member = optimizers.sgd(momentum=momentum, nesterov=nesterov), layout == "members"
-        step = steps.make_train_step(
-            model=model if by_member else model.clone(axis_name=AXIS),
-            tx=tx,
-            coasting=coasting,
-            member_mode=member_mode,
-            batch_axis=None if by_member else AXIS,
-            member_axis=AXIS if by_member else None,
+        step = make_train_step(
+            layout, model=model, tx=tx, coasting=coasting, member_mode=member_mode
         )
 
         def init(key):
@@ -169,7 +164,7 @@ class LatePhase:
                     ),
                     getattr(shapes, name),
                 )
-                for name in ("late_phase", "batch_stats", "opt_late")
+                for name in MEMBER_FIELDS
             }
             shapes = shapes.replace(**divided)
         batch = batch_shapes(self._shape, self._model.dtype)

@@ -9,7 +9,7 @@ Row = tuple[str, str, str, str]
 def table(results: Mapping[str, Any]) -> str:
     """All that was measured."""
     tables = [heading(results), targets(results)]
-    return "\n\n".join(tables + ([steps(results)] if "step" in results else []))
+    return "\n\n".join(tables + ([steps(results)] if _contenders(results) else []))
 
 
 def heading(results: Mapping[str, Any]) -> str:
@@ -26,15 +26,12 @@ def heading(results: Mapping[str, Any]) -> str:
 
 def steps(results: Mapping[str, Any]) -> str:
     """A line for each bare step."""
-    found = results.get("step", {})
+    found = results["step"]
     lines = [
         "| step | compilation, s | images/s | cost per image, against K = 1 | planned memory, GB | "
-        "TFLOP/s | "
-        "of the matrix-product peak |",
+        "TFLOP/s | of the matrix-product peak |",
         "|---|---|---|---|---|---|---|",
     ]
-    if "contenders" not in found:
-        return f"Bare steps: {_why(found)}"
     by_name = {contender["name"]: contender for contender in found["contenders"]}
     one = _best_by_members(results).get(1)
     flops = found["flops_per_image"]["by_hand"]
@@ -186,17 +183,20 @@ def _peak(results: Mapping[str, Any]) -> float | None:
     return one and one * results["environment"]["num_devices"]
 
 
+def _contenders(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return results.get("step", {}).get("contenders", [])
+
+
 def _plain(results: Mapping[str, Any]) -> float:
     """Images/s of plain SGD, with the faster convolutions; 0 if there is none."""
-    contenders = results["step"]["contenders"]
-    plain = [c for c in contenders if c["name"].startswith("plain SGD")]
+    plain = [c for c in _contenders(results) if c["name"].startswith("plain SGD")]
     return max((contender.get("images_per_second", 0.0) for contender in plain), default=0.0)
 
 
 def _best_by_members(results: Mapping[str, Any]) -> dict[int, float]:
     """K: images/s in its fastest member mode."""
     best: dict[int, float] = {}
-    for contender in results.get("step", {}).get("contenders", ()):
+    for contender in _contenders(results):
         if "num_members" in contender and "images_per_second" in contender:
             k = contender["num_members"]
             best[k] = max(best.get(k, 0.0), contender["images_per_second"])

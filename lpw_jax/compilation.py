@@ -5,14 +5,12 @@ deleted at any time.
 """
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 
-from lpw_jax import console
+from lpw_jax import console, storage
 
 
 def use_cache() -> None:
@@ -29,7 +27,7 @@ def use_cache() -> None:
     if not jax.config.jax_enable_compilation_cache or jax.process_count() > 1:
         return
     try:
-        folder = _folder()
+        folder = storage.cache_folder("xla")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is executed
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:  # the latter without a home
@@ -50,10 +48,3 @@ def without_cache() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
-
-
-def _folder() -> Path:
-    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not caches.is_absolute():  # unset, or to be ignored by the rules of XDG
-        caches = Path.home() / ".cache"
-    return caches / "lpw_jax" / "xla"

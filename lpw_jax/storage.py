@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from etils import epath
 
@@ -14,6 +15,18 @@ from lpw_jax.errors import UserError
 def path(text: str) -> epath.Path:
     """The path that a user wrote: local, with '~' for the home folder, or remote."""
     return epath.Path(text).expanduser()
+
+
+def cache_folder(name: str) -> Path:
+    """This user's folder for what can be made again: `$XDG_CACHE_HOME/lpw_jax/NAME`.
+
+    Raises:
+      RuntimeError: the user has no home.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not caches.is_absolute():  # unset, or to be ignored by the rules of XDG
+        caches = Path.home() / ".cache"
+    return caches / "lpw_jax" / name
 
 
 def is_remote(place: epath.PathLike) -> bool:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -100,7 +101,9 @@ def read_split(prepared: Prepared, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def import_tensorflow():
-    """The module, kept off the GPUs; raises ImportError, saying what to install."""
+    """The module, quiet and kept off the GPUs; raises ImportError, saying what to install."""
+    if "tensorflow" not in sys.modules:
+        _silence_tensorflow()
     try:
         import tensorflow as tf
     except ImportError:
@@ -111,6 +114,12 @@ def import_tensorflow():
     with contextlib.suppress(RuntimeError):  # it is already running, with the devices it has
         tf.config.set_visible_devices([], "GPU")  # it would take JAX's memory
     return tf
+
+
+def _silence_tensorflow() -> None:
+    """Before its import: it would tell of its own affairs."""
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
+        os.environ.setdefault(name, value)
 
 
 def _read_info(path: epath.Path) -> Prepared:

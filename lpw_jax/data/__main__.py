@@ -1,0 +1,106 @@
+"""Prepares the data sets once, before the first run.
+
+python -m lpw_jax.data prepare imagenet2012 --data_dir /data/tfds --manual_dir /data/archives
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from lpw_jax.errors import exit_code, leave
+
+_NAMES = ("imagenet2012", "cifar10", "cifar100")
+_EXAMPLES = """\
+examples:
+  python -m lpw_jax.data prepare imagenet2012 --data_dir /data/tfds --manual_dir /data/archives
+  python -m lpw_jax.data prepare cifar10 --data_dir /data/tfds
+  python -m lpw_jax.data convert imagenet2012 --data_dir /data/old --output_dir /data/tfds
+
+ImageNet's archives are ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, from
+https://image-net.org/download-images; the second alone is enough to evaluate. CIFAR is downloaded.
+Afterwards run with --config.data.dir=/data/tfds. An interrupted command begins anew. Exit codes: 0
+done, 2 a mistake, 75 asked to end (SIGTERM), 130 Ctrl-C.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lpw_jax.data",
+        description="Prepares data sets with tensorflow-datasets.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    prepare = commands.add_parser("prepare", help="write a data set, if it is not there")
+    convert = commands.add_parser("convert", help="rewrite one that is tfrecord as array_record")
+    for command in (prepare, convert):
+        command.add_argument("name", choices=_NAMES)
+        command.add_argument(
+            "--data_dir",
+            metavar="DIR",
+            default="",
+            help="folder of tensorflow-datasets (default: its own)",
+        )
+    prepare.add_argument(
+        "--manual_dir",
+        metavar="DIR",
+        default="",
+        help="folder of ImageNet's archives (default: downloads/manual in --data_dir)",
+    )
+    convert.add_argument(
+        "--output_dir", metavar="DIR", required=True, help="where the rewritten one goes"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program with `argv` (default: the process's arguments); returns its exit code."""
+    flags = parser()
+    args = flags.parse_args(argv)
+    if args.command == "prepare" and args.manual_dir and args.name != "imagenet2012":
+        flags.error(f"--manual_dir: only imagenet2012 needs archives; {args.name} is downloaded")
+
+    def run():
+        if args.command == "convert":
+            from lpw_jax.data import tfds_convert
+
+            prepared = tfds_convert.convert(
+                args.name, data_dir=args.data_dir, output_dir=args.output_dir
+            )
+            print(f"converted: {prepared.folder}")
+        else:
+            prepared = _prepare(args.name, args.data_dir, args.manual_dir)
+        for split, size in prepared.split_sizes.items():
+            print(f"  {split:<10} {size:>9,} images")
+        _note(args.name, prepared.split_sizes)
+
+    return exit_code(flags.prog, run)
+
+
+def _prepare(name: str, data_dir: str, manual_dir: str):
+    from lpw_jax.data import cifar, imagenet_prepare, tfds_prepare, tfds_source
+
+    there = tfds_source.find_prepared(name, data_dir)
+    if name == imagenet_prepare.NAME:
+        prepared = imagenet_prepare.find_or_prepare(data_dir, manual_dir)
+    elif there:
+        prepared = there
+    else:
+        prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=cifar.SPECS[name].url)
+    print(f"{'was prepared already' if there else 'prepared'}: {prepared.folder}")
+    return prepared
+
+
+def _note(name: str, split_sizes: dict[str, int]) -> None:
+    from lpw_jax.data import imagenet_prepare
+
+    if name != imagenet_prepare.NAME:
+        return
+    if "train" not in split_sizes:
+        print("Without training images: enough to evaluate, not to train.")
+    if unofficial := imagenet_prepare.unofficial(split_sizes):
+        print(f"Not ImageNet as published, and results will say so: {unofficial}")
+
+
+if __name__ == "__main__":
+    leave(main())

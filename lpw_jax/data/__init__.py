@@ -3,13 +3,13 @@
 import difflib
 
 from lpw_jax.data import cifar, digits
-from lpw_jax.data.dataset import Dataset, epoch_order, hold_out
+from lpw_jax.data.dataset import Dataset, epoch_order, hold_out, split_order
 from lpw_jax.errors import UserError
 
 _LOADERS = {"cifar10": cifar.load, "cifar100": cifar.load, "digits": digits.load}
 DATASETS = tuple(_LOADERS)
 
-__all__ = ["DATASETS", "Dataset", "check_name", "epoch_order", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "check_name", "epoch_order", "load_dataset", "split_order"]
 
 
 def check_name(name: str) -> None:

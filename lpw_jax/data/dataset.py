@@ -1,4 +1,4 @@
-"""A dataset in memory, its checks, and the order in which an epoch visits it."""
+"""A dataset in memory, its checks, and the order in which an epoch visits a data set."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lpw_jax import schedules
 from lpw_jax.errors import UserError
 
 
@@ -31,6 +32,15 @@ class Dataset:
     std: tuple[float, float, float]
     note: str = ""
     unofficial: str = ""
+
+    @property
+    def num_train(self) -> int:
+        return len(self.train_labels)
+
+    def first(self, num_train: int) -> "Dataset":
+        """With the first training images only."""
+        images, labels = self.train_images[:num_train], self.train_labels[:num_train]
+        return dataclasses.replace(self, train_images=images, train_labels=labels)
 
     def identity(self) -> dict[str, Any]:
         """Says which data this is, in JSON's types: equal for equal images, labels and splits.
@@ -89,3 +99,30 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     """
     bits = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(num_examples)
     return np.argsort(bits, kind="stable").astype(np.int32)
+
+
+def split_order(
+    order: np.ndarray,
+    *,
+    num_members: int,
+    batch_size: int,
+    num_microbatches: int,
+    num_devices: int,
+    layout: str,
+) -> np.ndarray:
+    """The epoch's whole cycles, divided over D devices; the remainder is dropped.
+
+    Minibatch m of the epoch, order[m B : (m + 1) B], is member m % K's in cycle m // K, as in the
+    reference's loop. `batch_size` B is that of a whole minibatch; its microbatches lie in it one
+    after the other, and so do a device's parts of them.
+
+    Returns:
+      int32 [cycles, D, K, B / D] for layout 'data', where devices share each microbatch, and
+      [cycles, D, K / D, B] for 'members', where each takes the minibatches of its own members.
+    """
+    cycles = schedules.cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
+    order = order[: cycles * num_members * batch_size]
+    if layout == "members":
+        return order.reshape(cycles, num_devices, -1, batch_size)
+    parts = order.reshape(cycles, num_members, num_microbatches, num_devices, -1)
+    return parts.transpose(0, 3, 1, 2, 4).reshape(cycles, num_devices, num_members, -1)

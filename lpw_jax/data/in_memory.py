@@ -1,75 +1,78 @@
-"""Batches cut out of a data set that lives on the device, augmented inside the compiled step."""
+"""Examples in memory: a training set that lives on every device, and images to be predicted."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lpw_jax import schedules
 from lpw_jax.data import augment
 
 
-def split_order(
-    order: np.ndarray, *, num_members: int, batch_size: int, num_devices: int, layout: str
-) -> np.ndarray:
-    """The epoch's whole cycles, divided over D devices; the remainder is dropped.
+class TrainingSet:
+    """A `Source` whose images live on every device and are augmented in the compiled step.
 
-    Minibatch m of the epoch, order[m B : (m + 1) B], is member m % K's in cycle m // K, as in the
-    reference's loop. `batch_size` B is that of a whole minibatch.
+    The augmentation of an example is random by (key, step, its number), so that nothing depends on
+    how a minibatch is divided over devices.
 
-    Returns:
-      int32 [D, cycles, K, B / D] for layout 'data', where devices share each minibatch, and
-      [D, cycles, K / D, B] for 'members', where each takes the minibatches of its own members.
-    """
-    cycles = schedules.cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
-    order = order[: cycles * num_members * batch_size].reshape(cycles, num_members, batch_size)
-    axis = {"data": 2, "members": 1}[layout]
-    return np.stack(np.split(order, num_devices, axis))
-
-
-def make_batch(
-    *,
-    key: jax.Array,
-    crop_padding: int,
-    flip: bool,
-    cutout: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    dtype: Any,
-) -> Callable[[dict[str, jax.Array], jax.Array, jax.Array], dict[str, jax.Array]]:
-    """Builds `batch(data, index, step) -> {'image', 'label'}` for one minibatch.
-
-    `data` holds `image` uint8 [N, H, W, C] and `label` int32 [N]; `index` [B] picks examples. The
-    augmentation of an example is random by (key, step, its index in the data set), so that nothing
-    depends on how a minibatch is divided over devices.
+    Args:
+      images: uint8 [N, H, W, C].
+      labels: int32 [N].
+      key, crop_padding, flip, cutout, mean, std, dtype: as in `augment.augment`.
     """
 
-    def batch(data, index, step):
-        image = augment.augment(
-            augment.example_keys(key, step, index),
-            data["image"][index],
-            crop_padding=crop_padding,
-            flip=flip,
-            cutout=cutout,
-            mean=mean,
-            std=std,
-            dtype=dtype,
-        )
-        return {"image": image, "label": data["label"][index]}
+    num_corrupt = 0
 
-    return batch
+    def __init__(self, images: np.ndarray, labels: np.ndarray, *, key: jax.Array, **options: Any):
+        self.image_shape = images.shape[1:]
+        self.resident = {"image": images, "label": labels}
+        self._key, self._options = key, options
+
+    def __len__(self) -> int:
+        return len(self.resident["label"])
+
+    def feeds(self, indices: np.ndarray, *, epoch: int) -> Iterator[np.ndarray]:
+        """The numbers themselves."""
+        yield from indices.astype(np.int32)
+
+    def batch(self, resident: Any, feed: jax.Array, step: jax.Array) -> dict[str, jax.Array]:
+        """As in `Source`."""
+        keys = augment.example_keys(self._key, step, feed)
+        image = augment.augment(keys, resident["image"][feed], **self._options)
+        return {"image": image, "label": resident["label"][feed], "valid": feed >= 0}
 
 
-def make_cycle(batch: Callable) -> Callable:
-    """Builds `cycle(data, order, number, first_step, member) -> batch` with leaves [k, ...].
+class Images:
+    """A `Source` of images that are sent to the devices as they are.
 
-    `order` [cycles, k, B] is this device's part of the epoch, `number` the cycle in it. `member`
-    [k] says which of the cycle's minibatches these are: that of member i is augmented as step
-    `first_step` + i.
+    Args:
+      images: uint8 [N, H, W, C].
+      labels: int32 [N].
+      mean, std, dtype: as in `augment.normalize`.
     """
 
-    def cycle(data, order, number, first_step, member):
-        return jax.vmap(batch, in_axes=(None, 0, 0))(data, order[number], first_step + member)
+    resident, num_corrupt = (), 0
 
-    return cycle
+    def __init__(self, images: np.ndarray, labels: np.ndarray, **options: Any):
+        self.image_shape = images.shape[1:]
+        self._images, self._labels, self._options = images, labels, options
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def feeds(self, indices: np.ndarray, *, epoch: int) -> Iterator[dict[str, np.ndarray]]:
+        """As in `Source`."""
+        for index in indices:
+            valid = index >= 0
+            image = np.zeros((*index.shape, *self.image_shape), self._images.dtype)
+            image[valid] = self._images[index[valid]]
+            label = np.where(valid, self._labels[index], -1)
+            yield {"image": image, "label": label, "valid": valid}
+
+    def batch(
+        self, resident: Any, feed: dict[str, jax.Array], step: jax.Array
+    ) -> dict[str, jax.Array]:
+        """As in `Source`."""
+        image = augment.normalize(feed["image"], **self._options)
+        return {"image": image, "label": feed["label"].astype(jnp.int32), "valid": feed["valid"]}

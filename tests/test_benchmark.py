@@ -5,9 +5,10 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
+from imagenet_files import make_tars
 
 from lpw_jax import models
-from lpw_jax.benchmark import collectives, counts, report
+from lpw_jax.benchmark import collectives, counts, input_pipeline, report
 from lpw_jax.benchmark.__main__ import main
 from lpw_jax.config import load_config
 from lpw_jax.parallel import AXIS, Devices
@@ -26,8 +27,35 @@ def test_operations_by_hand_are_those_of_the_compiled_program_within_5_percent(d
         return logits.sum()
 
     compiled = jax.jit(jax.grad(loss)).lower(params).compile().cost_analysis()["flops"] / 2
-    by_hand = counts.wide_resnet_flops(depth=depth, width=width, num_classes=10)
+    by_hand = counts.training_flops(model, (32, 32, 3))
     assert by_hand == pytest.approx(compiled, rel=0.05)
+
+
+def test_operations_of_a_resnet_are_torchvisions_less_its_padding():
+    model = models.create("resnet50", num_classes=1000)
+    whole = counts.training_flops(model, (224, 224, 3)) / 2
+    first = 112 * 112 * 64 * 7 * 7 * 3  # its inputs need no gradient
+    forward = (whole + first) / 3
+    assert 0.94 * 4.089e9 < forward < 4.089e9  # multiplications that torchvision states
+
+
+def test_the_streamed_input_is_measured_beside_a_bare_pipeline(tmp_path, monkeypatch):
+    monkeypatch.setattr(input_pipeline, "BATCHES", 3)
+    make_tars(tmp_path / "tars", num_val=1)
+    output = tmp_path / "input.json"
+    flags = ["--config=configs/imagenet_resnet50.py:sample", f"--config.data.dir={tmp_path}"]
+    flags += [f"--config.data.manual_dir={tmp_path / 'tars'}", "--parts=input", "--repeats=1"]
+    assert main([*flags, f"--output={output}"]) == 0
+    found = json.loads(output.read_text())["input"]
+    assert found["images"] == 12 and found["image_size"] == 64
+    for name, ratio in found["ratios"].items():
+        [ours], [bare] = found["rounds"]["ours"], found["rounds"][name]
+        assert ratio == ours / bare > 0 and found["images_per_second"][name] == bare
+    # Both rules take less than the whole image; TensorFlow's takes less of it.
+    assert 0.2 < found["mean_areas"]["tensorflow"] < found["mean_areas"]["ours"] < 0.7
+    assert "with the same boxes" in output.with_suffix(".md").read_text()
+    assert main([DIGITS, "--parts=input", f"--output={output}"]) == 0
+    assert "input" not in json.loads(output.read_text())
 
 
 def test_collectives_are_counted_with_their_bytes():

@@ -14,7 +14,7 @@ from pathlib import Path
 from lpw_jax import config as config_lib
 from lpw_jax.errors import UserError, exit_code, leave
 
-PARTS = ("matmul", "step", "program", "collectives", "start", "pytorch")
+PARTS = ("matmul", "step", "program", "input", "collectives", "start", "pytorch")
 MODES = ("vmap", "scan", "unroll")
 
 

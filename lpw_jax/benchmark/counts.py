@@ -4,6 +4,12 @@ import math
 import re
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.extend import core as jax_core
 
 _BYTES = {"pred": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 _BYTES |= {f"{sign}{bits}": bits // 8 for sign in "su" for bits in (8, 16, 32, 64)}
@@ -13,37 +19,41 @@ _COLLECTIVE = re.compile(
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
-def wide_resnet_flops(*, depth: int, width: int, num_classes: int) -> int:
-    """Floating-point operations of a training step per 32x32 image, counted by hand.
+def training_flops(model: nn.Module, image_shape: Sequence[int]) -> int:
+    """Floating-point operations of a training step per image, counted from the layers' shapes.
 
     Two for each multiplication whose factors are both in the image (not in its padding), in
     convolutions and the head; the backward pass takes as many for the inputs' gradients, which the
     first convolution does not need, and again for the weights'. All else is left out.
     """
-    forward, first = 0, 0
+    model = model.clone(conv_general_dilated=None)
+    images = jax.ShapeDtypeStruct((1, *image_shape), model.dtype)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    first, *others = map(_products, _equations(jax.make_jaxpr(model.apply)(variables, images)))
+    return 2 * (2 * first + 3 * sum(others))
 
-    def conv(size, inputs, outputs, kernel, stride):
-        nonlocal forward
-        taps = [
-            pixel * stride + tap - kernel // 2
-            for pixel in range(-(-size // stride))
-            for tap in range(kernel)
-        ]
-        inside = sum(0 <= place < size for place in taps)
-        forward += 2 * inside**2 * inputs * outputs
-        return -(-size // stride)
 
-    size, channels = conv(32, 3, 16, 3, 1), 16
-    first = forward
-    for group in range(3):
-        for block in range((depth - 4) // 6):
-            features, stride = 16 * 2**group * width, 2 if group and not block else 1
-            conv(conv(size, channels, features, 3, stride), features, features, 3, 1)
-            if channels != features:
-                conv(size, channels, features, 1, stride)
-            size, channels = -(-size // stride), features
-    forward += 2 * channels * num_classes
-    return 3 * forward - first
+def _equations(program: Any) -> Iterator[Any]:
+    """The convolutions and matrix products of a jaxpr and of what it calls, in their order."""
+    for equation in program.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            yield equation
+        for inner in jax_core.jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def _products(equation: Any) -> int:
+    """Multiplications of one equation, on one image."""
+    left, right = (var.aval.shape for var in equation.invars)
+    if equation.primitive.name == "dot_general":
+        return left[-1] * right[-1]
+    count = right[-2] * right[-1]  # NHWC images, HWIO kernels
+    strides, padding = equation.params["window_strides"], equation.params["padding"]
+    for size, taps, stride, (low, high) in zip(left[1:3], right[:2], strides, padding, strict=True):
+        outputs = (size + low + high - taps) // stride + 1
+        places = [o * stride + tap - low for o in range(outputs) for tap in range(taps)]
+        count *= sum(0 <= place < size for place in places)
+    return count
 
 
 def collectives(hlo: str) -> dict[str, dict[str, int]]:

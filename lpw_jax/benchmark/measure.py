@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import console, experiment, preflight
-from lpw_jax.benchmark import collectives, counts, pytorch, settings, whole
+from lpw_jax.benchmark import collectives, counts, input_pipeline, pytorch, settings, whole
 from lpw_jax.benchmark.timing import Contender, matmul_flops_per_second
-from lpw_jax.data import load_dataset
+from lpw_jax.data import imagenet
 from lpw_jax.errors import UserError
 from lpw_jax.parallel import Devices
 from lpw_jax.storage import first_line
@@ -60,6 +60,7 @@ def measure(
         "matmul": lambda: _peaks(devices, repeats),
         "step": lambda: bench.run(sorted({*num_members, bench.num_members}), member_modes, repeats),
         "program": lambda: bench.whole_program(seconds, repeats),
+        "input": lambda: input_pipeline.measure(config, repeats=repeats),
         "collectives": lambda: collectives.measure(
             config, num_classes=bench.num_classes, device_counts=device_counts
         ),
@@ -68,7 +69,8 @@ def measure(
         ),
     }
     for part in tasks:
-        if part not in parts:
+        is_streamed = config.data.name == imagenet.NAME
+        if part not in parts or (part == "input" and not is_streamed):
             continue
         console.say(f"benchmark: {part}")
         try:
@@ -97,7 +99,7 @@ class _Steps:
 
     def __init__(self, config: ConfigDict, devices: Devices):
         self.config, self.num_members = config, config.late_phase.num_members
-        self.num_classes = 100 if config.data.name == "cifar100" else 10
+        self.num_classes = experiment.num_classes(config)
         self._devices = devices
 
     def late_phase(self, num_members: int, member_mode: str) -> Contender:
@@ -138,10 +140,7 @@ class _Steps:
 
     def whole_program(self, seconds: float, repeats: int) -> dict[str, Any]:
         """The whole program's speed between two measurements of the bare step."""
-        data = self.config.data
-        dataset = load_dataset(
-            data.name, data_dir=data.dir, validation_examples=data.validation_examples
-        )
+        dataset = experiment.load_dataset(self.config)
         mode, bare = self.fastest()
         config = self.config.copy_and_resolve_references()
         with config.unlocked():
@@ -201,10 +200,6 @@ class _Steps:
             "contenders": measured + failed,
             "flops_per_image": {
                 "compiled": train_flops and train_flops * self._devices.count,
-                "by_hand": counts.wide_resnet_flops(
-                    depth=self.config.model.depth,
-                    width=self.config.model.width,
-                    num_classes=self.num_classes,
-                ),
+                "by_hand": counts.training_flops(model, experiment.image_shape(self.config)),
             },
         }

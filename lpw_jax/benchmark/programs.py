@@ -17,19 +17,21 @@ from lpw_jax.state import RUNNING_MOMENTUM, TrainState
 RATES = schedules.Rates(1e-3, 5e-4, 1e-3, 5e-4, 1.0)
 
 
-def random_batch(shape: tuple[int, ...], *, num_classes: int, dtype: Any) -> dict[str, np.ndarray]:
-    """Normally distributed images [*shape, 32, 32, 3] and labels of `shape`."""
+def random_batch(
+    shape: tuple[int, ...], *, size: int, num_classes: int, dtype: Any
+) -> dict[str, np.ndarray]:
+    """Normally distributed images [*shape, size, size, 3] and labels of `shape`."""
     rng = np.random.default_rng(0)
     return {
-        "image": np.asarray(rng.standard_normal((*shape, 32, 32, 3), np.float32), dtype),
+        "image": np.asarray(rng.standard_normal((*shape, size, size, 3), np.float32), dtype),
         "label": rng.integers(0, num_classes, shape, np.int32),
     }
 
 
-def batch_shapes(shape: tuple[int, ...], dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(shape: tuple[int, ...], size: int, dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of `random_batch`."""
     return {
-        "image": jax.ShapeDtypeStruct((*shape, 32, 32, 3), dtype),
+        "image": jax.ShapeDtypeStruct((*shape, size, size, 3), dtype),
         "label": jax.ShapeDtypeStruct(shape, jnp.int32),
     }
 
@@ -41,6 +43,7 @@ class PlainSGD:
       devices: which share each minibatch.
       model: network without a device axis.
       batch_size: images in a minibatch, over all devices.
+      image_size: side of an image in pixels.
       momentum, nesterov: of the optimiser.
     """
 
@@ -50,6 +53,7 @@ class PlainSGD:
         model: nn.Module,
         *,
         batch_size: int,
+        image_size: int,
         momentum: float,
         nesterov: bool,
     ):
@@ -60,7 +64,7 @@ class PlainSGD:
         )
 
         def init(key):
-            images = jnp.zeros((1, 32, 32, 3), model.dtype)
+            images = jnp.zeros((1, image_size, image_size, 3), model.dtype)
             variables = model.init(key, images)
             params = variables["params"]
             return params, variables["batch_stats"], tx.init(params)
@@ -84,17 +88,22 @@ class PlainSGD:
         self.images_per_call = batch_size
         self._shape = (devices.count, batch_size // devices.count)
         self._step = devices.lift(step, in_axes=(None, 0), out_axes=None, donate_argnums=(0,))
-        self._model, self._devices = model, devices
+        self._model, self._devices, self._image_size = model, devices, image_size
 
     def lower(self) -> Any:
         """Traces the step for shapes alone."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return self._step.lower(shapes, batch_shapes(self._shape, self._model.dtype))
+        return self._step.lower(
+            shapes, batch_shapes(self._shape, self._image_size, self._model.dtype)
+        )
 
     def arguments(self) -> tuple[Any, tuple[Any, ...]]:
         """What a call changes, and what else it needs, on the devices."""
         batch = random_batch(
-            self._shape, num_classes=self._model.num_classes, dtype=self._model.dtype
+            self._shape,
+            size=self._image_size,
+            num_classes=self._model.num_classes,
+            dtype=self._model.dtype,
         )
         carry = self.init(jax.random.key(0))
         return self._devices.replicate(carry), (self._devices.shard(batch),)
@@ -114,9 +123,11 @@ class LatePhase:
       num_members: K; 1 is a step before the release.
       member_mode: as in `step.over_members`.
       batch_size: images in a minibatch, over all devices.
+      image_size: side of an image in pixels.
       momentum, nesterov: of the optimiser.
       patterns: as in `late_phase.split`.
       coasting: as in `late_phase.coasting_steps`.
+      num_microbatches: as in `step.make_train_step`.
     """
 
     def __init__(
@@ -128,18 +139,27 @@ class LatePhase:
         num_members: int,
         member_mode: str,
         batch_size: int,
+        image_size: int,
         momentum: float,
         nesterov: bool,
         patterns: tuple[str, ...],
         coasting: str,
+        num_microbatches: int = 1,
     ):
         tx, by_member = optimizers.sgd(momentum=momentum, nesterov=nesterov), layout == "members"
         step = make_train_step(
-            layout, model=model, tx=tx, coasting=coasting, member_mode=member_mode
+            layout,
+            model=model,
+            tx=tx,
+            coasting=coasting,
+            member_mode=member_mode,
+            num_microbatches=num_microbatches,
         )
 
         def init(key):
-            tied = state.init(key, model, image_shape=(32, 32, 3), patterns=patterns, tx=tx)
+            tied = state.init(
+                key, model, image_shape=(image_size, image_size, 3), patterns=patterns, tx=tx
+            )
             return state.release(tied, key, num_members=num_members, sigma=0.0, tx=tx)
 
         axes = state_axes(TrainState, layout)
@@ -151,7 +171,7 @@ class LatePhase:
         self._step = devices.lift(
             step, in_axes=(axes, 0, None), out_axes=(axes, None), donate_argnums=(0,)
         )
-        self._model, self._devices = model, devices
+        self._model, self._devices, self._image_size = model, devices, image_size
 
     def lower(self) -> Any:
         """Traces the step for shapes alone."""
@@ -167,13 +187,16 @@ class LatePhase:
                 for name in MEMBER_FIELDS
             }
             shapes = shapes.replace(**divided)
-        batch = batch_shapes(self._shape, self._model.dtype)
+        batch = batch_shapes(self._shape, self._image_size, self._model.dtype)
         return self._step.lower(shapes, batch, self._devices.replicate(RATES))
 
     def arguments(self) -> tuple[Any, tuple[Any, ...]]:
         """What a call changes, and what else it needs, on the devices; layout 'data' only."""
         batch = random_batch(
-            self._shape, num_classes=self._model.num_classes, dtype=self._model.dtype
+            self._shape,
+            size=self._image_size,
+            num_classes=self._model.num_classes,
+            dtype=self._model.dtype,
         )
         carry = self._devices.replicate(self.init(jax.random.key(0)))
         return carry, (self._devices.shard(batch), self._devices.replicate(RATES))

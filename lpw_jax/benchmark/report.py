@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lpw_jax.results_report import network_name
+
 Row = tuple[str, str, str, str]
 
 
@@ -15,9 +17,9 @@ def table(results: Mapping[str, Any]) -> str:
 def heading(results: Mapping[str, Any]) -> str:
     """Config, device and versions, in one line."""
     config, made = results["config"], results["environment"]
-    model, train, packages = config["model"], config["train"], made["packages"]
+    train, packages = config["train"], made["packages"]
     return (
-        f"`{results['name']}`: WRN-{model['depth']}-{model['width']}, minibatch "
+        f"`{results['name']}`: {network_name(config['model'])}, minibatch "
         f"{train['batch_size']}, {train['compute_dtype']}; {made['num_devices']} x "
         f"{made['device_kind']}, {made['platform']}; jax {packages['jax']}, Python "
         f"{made['python']}, commit {(made['commit'] or 'unknown')[:7]}."
@@ -102,6 +104,20 @@ def _program(results: Mapping[str, Any]) -> Iterator[Row]:
     yield _row("whole program against the bare step", share, ">=", 0.97)
 
 
+def _input(results: Mapping[str, Any]) -> Iterator[Row]:
+    found = results["input"]
+    speeds, ratios, areas = (found[name] for name in ("images_per_second", "ratios", "mean_areas"))
+
+    def against(name, boxes):
+        both = f"{_speed(speeds['ours'])} against {_speed(speeds[name])} images/s"
+        return f"streamed input against a bare tf.data pipeline with {boxes} ({both})"
+
+    yield _row(against("same_boxes", "the same boxes"), ratios["same_boxes"], ">=", 0.9)
+    smaller = areas["tensorflow"] / areas["ours"]
+    boxes = f"TensorFlow's own boxes, of {smaller:.2f} times the area"
+    yield (against("tensorflow", boxes), "-", f"{ratios['tensorflow']:.3f}", "")
+
+
 def _start(results: Mapping[str, Any]) -> Iterator[Row]:
     found = results["start"]
     for phase in ("tied", "late"):
@@ -152,6 +168,7 @@ def _pytorch(results: Mapping[str, Any]) -> Iterator[Row]:
 _PARTS = {
     "step": ("bare steps", _step),
     "program": ("whole program", _program),
+    "input": ("streamed input", _input),
     "collectives": ("communication", _communication),
     "start": ("start", _start),
     "pytorch": ("published PyTorch code", _pytorch),

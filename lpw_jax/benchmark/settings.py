@@ -5,6 +5,7 @@ from typing import Any
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from lpw_jax import experiment
 from lpw_jax.benchmark.programs import LatePhase, PlainSGD
 from lpw_jax.parallel import Devices
 
@@ -32,6 +33,7 @@ def late_phase(
         member_mode=member_mode,
         patterns=config.late_phase.patterns,
         coasting=config.late_phase.coasting,
+        num_microbatches=config.train.num_microbatches,
         **_shared(config),
     )
 
@@ -40,6 +42,7 @@ def _shared(config: ConfigDict) -> dict[str, Any]:
     train = config.train
     return {
         "batch_size": train.batch_size,
+        "image_size": experiment.image_shape(config)[0],
         "momentum": train.momentum,
         "nesterov": train.nesterov,
     }

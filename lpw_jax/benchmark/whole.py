@@ -1,6 +1,5 @@
 """The whole program: training with data, metrics and checkpoints, and the time to its start."""
 
-import dataclasses
 import itertools
 import os
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lpw_jax.data import Dataset
+from lpw_jax.experiment import AnyDataset
 from lpw_jax.parallel import Devices
 from lpw_jax.train import Training
 from lpw_jax.workdir import Workdir
@@ -21,7 +20,7 @@ EPOCHS = 4  # the first compiles and is left out
 
 
 def train(
-    config: ConfigDict, dataset: Dataset, devices: Devices, *, seconds: float, speed: float
+    config: ConfigDict, dataset: AnyDataset, devices: Devices, *, seconds: float, speed: float
 ) -> dict[str, Any]:
     """Trains released members for short epochs, each with a checkpoint.
 
@@ -38,14 +37,11 @@ def train(
         config.late_phase.release_epoch = 0
         config.swa.start_epoch = 0
         config.checkpoint.every_epochs = 1
+        config.evaluate.every_epochs = 0
         config.parallel.layout = "data"  # that of the bare step
     cycle = config.late_phase.num_members * config.train.batch_size
-    cycles = min(max(4, round(seconds * speed / cycle)), len(dataset.train_labels) // cycle)
-    dataset = dataclasses.replace(
-        dataset,
-        train_images=dataset.train_images[: cycles * cycle],
-        train_labels=dataset.train_labels[: cycles * cycle],
-    )
+    cycles = min(max(4, round(seconds * speed / cycle)), dataset.num_train // cycle)
+    dataset = dataset.first(cycles * cycle)
     training = Training(config, dataset, devices)
     with tempfile.TemporaryDirectory() as name:
         folder = _Timed(name)

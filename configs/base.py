@@ -15,15 +15,21 @@ def get_config() -> ml_collections.ConfigDict:
             # Source of all randomness: initialisation, order, augmentation, noise. 0 to 2**32 - 1.
             seed=0,
             model=dict(
-                # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w).
+                # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w), or that of
+                # torchvision: 'resnet50', 'resnet152', 'densenet161'.
                 name="wide_resnet",
-                # Layers in depth, 6n + 4 with n >= 1 blocks in each of the three groups.
+                # Of wide_resnet: layers in depth, 6n + 4 with n >= 1 blocks in each group.
                 depth=28,
-                # Widening factor w, >= 1.
+                # Of wide_resnet: widening factor w, >= 1.
                 width=10,
+                # Weights to start from: a file of torchvision's (.pth, which needs torch, or
+                # .safetensors) or of lpw_jax.torch_import, or 'imagenet1k_v1', which fetches
+                # torchvision's; '' = random ones. Not for wide_resnet.
+                pretrained="",
             ),
             data=dict(
-                # In-distribution data: 'cifar10', 'cifar100' or 'digits' (scikit-learn's, 32x32).
+                # In-distribution data: 'cifar10', 'cifar100', 'digits' (scikit-learn's, 32x32) or
+                # 'imagenet2012'.
                 name="cifar10",
                 # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder.
                 dir="",
@@ -35,20 +41,36 @@ def get_config() -> ml_collections.ConfigDict:
                 note="",
                 # Images held out from training: the last n training images. 0 = none.
                 validation_examples=0,
+                # Of imagenet2012, like the rest of this section: folder with the ILSVRC2012 tars,
+                # if it is not prepared in `dir`; '' = downloads/manual in `dir`.
+                manual_dir="",
+                # Side in pixels of what the network sees: training images are random crops (8 to
+                # 100 % of the area, ratio 3/4 to 4/3) resized to it, test images central crops. A
+                # multiple of 32.
+                image_size=224,
+                # Shorter side to which test images are resized before the crop, >= image_size.
+                resize=256,
+                # True: images that cannot be decoded are counted and skipped (in training the next
+                # of the minibatch takes the place), False: they are an error.
+                skip_corrupt=False,
             ),
             # Rates and decays here are those of the shared weights, and before the release those
             # of all weights.
             train=dict(
                 # Epochs in all, tied and late-phase together, >= 1.
                 epochs=200,
-                # Images in one member's minibatch, over all devices (which must divide it).
+                # Images in one member's minibatch, over all devices.
                 batch_size=128,
+                # Microbatches of a minibatch, computed one after the other: each has its own
+                # batch-norm statistics, their gradients are summed, and learning rates are divided
+                # by their number. Their size must be divisible by the number of devices.
+                num_microbatches=1,
                 # Rate up to the start of the annealing, > 0.
                 learning_rate=0.1,
                 # Rate after the annealing, >= 0. With i = e - 1, epoch e's rate is multiplied by 1
                 # for i <= anneal_start, by a factor linear in i that reaches
                 # end_learning_rate / learning_rate at i = anneal_end, and by that one afterwards.
-                # Members' rates follow the same factor.
+                # A step after epoch e is anneal_start = e - 1 and anneal_end = e.
                 end_learning_rate=0.001,
                 # Epochs, 0 <= anneal_start < anneal_end.
                 anneal_start=100,
@@ -60,6 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
                 # Nesterov's momentum (needs momentum > 0).
                 nesterov=True,
                 # Black pixels padded on every side before the random crop to 32x32; 0 = no crop.
+                # For imagenet2012, with crops of data.image_size, this and cutout must be 0.
                 crop_padding=4,
                 # Random horizontal flips.
                 flip=True,
@@ -85,12 +108,18 @@ def get_config() -> ml_collections.ConfigDict:
                 release_epoch=120,
                 # Noise at the release: its standard deviation over the rms of the leaf, >= 0.
                 sigma=0.0,
-                # 'reference': in each cycle members 1 to K - 1 first step once with a zero gradient
-                # (weight decay and momentum go on), as the published code does. 'none': Algorithm 1
-                # of the paper.
+                # Steps with a zero gradient (weight decay and momentum go on). 'reference': in each
+                # cycle members 1 to K - 1 first take one, as in the published CIFAR code.
+                # 'every_minibatch': all other members take one at each member's step, as in the
+                # published ImageNet code. 'none': Algorithm 1 of the paper (and the ImageNet code's
+                # per_spec_optim).
                 coasting="reference",
                 # Rate of the members before the annealing factor, >= 0.
                 learning_rate=0.1,
+                # Whether the members' rate is annealed by the same factor as the shared one.
+                anneal=True,
+                # Whether the shared rate is divided by num_members after the release.
+                divide_shared_rate=False,
                 # L2 penalty on the members' weights, >= 0.
                 weight_decay=5e-4,
                 # Which weights are late-phase: regular expressions, each matched against the whole
@@ -133,6 +162,12 @@ def get_config() -> ml_collections.ConfigDict:
             evaluate=dict(
                 # Images in one evaluation batch, over all devices; changes no result. >= 1.
                 batch_size=512,
+                # The test set is also evaluated at the end of every n-th epoch and of the last one,
+                # without SWA's averages; 0 = only after training.
+                every_epochs=0,
+                # Whether predictions/ holds every member's logits, beside those of the collapsed
+                # network and the ensemble.
+                member_predictions=True,
             ),
         ),
         # Types are checked on loading, where a message can name the field and list all mistakes.

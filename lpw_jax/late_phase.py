@@ -102,19 +102,24 @@ def perturb(key: jax.Array, late_phase: Tree, sigma: float) -> Tree:
 def coasting_steps(rule: str, num_members: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Zero-gradient optimiser steps that each member takes (before, after) its own in a cycle.
 
-    A coasting step goes on with momentum and weight decay. 'reference' is what the published
-    CIFAR code does under PyTorch 1.4: at member 0's turn every optimiser steps. 'none' is
-    Algorithm 1 of the paper.
+    A coasting step goes on with momentum and weight decay. The published code has two rules, under
+    PyTorch 1.4: in 'reference', that of CIFAR, every optimiser steps at member 0's turn; in
+    'every_minibatch', that of ImageNet, one optimiser holds all members, which step at every turn.
+    'none' is Algorithm 1 of the paper.
 
     Raises:
       ValueError: unknown `rule`.
     """
-    none = (0,) * num_members
+    members, none = range(num_members), (0,) * num_members
     if rule == "none":
         return none, none
     if rule == "reference":
-        return tuple(int(k > 0) for k in range(num_members)), none
-    raise ValueError(f"late_phase.coasting: must be 'reference' or 'none', got {rule!r}")
+        return tuple(int(k > 0) for k in members), none
+    if rule == "every_minibatch":
+        return tuple(members), tuple(reversed(members))
+    raise ValueError(
+        f"late_phase.coasting: must be 'reference', 'every_minibatch' or 'none', got {rule!r}"
+    )
 
 
 def collapse(shared: Tree, late_phase: Tree, batch_stats: Tree) -> Tree:

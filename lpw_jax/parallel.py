@@ -58,12 +58,23 @@ class Devices:
         """Copies every leaf to every device. Never aliases its argument."""
         return self._put(tree, PartitionSpec())
 
+    @property
+    def own(self) -> list[int]:
+        """Positions of this host's devices."""
+        here = jax.process_index()
+        return [i for i, device in enumerate(self.all) if device.process_index == here]
+
     def shard(self, tree: Any) -> Any:
         """Places host leaves [D, ...], one entry per device; each host takes its own devices'."""
-        here = jax.process_index()
-        mine = [i for i, device in enumerate(self.all) if device.process_index == here]
-        own = jax.tree.map(lambda leaf: np.asarray(leaf)[mine], tree)
+        own = jax.tree.map(lambda leaf: np.asarray(leaf)[self.own], tree)
         return self._put(own, PartitionSpec(AXIS))
+
+    def send(self, tree: Any) -> Any:
+        """Places leaves [len(own), ...] of this host's own devices, for functions that donate none.
+
+        May alias its argument.
+        """
+        return jax.device_put(tree, self._sharding(PartitionSpec(AXIS)))
 
     def unshard(self, tree: Any) -> Any:
         """Inverse of `shard`: host leaves [D, ...], whole on every host."""
@@ -71,7 +82,9 @@ class Devices:
         return multihost_utils.process_allgather(tree, tiled=True)
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
-        local = [device for device in self.all if device.process_index == jax.process_index()]
-        sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), spec)
         # A copy through the host: device_put alone may alias, and donation would then delete both.
+        sharding = self._sharding(spec)
         return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), sharding), tree)
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
+        return NamedSharding(Mesh(np.array([self.all[i] for i in self.own]), (AXIS,)), spec)

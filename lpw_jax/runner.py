@@ -10,7 +10,8 @@ from flax import linen as nn
 
 from lpw_jax import late_phase as lp
 from lpw_jax import step as steps
-from lpw_jax.data import in_memory
+from lpw_jax.data import split_order
+from lpw_jax.data.source import Source
 from lpw_jax.parallel import AXIS, Devices
 from lpw_jax.schedules import Rates
 from lpw_jax.state import TrainState
@@ -21,7 +22,7 @@ MEMBER_FIELDS = ("late_phase", "batch_stats", "opt_late")
 
 
 class Runner:
-    """The compiled programs of a run, with the training set on every device.
+    """The compiled programs of a run, and its training examples.
 
     States are *placed* on the devices: in layout 'data' every device has all of them, in layout
     'members' (only after the release) late-phase leaves are [D, K / D, ...], one entry per device.
@@ -33,10 +34,9 @@ class Runner:
       tx: from `optimizers.sgd`.
       coasting: as in `late_phase.coasting_steps`.
       member_mode: as in `step.over_members`.
-      batch: from `in_memory.make_batch`.
-      images: uint8 [N, H, W, C].
-      labels: int32 [N].
-      batch_size: examples in a minibatch, divisible by the number of devices.
+      source: of training examples.
+      batch_size: examples in a minibatch.
+      num_microbatches: how many a minibatch has; the number of devices divides their size.
     """
 
     def __init__(
@@ -48,34 +48,40 @@ class Runner:
         tx: Any,
         coasting: str,
         member_mode: str,
-        batch: Callable,
-        images: np.ndarray,
-        labels: np.ndarray,
+        source: Source,
         batch_size: int,
+        num_microbatches: int = 1,
     ):
         self._devices = devices
         self._released_layout = layout
-        self._batch_size = batch_size
-        self._data = devices.replicate({"image": images, "label": labels})
-        cycle = in_memory.make_cycle(batch)
+        self._source, self._batch_size = source, batch_size
+        self._num_microbatches = num_microbatches
+        self._resident = devices.replicate(source.resident)
 
         def train_program(layout):
             member_axis = AXIS if layout == "members" else None
             train_step = make_train_step(
-                layout, model=model, tx=tx, coasting=coasting, member_mode=member_mode
+                layout,
+                model=model,
+                tx=tx,
+                coasting=coasting,
+                member_mode=member_mode,
+                num_microbatches=num_microbatches,
             )
 
-            def train_cycle(state, data, order, first_step, rates):
-                member, num_members = lp.member_indices(order.shape[1], member_axis)
-                number = (state.step - first_step) // num_members
+            def train_cycle(state, resident, feed, rates):
+                num_here = jax.tree.leaves(feed)[0].shape[0]
+                member, _ = lp.member_indices(num_here, member_axis)
                 with jax.named_scope("augment"):
-                    batches = cycle(data, order, number, state.step, member)
+                    batches = jax.vmap(source.batch, in_axes=(None, 0, 0))(
+                        resident, feed, state.step + member
+                    )
                 return train_step(state, batches, rates)
 
             axes = state_axes(TrainState, layout)
             return devices.lift(
                 train_cycle,
-                in_axes=(axes, None, 0, None, None),
+                in_axes=(axes, None, 0, None),
                 out_axes=(axes, None),
                 donate_argnums=(0,),
             )
@@ -83,8 +89,8 @@ class Runner:
         def statistics_program(model, layout):
             step = steps.make_statistics_step(model=model, member_mode=member_mode)
 
-            def statistics(averages, data, index, number, momentum):
-                image = batch(data, index, number)["image"]
+            def statistics(averages, resident, feed, number, momentum):
+                image = source.batch(resident, feed, number)["image"]
                 batch_stats = step(
                     averages.shared, averages.late_phase, averages.batch_stats, image, momentum
                 )
@@ -131,7 +137,14 @@ class Runner:
         return _map_fields(get, state)
 
     def cycles(
-        self, state: TrainState, order: np.ndarray, rates: Rates, *, num_members: int, done: int = 0
+        self,
+        state: TrainState,
+        order: np.ndarray,
+        rates: Rates,
+        *,
+        epoch: int,
+        num_members: int,
+        done: int = 0,
     ) -> Iterator[tuple[TrainState, dict[str, jax.Array]]]:
         """Trains on the examples of `order` [N], yielding after every cycle; does not wait for it.
 
@@ -140,22 +153,25 @@ class Runner:
 
         Args:
           state: placed, after the first `done` cycles of the epoch.
+          epoch: for random augmentation.
           num_members: K.
+
+        Raises:
+          UserError: an example is damaged.
         """
         layout = self._layout(num_members)
-        order = in_memory.split_order(
+        indices = split_order(
             order,
             num_members=num_members,
             batch_size=self._batch_size,
+            num_microbatches=self._num_microbatches,
             num_devices=self._devices.count,
             layout=layout,
         )
-        num_cycles = order.shape[1]
-        order = self._devices.shard(order)
-        first_step = np.asarray(state.step) - np.int32(done * num_members)
-        first_step, rates = self._devices.replicate((first_step, rates))
-        for _ in range(done, num_cycles):
-            state, metrics = self._train_cycle[layout](state, self._data, order, first_step, rates)
+        rates = self._devices.replicate(rates)
+        for feed in self._source.feeds(indices[done:, self._devices.own], epoch=epoch):
+            feed = self._devices.send(feed)
+            state, metrics = self._train_cycle[layout](state, self._resident, feed, rates)
             yield state, metrics
 
     def reestimate_statistics(
@@ -163,6 +179,7 @@ class Runner:
         averages: Averages,
         order: np.ndarray,
         *,
+        epoch: int,
         first_step: int,
         num_members: int,
         done: int = 0,
@@ -173,24 +190,36 @@ class Runner:
         short batch counts by its size (reference, SWA). Yields after every batch but the first
         `done`; `averages` is placed, and donated to the next batch.
         """
-        layout, num_devices = self._layout(num_members), self._devices.count
-        for start in range(done * self._batch_size, len(order), self._batch_size):
-            index = order[start : start + self._batch_size]
-            momentum = np.asarray(len(index) / (start + len(index)))
-            number = np.asarray(first_step + start // self._batch_size, np.int32)
-            if layout == "data" and len(index) == self._batch_size:
-                program, index = self._statistics, index.reshape(num_devices, -1)
-            else:
-                program = self._whole_batch_statistics[layout]
-                index = np.tile(index, (num_devices, 1))
-            averages = program(
-                averages,
-                self._data,
-                self._devices.shard(index),
-                *self._devices.replicate((number, momentum)),
-            )
-            jax.block_until_ready(averages)
-            yield averages
+        layout, size, own = self._layout(num_members), self._batch_size, self._devices.own
+        last = len(order) // size * size
+        whole_batch = self._whole_batch_statistics[layout]
+
+        def on_each(batches):
+            return np.repeat(batches[:, None], len(own), axis=1)
+
+        full = order[:last].reshape(-1, size)
+        if layout == "data":
+            shared_out = full.reshape(len(full), self._devices.count, -1)[:, own]
+            passes = [(self._statistics, shared_out)]
+        else:
+            passes = [(whole_batch, on_each(full))]
+        if last < len(order):
+            passes.append((whole_batch, on_each(order[None, last:])))
+        number = 0
+        for program, indices in passes:
+            skipped = max(min(done - number, len(indices)), 0)
+            number += skipped
+            for feed in self._source.feeds(indices[skipped:], epoch=epoch):
+                start, end = number * size, min((number + 1) * size, len(order))
+                momentum = np.asarray((end - start) / end)
+                step, momentum = self._devices.replicate(
+                    (np.asarray(first_step + number, np.int32), momentum)
+                )
+                feed = self._devices.send(feed)
+                averages = program(averages, self._resident, feed, step, momentum)
+                jax.block_until_ready(averages)
+                number += 1
+                yield averages
 
     def _layout(self, num_members: int) -> str:
         return self._released_layout if num_members > 1 else "data"

@@ -71,9 +71,17 @@ def rates(
     late_learning_rate: float,
     late_weight_decay: float,
     shared_grad_scale: float,
+    anneal_late: bool = True,
+    num_microbatches: int = 1,
+    shared_rate_divisor: int = 1,
 ) -> Rates:
-    """Rates of `epoch` (from 1). Before the release the tied copy is trained as shared weights."""
-    factor = annealing_factor(
+    """Rates of `epoch` (from 1). Before the release the tied copy is trained as shared weights.
+
+    All learning rates are divided by `num_microbatches`, whose gradients are summed, and the
+    shared one by `shared_rate_divisor` after the release; the members' rate is annealed with the
+    shared one or not at all (reference, ImageNet).
+    """
+    factor = late_factor = annealing_factor(
         epoch,
         anneal_start=anneal_start,
         anneal_end=anneal_end,
@@ -81,11 +89,13 @@ def rates(
     )
     if not released:
         late_learning_rate, late_weight_decay = learning_rate, weight_decay
-        shared_grad_scale = 1.0
+        shared_grad_scale, shared_rate_divisor = 1.0, 1
+    elif not anneal_late:
+        late_factor = 1.0
     return Rates(
-        shared_learning_rate=learning_rate * factor,
+        shared_learning_rate=learning_rate * factor / num_microbatches / shared_rate_divisor,
         shared_weight_decay=weight_decay,
-        late_learning_rate=late_learning_rate * factor,
+        late_learning_rate=late_learning_rate * late_factor / num_microbatches,
         late_weight_decay=late_weight_decay,
         shared_grad_scale=shared_grad_scale,
     )

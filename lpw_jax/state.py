@@ -90,3 +90,8 @@ def release(
         batch_stats=lp.copy_members(state.batch_stats, num_members),
         opt_late=jax.vmap(tx.init)(late),
     )
+
+
+def weights_of(state: Any) -> dict[str, Tree]:
+    """What of a `TrainState`, or of SWA's averages, makes a network."""
+    return {name: getattr(state, name) for name in ("shared", "late_phase", "batch_stats")}

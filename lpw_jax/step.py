@@ -32,21 +32,21 @@ def over_members(fn: Callable, mode: str, *, in_axes: Sequence[int | None]) -> C
             )
 
         mapped = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
-        return loop_over_members(of_member, mode, None, mapped)[1]
+        return loop(of_member, mode, None, mapped)[1]
 
     return one_by_one
 
 
-def loop_over_members(body: Callable, mode: str, init: Any, members: Any) -> tuple[Any, Any]:
-    """`jax.lax.scan` over the leading axis [K, ...] of `members`, rolled for 'scan'."""
+def loop(body: Callable, mode: str, init: Any, xs: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan` over the leading axis of `xs`, rolled for 'scan' and not for 'unroll'."""
     if mode not in ("scan", "unroll"):
         raise ValueError(f"member_mode: must be one of {MEMBER_MODES}, got {mode!r}")
-    num_members = lp.num_members(members)
-    if mode == "scan" and num_members > 1:
-        return jax.lax.scan(body, init, members)
+    length = len(jax.tree.leaves(xs)[0])
+    if mode == "scan" and length > 1:
+        return jax.lax.scan(body, init, xs)
     carry, results = init, []
-    for k in range(num_members):
-        carry, result = body(carry, lp.member(members, k))
+    for i in range(length):
+        carry, result = body(carry, jax.tree.map(lambda leaf, i=i: leaf[i], xs))
         results.append(result)
     return carry, lp.stack(results)
 
@@ -57,6 +57,7 @@ def make_train_step(
     tx: optax.GradientTransformationExtraArgs,
     coasting: str,
     member_mode: str,
+    num_microbatches: int = 1,
     batch_axis: str | None = None,
     member_axis: str | None = None,
 ) -> Callable[[TrainState, dict[str, jax.Array], Rates], tuple[TrainState, dict[str, jax.Array]]]:
@@ -67,7 +68,9 @@ def make_train_step(
     the same step runs with K = 1.
 
     `batch` holds this device's part of the cycle: `image` [K, B, H, W, C], normalised, and `label`
-    [K, B]. `metrics` are means over each member's whole minibatch: `loss` [K] and `accuracy` [K].
+    [K, B], the microbatches of a minibatch one after the other. Their gradients, of mean losses,
+    are summed, and each has its own batch-norm statistics. `metrics` are means over each member's
+    whole minibatch: `loss` [K] and `accuracy` [K].
     With a `member_axis`, late-phase leaves, `batch_stats`, `opt_late` and `batch` have only the
     members of this device, [K / D, ...]; `metrics` are always those of all K.
 
@@ -76,6 +79,7 @@ def make_train_step(
       tx: from `optimizers.sgd`; shared weights and members each have their own state.
       coasting: as in `late_phase.coasting_steps`.
       member_mode: as in `over_members`.
+      num_microbatches: how many there are in a minibatch, computed one after the other.
       batch_axis: pmap axis of the devices that share each minibatch, or None.
       member_axis: pmap axis of the devices that share out the members, or None.
 
@@ -122,13 +126,38 @@ def make_train_step(
             return jax.tree.map(jnp.add, total, own), (own_late, results)
 
         zeros = jax.tree.map(jnp.zeros_like, shared)
-        shared_grads, (late_grads, results) = loop_over_members(
+        shared_grads, (late_grads, results) = loop(
             add_member, member_mode, zeros, (late, image, label)
         )
         return (shared_grads, late_grads), results
 
     # Both: ((shared gradient summed over members, late-phase gradients [K, ...]), results [K, ...])
-    cycle_gradients = merged_gradients if member_mode == "vmap" else looped_gradients
+    gradients = merged_gradients if member_mode == "vmap" else looped_gradients
+    # JAX's own gradients of convolutions are slow inside rolled loops on CPUs.
+    on_accelerator = jax.default_backend() != "cpu"
+    rolled = member_mode == "scan" or (member_mode == "vmap" and on_accelerator)
+
+    def cycle_gradients(shared, late, image, label):
+        """Summed over microbatches; results [microbatches, K, ...]."""
+
+        def microbatches(leaf):
+            num_members, size = leaf.shape[:2]
+            parts = (num_members, num_microbatches, size // num_microbatches)
+            return jnp.swapaxes(leaf.reshape(*parts, *leaf.shape[2:]), 0, 1)
+
+        def add_microbatch(total, microbatch):
+            own, results = gradients(shared, late, *microbatch)
+            return jax.tree.map(jnp.add, total, own), results
+
+        if num_microbatches == 1:
+            grads, results = gradients(shared, late, image, label)
+            return grads, jax.tree.map(lambda leaf: leaf[None], results)
+        return loop(
+            add_microbatch,
+            "scan" if rolled else "unroll",
+            jax.tree.map(jnp.zeros_like, (shared, late)),
+            (microbatches(image), microbatches(label)),
+        )
 
     def train_step(state, batch, rates):
         member, num_members = lp.member_indices(lp.num_members(state.late_phase), member_axis)
@@ -161,6 +190,7 @@ def make_train_step(
             grads, (metrics, batch_stats) = cycle_gradients(
                 state.shared, late, batch["image"], batch["label"]
             )
+            metrics = jax.tree.map(lambda leaf: leaf.mean(0), metrics)
         with jax.named_scope("all_reduce"):
             shared_grads, late_grads, metrics = combine(*grads, metrics, member, num_members)
 
@@ -177,12 +207,16 @@ def make_train_step(
                 weight_decay=rates.shared_weight_decay,
             )
             shared = optax.apply_updates(state.shared, updates)
+        running = state.batch_stats
+        for i in range(num_microbatches):
+            seen = jax.tree.map(lambda leaf, i=i: leaf[i], batch_stats)
+            running = update_running(running, seen, RUNNING_MOMENTUM)
         state = TrainState(
             step=state.step + num_members,
             coasting=jnp.ones((), bool),
             shared=shared,
             late_phase=late,
-            batch_stats=update_running(state.batch_stats, batch_stats, RUNNING_MOMENTUM),
+            batch_stats=running,
             opt_shared=opt_shared,
             opt_late=opt_late,
         )

@@ -40,6 +40,11 @@ class Timeline:
         """Whether the weights at the end of `epoch` enter the SWA averages."""
         return 0 < self._config.swa.start_epoch <= epoch
 
+    def is_evaluated(self, epoch: int) -> bool:
+        """Whether the test set is evaluated at the end of `epoch`."""
+        every = self._config.evaluate.every_epochs
+        return every > 0 and (epoch % every == 0 or epoch == self.epochs)
+
     def phase(self, epoch: int) -> str:
         """'tied', 'late' or 'SWA'."""
         return schedules.phase(
@@ -74,6 +79,9 @@ class Timeline:
             late_learning_rate=late_phase.learning_rate,
             late_weight_decay=late_phase.weight_decay,
             shared_grad_scale=late_phase.shared_grad_scale,
+            anneal_late=late_phase.anneal,
+            num_microbatches=train.num_microbatches,
+            shared_rate_divisor=late_phase.num_members if late_phase.divide_shared_rate else 1,
         )
 
     def plan(self) -> list[schedules.Epoch]:

@@ -139,9 +139,8 @@ def test_agrees_with_the_published_code(
         assert_weights_agree(final, golden, "swa/")
 
     ood_sets = {"LSUN": golden["ood_images"]}
-    views = evaluate.evaluate(config, final, dataset, ood_sets, devices, folder, Preemption())[
-        "views"
-    ]
+    evaluator = evaluate.Evaluator(config, dataset, devices)
+    views = evaluate.evaluate(evaluator, final, ood_sets, folder, Preemption())["views"]
     test, ood = (np.load(tmp_path / f"predictions/{name}.npz") for name in ("test", "ood_LSUN"))
     for k, logits in enumerate(test["members"]):
         assert_agrees(logits, golden[f"member_logits/{k}"], f"member {k}")

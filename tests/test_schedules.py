@@ -42,6 +42,21 @@ def test_before_the_release_everything_has_the_shared_rates():
     assert late == pytest.approx((0.055, 5e-4, 0.165, 5e-3, 0.25))
 
 
+def test_fine_tuning_divides_rates_and_drops_only_the_shared_one():
+    """Reference, ImageNet: epochs from 0, a tenth from epoch 10 on."""
+    options = dict(
+        anneal_start=9, anneal_end=10, learning_rate=1e-3, end_learning_rate=1e-4,
+        weight_decay=1e-4, late_learning_rate=1e-3, late_weight_decay=1e-4, shared_grad_scale=1.0,
+        anneal_late=False, num_microbatches=2, shared_rate_divisor=10,
+    )  # fmt: skip
+    for epoch in range(1, 21):
+        found = schedules.rates(epoch, released=True, **options)
+        shared = 0.001 / 2 / 10 * (0.1 if epoch - 1 >= 10 else 1)
+        assert found == pytest.approx((shared, 1e-4, 0.001 / 2, 1e-4, 1.0), rel=1e-14)
+    tied = schedules.rates(1, released=False, **options)
+    assert tied == pytest.approx((0.0005, 1e-4, 0.0005, 1e-4, 1.0))
+
+
 def test_the_remainder_of_an_epoch_is_dropped():
     assert schedules.cycles_per_epoch(50_000, batch_size=128, num_members=1) == 390
     assert schedules.cycles_per_epoch(50_000, batch_size=128, num_members=10) == 39

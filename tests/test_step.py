@@ -38,10 +38,9 @@ def batches(num_members=K):
     ]
 
 
-def trained(tx, start, cycles, *, coasting="reference", member_mode="vmap", rates=RATES):
-    train_step = step.make_train_step(
-        model=TinyNet(), tx=tx, coasting=coasting, member_mode=member_mode
-    )
+def trained(tx, start, cycles, *, rates=RATES, **settings):
+    settings = {"coasting": "reference", "member_mode": "vmap"} | settings
+    train_step = step.make_train_step(model=TinyNet(), tx=tx, **settings)
     train_step, losses = jax.jit(train_step), []
     for batch in cycles:
         start, metrics = train_step(start, batch, rates)
@@ -53,8 +52,9 @@ def assert_close(a, b, tolerance=1e-11):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance), a, b)
 
 
-def python_loop(start, cycles, *, coasting):
+def python_loop(start, cycles, *, coasting, num_microbatches=1):
     """Algorithm 1 as the paper and the reference write it: one member, one leaf at a time."""
+    late_rates = 0.2, 3e-2
 
     def loss_of(shared, late, image, label):
         logits, updated = TinyNet().apply(
@@ -87,26 +87,39 @@ def python_loop(start, cycles, *, coasting):
             if k == 0 and cycle > 0 and coasting == "reference":
                 for other in range(1, K):
                     members[other], velocity[other] = sgd_tree(
-                        members[other], None, velocity[other], 0.2, 3e-2
+                        members[other], None, velocity[other], *late_rates
                     )
-            (loss, batch_stats), (g_shared, g_late) = gradients(
-                shared, members[k], batch["image"][k], batch["label"][k]
-            )
-            members[k], velocity[k] = sgd_tree(members[k], g_late, velocity[k], 0.2, 3e-2)
-            stats[k] = jax.tree.map(lambda r, b: 0.9 * r + 0.1 * b, stats[k], batch_stats)
-            total = g_shared if total is None else jax.tree.map(jnp.add, total, g_shared)
-            losses.append(loss)
+            g_late, own_losses = None, []
+            for image, label in zip(
+                jnp.split(batch["image"][k], num_microbatches),
+                jnp.split(batch["label"][k], num_microbatches),
+                strict=True,
+            ):
+                (loss, batch_stats), (g_shared, g_own) = gradients(shared, members[k], image, label)
+                stats[k] = jax.tree.map(lambda r, b: 0.9 * r + 0.1 * b, stats[k], batch_stats)
+                total = g_shared if total is None else jax.tree.map(jnp.add, total, g_shared)
+                g_late = g_own if g_late is None else jax.tree.map(jnp.add, g_late, g_own)
+                own_losses.append(loss)
+            members[k], velocity[k] = sgd_tree(members[k], g_late, velocity[k], *late_rates)
+            for other in set(range(K)) - {k}:
+                if coasting == "every_minibatch" and velocity[other] is not None:
+                    members[other], velocity[other] = sgd_tree(
+                        members[other], None, velocity[other], *late_rates
+                    )
+            losses.append(np.mean(own_losses))
         total = jax.tree.map(lambda g: 0.5 * g, total)
         shared, shared_velocity = sgd_tree(shared, total, shared_velocity, 0.1, 1e-2)
     return shared, lp.stack(members), lp.stack(stats), np.array(losses)
 
 
-@pytest.mark.parametrize("coasting", ["reference", "none"])
+@pytest.mark.parametrize("num_microbatches", [1, 2, 4])
+@pytest.mark.parametrize("coasting", ["reference", "every_minibatch", "none"])
 @pytest.mark.parametrize("member_mode", step.MEMBER_MODES)
-def test_a_cycle_is_the_sequential_loop_over_members(tx, coasting, member_mode):
+def test_a_cycle_is_the_sequential_loop_over_members(tx, coasting, member_mode, num_microbatches):
     start = released(tx)
-    shared, late, stats, expected = python_loop(start, batches(), coasting=coasting)
-    end, losses = trained(tx, start, batches(), coasting=coasting, member_mode=member_mode)
+    settings = {"coasting": coasting, "num_microbatches": num_microbatches}
+    shared, late, stats, expected = python_loop(start, batches(), **settings)
+    end, losses = trained(tx, start, batches(), member_mode=member_mode, **settings)
     assert_close((end.shared, end.late_phase, end.batch_stats), (shared, late, stats))
     assert_close(losses, expected)
     assert int(end.step) == K * CYCLES

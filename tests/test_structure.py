@@ -57,13 +57,13 @@ class Record:
 
     def __init__(self):
         self.traces, self.first_cycles, self.other_cycles = [], [], []
-        self.num_cycles, self.kept = [], set()
+        self.num_cycles, self.kept, self.sent = [], set(), []
 
 
 @pytest.fixture(scope="module", params=["data", "members"])
 def record(request, tmp_path_factory):
     """Of a run with a release, changing rates and a checkpoint after every epoch."""
-    record, make, cycles = Record(), step.make_train_step, Runner.cycles
+    record, make, cycles, send = Record(), step.make_train_step, Runner.cycles, Devices.send
 
     def traced_make(**options):
         train_step = make(**options)
@@ -73,6 +73,11 @@ def record(request, tmp_path_factory):
             return train_step(state, batch, rates)
 
         return traced
+
+    def counted_send(self, tree):
+        record.sent.append(jax.tree.map(lambda leaf: (leaf.dtype.name, leaf.shape), tree))
+        with jax.transfer_guard("allow"):
+            return send(self, tree)
 
     def watched_cycles(self, *args, **options):
         yielded = cycles(self, *args, **options)
@@ -96,6 +101,7 @@ def record(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "make_train_step", traced_make)
         patch.setattr(Runner, "cycles", watched_cycles)
+        patch.setattr(Devices, "send", counted_send)
         options = ["epochs=5", "anneal_start=1", "anneal_end=5"]
         run = training(
             request.param,
@@ -127,8 +133,16 @@ def test_only_the_first_cycles_before_and_after_the_release_are_compiled(record)
 
 
 def test_nothing_is_read_from_devices_inside_an_epoch(record):
-    """Nor written to them: the transfer guard would have ended the run."""
     assert [counts["read"] for counts in record.other_cycles] == [0] * len(NUM_CYCLES)
+
+
+def test_of_a_data_set_in_memory_only_numbers_of_examples_are_sent(record):
+    """[D, K, B] once a cycle; of anything else the transfer guard would have ended the run."""
+    released = {"data": (2, 2, 4), "members": (2, 1, 8)}[record.layout]
+    tied_cycles = NUM_CYCLES[1] + NUM_CYCLES[2]
+    late_cycles = sum(NUM_CYCLES.values()) - tied_cycles
+    tied, late = ("int32", (2, 1, 4)), ("int32", released)
+    assert record.sent == [tied] * tied_cycles + [late] * late_cycles
 
 
 @pytest.mark.parametrize(
@@ -163,7 +177,7 @@ def compiled_cycle(layout, mode, num_devices, num_members=8):
     runner._train_cycle = {layout: lambda *arguments: calls.append(arguments) or arguments[:2]}
     state = runner.place(run.released(run.initial_state), num_members=num_members)
     order, rates = np.arange(8 * num_members, dtype=np.int32), run.timeline.rates(12)
-    next(runner.cycles(state, order, rates, num_members=num_members))
+    next(runner.cycles(state, order, rates, epoch=12, num_members=num_members))
     # Machine code is not looked at: the least effort for it.
     fast = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return programs[layout].lower(*calls[0]).compile(fast), state

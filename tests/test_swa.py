@@ -60,14 +60,12 @@ def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices
         tx=tx,
         coasting="none",
         member_mode="vmap",
-        batch=in_memory.make_batch(key=key, **options),
-        images=images,
-        labels=labels(0, N),
+        source=in_memory.TrainingSet(images, labels(0, N), key=key, **options),
         batch_size=B,
     )
     averages = swa.update(swa.init(start), start)
     passes = runner.reestimate_statistics(
-        runner.place(averages, num_members=K), order, first_step=1000, num_members=K
+        runner.place(averages, num_members=K), order, epoch=1, first_step=1000, num_members=K
     )
     *_, last = (runner.fetch(averages, num_members=K) for averages in passes)
     ours = last.batch_stats

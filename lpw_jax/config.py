@@ -47,6 +47,7 @@ NOT_TRAINED = (
     "data.ood_dir",
     "data.require_ood",
     "data.note",
+    "data.manual_dir",
     "train.on_nonfinite",
     "parallel.num_devices",
     "parallel.platform",
@@ -55,9 +56,10 @@ NOT_TRAINED = (
     "checkpoint.every_minutes",
     "checkpoint.keep",
     "evaluate.batch_size",
+    "evaluate.member_predictions",
 )
 # Fields in which the processes of one run may differ: where each finds its data.
-_OWN = ("data.dir", "data.ood_dir", "data.require_ood", "data.note")
+_OWN = ("data.dir", "data.ood_dir", "data.require_ood", "data.note", "data.manual_dir")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -115,11 +117,13 @@ def validate(config: ConfigDict | Mapping) -> ConfigDict:
 
 
 def check_devices(config: ConfigDict, num_devices: int) -> None:
-    """Raises ConfigError unless the devices can share each minibatch evenly."""
-    size = config.train.batch_size
-    if size % num_devices:
+    """Raises ConfigError unless the devices can share each microbatch evenly."""
+    size, parts = config.train.batch_size, config.train.num_microbatches
+    if size // parts % num_devices:
+        of = f" (train.num_microbatches = {parts})" if parts > 1 else ""
         raise ConfigError(
-            f"train.batch_size = {size}: must be divisible by the number of devices, {num_devices}"
+            f"train.batch_size = {size}{of}: must be divisible by the number of devices, "
+            f"{num_devices}{', in every microbatch' if parts > 1 else ''}"
         )
 
 

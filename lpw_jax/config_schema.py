@@ -18,22 +18,24 @@ from lpw_jax.errors import ConfigError
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 _CHOICES = {
-    "model.name": ("wide_resnet",),
-    "data.name": ("cifar10", "cifar100", "digits"),
+    "model.name": ("wide_resnet", "resnet50", "resnet152", "densenet161"),
+    "data.name": ("cifar10", "cifar100", "digits", "imagenet2012"),
     "train.compute_dtype": ("float32", "bfloat16", "float64"),
     "train.matmul_precision": ("default", "high", "highest"),
     "train.on_nonfinite": ("stop", "warn"),
     "parallel.platform": ("", "cpu", "gpu", "tpu"),
     "parallel.layout": ("auto", "data", "members"),
-    "late_phase.coasting": ("reference", "none"),
+    "late_phase.coasting": ("reference", "every_minibatch", "none"),
     "late_phase.member_mode": ("auto", "vmap", "scan", "unroll"),
 }
 
 _AT_LEAST = {
     "model.width": 1,
     "data.validation_examples": 0,
+    "data.image_size": 32,
     "train.epochs": 1,
     "train.batch_size": 1,
+    "train.num_microbatches": 1,
     "train.end_learning_rate": 0,
     "train.anneal_start": 0,
     "train.weight_decay": 0,
@@ -47,12 +49,14 @@ _AT_LEAST = {
     "checkpoint.every_minutes": 0,
     "checkpoint.keep": 1,
     "evaluate.batch_size": 1,
+    "evaluate.every_epochs": 0,
 }
 
 # Beyond these nothing fits any machine, and building it would not end.
 _AT_MOST = {
     "model.depth": 10_000,
     "model.width": 1_000,
+    "data.resize": 4_096,
     "train.epochs": 1_000_000,
     "train.batch_size": 1_000_000,
     "late_phase.num_members": 10_000,
@@ -71,9 +75,25 @@ def _is_pattern(text: str) -> bool:
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("seed",), lambda seed: 0 <= seed < 2**32, "must be 0 to 2**32 - 1"),
     (
-        ("model.depth",),
-        lambda depth: depth >= 10 and depth % 6 == 4,
+        ("model.depth", "model.name"),
+        lambda depth, name: name != "wide_resnet" or (depth >= 10 and depth % 6 == 4),
         "must be 6n + 4 with n >= 1: 10, 16, 22, 28, ...",
+    ),
+    (
+        ("model.pretrained", "model.name"),
+        lambda weights, name: not weights or name != "wide_resnet",
+        "must be '' for wide_resnet, of which torchvision has no weights",
+    ),
+    (("data.image_size",), lambda side: side % 32 == 0, "must be a multiple of 32"),
+    (
+        ("data.resize", "data.image_size"),
+        lambda resize, crop: resize >= crop,
+        "must be >= data.image_size",
+    ),
+    (
+        ("train.num_microbatches", "train.batch_size"),
+        lambda parts, size: size % parts == 0,
+        "must divide train.batch_size",
     ),
     (("train.learning_rate",), lambda rate: rate > 0, "must be > 0"),
     (
@@ -89,6 +109,14 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     ),
     (("train.crop_padding",), lambda pixels: pixels <= 32, "must be 0 (off) to 32 pixels"),
     (("train.cutout",), lambda side: 0 <= side <= 32, "must be 0 (off) to 32 pixels"),
+    *(
+        (
+            (field, "data.name"),
+            lambda pixels, name: pixels == 0 or name != "imagenet2012",
+            "must be 0 for imagenet2012, whose random crops are those of data.image_size",
+        )
+        for field in ("train.crop_padding", "train.cutout")
+    ),
     (
         ("late_phase.release_epoch", "train.epochs"),
         lambda release, epochs: -1 <= release < epochs,

@@ -1,7 +1,6 @@
 """What a run shows on the terminal: its config, its parameters, its progress and its results."""
 
 import math
-import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -157,10 +156,19 @@ class TrainProgress:
 
         Args:
             record: `epoch`, `phase`, `loss`, `accuracy` (a fraction), `images_per_second`, and
-                optionally `member_accuracy`, whose range is shown when there are several.
+                optionally `member_accuracy`, whose range is shown when there are several, and
+                `evaluation`, views as in results.json.
         """
+        views = record.get("evaluation", {})
+        tested = [
+            f"test: {view} {accuracies(views[view])}"
+            for view in ("collapsed", "ensemble")
+            if view in views
+        ]
         if self._live:
             self._progress.update(self._task, loss=f"loss {record['loss']:.4f}")
+            if tested:
+                self._console.print(Text("  ".join([f"epoch {record['epoch']}", *tested])))
             return
         width = len(str(self._epochs))
         members = record.get("member_accuracy", [])
@@ -171,49 +179,15 @@ class TrainProgress:
             f"loss {record['loss']:.4f}",
             f"accuracy {100 * record['accuracy']:.2f} %{spread}",
             f"{record['images_per_second']:.0f} images/s",
+            *tested,
         )
         self._console.print(Text("  ".join(words)), soft_wrap=True)
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """Final table of the three views: collapsed, ensemble, members (mean and sample deviation).
-
-    Args:
-        results: `data.{name,note}` and `views.{collapsed,ensemble,members}` of `results.json`.
-            What is missing or null there (an OOD set, its mean) is shown as `-`.
-    """
-    views = results["views"]
-    collapsed, ensemble, members = views["collapsed"], views["ensemble"], views["members"]
-    ood_sets = list(dict.fromkeys([*collapsed.get("ood", {}), *ensemble.get("ood", {})]))
-    if not any([*collapsed.get("ood", {}).values(), *ensemble.get("ood", {}).values()]):
-        ood_sets = []  # they would all be dashes
-    data = results["data"]
-    notes = "; ".join(filter(None, [data.get("note"), data.get("ood_note")]))
-    note = f": {notes}" if notes else ""
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=0,  # the columns' minimal widths leave the gaps: four OOD sets fit in 80 columns
-        show_edge=False,
-        caption=Text(f"Test set of {data['name']}{note}"),
-        caption_justify="left",
-    )
-    table.add_column("\nview", no_wrap=True)
-    for header in ("acc\n%", "\nNLL", "\nBrier", "\nECE"):
-        table.add_column(header, justify="right", no_wrap=True, min_width=7)
-    auroc_columns = [*ood_sets, "mean"] if ood_sets else []
-    for name in auroc_columns:
-        table.add_column(Text(f"AUROC\n{name}"), justify="right", overflow="fold", min_width=6)
-
-    for name, view in (("collapsed", collapsed), ("ensemble", ensemble)):
-        sets = [view.get("ood", {}).get(ood_set) or {} for ood_set in ood_sets]
-        aurocs = [*(ood.get("auroc") for ood in sets), view.get("ood_mean_auroc")]
-        cells = [_decimal(auroc, 3) for auroc in aurocs[: len(auroc_columns)]]
-        table.add_row(name, *_result_cells(view), *cells)
-    for name, statistic, least in (("mean", statistics.mean, 1), ("std", statistics.stdev, 2)):
-        view = _over_members(members, statistic) if len(members) >= least else {}
-        table.add_row(f"member {name}", *_result_cells(view), *["-" for _ in auroc_columns])
-    return table
+def accuracies(view: Mapping[str, Any]) -> str:
+    """Accuracy of a view of results.json in words, and its top-5 accuracy if it has one."""
+    top5 = f" (top-5 {100 * view['top5_accuracy']:.2f} %)" if "top5_accuracy" in view else ""
+    return f"{100 * view['accuracy']:.2f} %{top5}"
 
 
 class _ImagesPerSecond(ProgressColumn):
@@ -261,18 +235,3 @@ def _parameter_cells(shared: int, late: int) -> tuple[str, str, str, str]:
     total = shared + late
     share = f"{100 * late / total:.2f} %" if total else "-"
     return f"{shared:,}", f"{late:,}", f"{total:,}", share
-
-
-def _over_members(members: Sequence[Mapping[str, Any]], statistic: Any) -> dict[str, float]:
-    names = ("accuracy", "nll", "brier", "ece")
-    return {name: statistic([member[name] for member in members]) for name in names}
-
-
-def _result_cells(view: Mapping[str, Any]) -> list[str]:
-    accuracy = view.get("accuracy")
-    percent = None if accuracy is None else 100 * accuracy
-    return [_decimal(percent, 2), *(_decimal(view.get(key), 4) for key in ("nll", "brier", "ece"))]
-
-
-def _decimal(value: float | None, places: int) -> str:
-    return "-" if value is None else f"{value:.{places}f}"

@@ -86,7 +86,9 @@ def _cycles(training: Training, epoch: int, num_members: int) -> Iterator[dict[s
     state = training.runner.place(state, num_members=num_members)
     order = epoch_order(training.config.seed, epoch, training.num_examples)
     while True:  # a small data set has few cycles
-        for newest, metrics in training.runner.cycles(state, order, rates, num_members=num_members):
+        for newest, metrics in training.runner.cycles(
+            state, order, rates, epoch=epoch, num_members=num_members
+        ):
             state = newest
             yield metrics
 

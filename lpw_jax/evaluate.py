@@ -4,17 +4,18 @@ python -m lpw_jax.evaluate --workdir DIR [--config.data.dir=...] [--config.data.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpw_jax import compilation, console, experiment, metrics
+from lpw_jax import compilation, console, experiment, metrics, results_report
 from lpw_jax import config as config_lib
 from lpw_jax import late_phase as lp
-from lpw_jax.data import Dataset, ood
+from lpw_jax.data import ood
+from lpw_jax.data.source import Source
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.parallel import Devices
 from lpw_jax.predict import Predictor
@@ -24,12 +25,71 @@ from lpw_jax.workdir import Workdir
 VIEWS = ("collapsed", "ensemble")
 
 
+class Evaluator:
+    """Predictions and metrics of any weights of one network on one data set; compiled once."""
+
+    def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
+        self.config, self.dataset = config, dataset
+        self.sources = experiment.evaluation_sources(config, dataset)
+        self._predict = Predictor(
+            devices=devices,
+            model=experiment.build_model(config, dataset.num_classes),
+            batch=self.sources["test"].batch,
+            # A batch of one member fills a device; merged ones would only need more memory.
+            member_mode=experiment.member_mode(config, fits=lambda: False),
+            batch_size=config.evaluate.batch_size,
+        )
+
+    def views(
+        self, weights: dict[str, Any], *, on_batch: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        """Metrics of the three views on the test set; `on_batch` may end it."""
+        return self.predict(self.place(weights), self.sources["test"], on_batch=on_batch)[1]
+
+    def place(self, weights: dict[str, Any]) -> Any:
+        """As in `Predictor`."""
+        return self._predict.place(weights)
+
+    def predict(
+        self, placed: Any, source: Source, *, on_batch: Callable[[], None]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+        """Predictions of a whole source, and metrics of the views if it has labels.
+
+        Returns:
+          `collapsed` logits [N, classes], `ensemble`, the log of the members' mean probabilities
+          [N, classes], `label` [N] and, if configured, `members` logits [K, N, classes]; and the
+          `views` of results.json, None without labels.
+        """
+        kept = [*VIEWS, "label", *(["members"] if self.config.evaluate.member_predictions else [])]
+        parts, scores = {name: [] for name in kept}, []
+        for found in self._predict(placed, source):
+            on_batch()
+            if not len(found["label"]):
+                continue
+            ensemble = metrics.ensemble_log_probs(found["members"])
+            found["ensemble"] = ensemble.astype(found["collapsed"].dtype)
+            for name in kept:
+                parts[name].append(found[name])
+            if found["label"].min() >= 0:
+                scores.append(_scores(found))
+        if not parts["label"]:
+            raise SharedError(f"{self.dataset.name}: there must be images to evaluate on")
+        arrays = {
+            name: np.concatenate(part, axis=int(name == "members")) for name, part in parts.items()
+        }
+        if not scores:
+            return arrays, None
+        joined = jax.tree.map(lambda *found: np.concatenate(found), *scores)
+        return arrays, {
+            **{view: metrics.summary(joined[view]) for view in VIEWS},
+            "members": [metrics.summary(member) for member in joined["members"]],
+        }
+
+
 def evaluate(
-    config: ConfigDict,
+    evaluator: Evaluator,
     weights: dict[str, Any],
-    dataset: Dataset,
     ood_sets: dict[str, np.ndarray],
-    devices: Devices,
     folder: Workdir,
     preemption: Preemption,
 ) -> dict[str, Any]:
@@ -40,34 +100,24 @@ def evaluate(
     Raises:
       Preempted: between two batches.
     """
-    predict = Predictor(
-        devices=devices,
-        model=experiment.build_model(config, dataset.num_classes),
-        weights=weights,
-        mean=dataset.mean,
-        std=dataset.std,
-        # A batch of one member fills a device; merged ones would only need more memory.
-        member_mode=experiment.member_mode(config, fits=lambda: False),
-        batch_size=config.evaluate.batch_size,
-    )
     folder.clear_predictions()
+    placed = evaluator.place(weights)
 
-    def predict_and_save(name, images, labels):
-        console.say(f"evaluating {name}, {len(images):,} images")
-        predictions = predict(images, on_batch=preemption.check)
-        folder.save_predictions(name, {**predictions, "label": labels})
-        return predictions
+    def predict_and_save(name, source):
+        console.say(f"evaluating {name}, {len(source):,} images")
+        predictions, views = evaluator.predict(placed, source, on_batch=preemption.check)
+        folder.save_predictions(name, predictions)
+        return predictions, views
 
-    test = predict_and_save("test", dataset.test_images, dataset.test_labels)
-    views, validation = score(test, dataset.test_labels), None
-    if len(dataset.validation_labels):
-        images, labels = dataset.validation_images, dataset.validation_labels
-        validation = score(predict_and_save("validation", images, labels), labels)
+    test, views = predict_and_save("test", evaluator.sources["test"])
+    validation = evaluator.sources.get("validation")
+    if validation is not None:
+        _, validation = predict_and_save("validation", validation)
     for view in VIEWS:
         views[view]["ood"] = dict.fromkeys(ood.OOD_SETS)
     for name, images in ood_sets.items():
-        no_label = np.full(len(images), -1, np.int32)
-        outside = predict_and_save(f"ood_{name}", images, no_label)
+        source = experiment.unlabelled_source(evaluator.config, evaluator.dataset, images)
+        outside, _ = predict_and_save(f"ood_{name}", source)
         for view in VIEWS:
             entropies = (metrics.predictive_entropy(log_probs(p, view)) for p in (test, outside))
             views[view]["ood"][name] = metrics.ood_metrics(*entropies)
@@ -81,28 +131,31 @@ def evaluate(
 
 
 def log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
-    """Log probabilities [N, classes] of a view of `Predictor`'s result."""
+    """Log probabilities [N, classes] of a view of `Evaluator.predict`'s result."""
     if view == "ensemble":
         return predictions["ensemble"]
     return metrics.log_softmax(predictions[view])
 
 
-def score(predictions: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
-    """Accuracy, NLL, Brier score and ECE of the three views."""
-    views = {
-        view: metrics.classification_metrics(log_probs(predictions, view), labels) for view in VIEWS
+def _scores(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Every example's scores in the three views."""
+    labels = found["label"]
+    return {
+        **{view: metrics.example_scores(log_probs(found, view), labels) for view in VIEWS},
+        "members": [
+            metrics.example_scores(metrics.log_softmax(logits), labels)
+            for logits in found["members"]
+        ],
     }
-    members = [
-        metrics.classification_metrics(metrics.log_softmax(logits), labels)
-        for logits in predictions["members"]
-    ]
-    return {**views, "members": members}
 
 
 def summarize(
-    config: ConfigDict, weights: dict[str, Any], dataset: Dataset, train: dict[str, Any]
+    config: ConfigDict,
+    weights: dict[str, Any],
+    dataset: experiment.AnyDataset,
+    training: dict[str, Any],
 ) -> dict[str, Any]:
-    """results.json before its `views`: what was trained, on what, at what cost."""
+    """results.json before its `views`: what was trained, on what, and what `Training.run` says."""
     late = sum(leaf.size for leaf in jax.tree.leaves(weights["late_phase"]))
     late //= lp.num_members(weights["late_phase"])
     shared = sum(leaf.size for leaf in jax.tree.leaves(weights["shared"]))
@@ -123,16 +176,14 @@ def summarize(
         },
         "views": None,
         "validation": None,
-        "train": train,
+        **training,
     }
 
 
 def finish(
-    config: ConfigDict,
+    evaluator: Evaluator,
     weights: dict[str, Any],
-    dataset: Dataset,
     ood_sets: dict[str, np.ndarray],
-    devices: Devices,
     folder: Workdir,
     results: dict[str, Any],
     preemption: Preemption,
@@ -142,22 +193,25 @@ def finish(
     Raises:
       UserError: the data are not those of the training.
     """
-    there, here = results["data"].get("sha256"), dataset.identity()["sha256"]
+    dataset = evaluator.dataset
+    identity = dataset.identity()
+    digest = "sha256" if identity["num_train"] else "test_sha256"
+    there, here = results["data"].get(digest), identity[digest]
     if there not in (None, here):
         raise SharedError(
             f"data.dir: {dataset.name} is not the one that {str(folder.path)!r} was trained on "
             f"(sha256 {there[:12]}... there, {here[:12]}... here)"
         )
     where = str(folder.path / "weights")
-    experiment.check_weights(config, weights, dataset.num_classes, where)
+    experiment.check_weights(evaluator.config, weights, dataset.num_classes, where)
     # Until its predictions are whole again, the run is one that was not evaluated.
     results |= {"status": "trained", "views": None, "validation": None}
     folder.write_json("results.json", results)
-    found = evaluate(config, weights, dataset, ood_sets, devices, folder, preemption)
+    found = evaluate(evaluator, weights, ood_sets, folder, preemption)
     results["data"] |= {"note": dataset.note, "ood_note": found.pop("ood_note")}
     results |= {"status": "complete", **found}
     folder.write_json("results.json", results)
-    console.say(console.results_table(results))
+    console.say(results_report.results_table(results))
     console.say(f"results: {folder.path / 'results.json'}")
     return results
 
@@ -184,10 +238,9 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         folder.claimed(),
     ):
         weights = folder.load_weights()
-        dataset, ood_sets = experiment.load_data(config)
-        return finish(
-            config, weights, dataset, ood_sets, Devices.over(), folder, results, preemption
-        )
+        dataset, ood_sets = experiment.load_data(config, to_train=False)
+        evaluator = Evaluator(config, dataset, Devices.over())
+        return finish(evaluator, weights, ood_sets, folder, results, preemption)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

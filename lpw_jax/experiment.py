@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,11 +11,16 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import console, models
+from lpw_jax import console, data, models, pretrained, state, weight_download
 from lpw_jax import late_phase as lp
-from lpw_jax.data import Dataset, in_memory, load_dataset, ood
+from lpw_jax.data import Dataset, imagenet, in_memory, ood
+from lpw_jax.data.imagenet import ImageNet
+from lpw_jax.data.source import Source
 from lpw_jax.errors import UserError
 from lpw_jax.models.convolution import cpu_conv_general_dilated
+from lpw_jax.state import TrainState
+
+AnyDataset = Dataset | ImageNet
 
 
 def build_model(
@@ -39,22 +44,86 @@ def build_model(
     )
 
 
+def image_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """[H, W, C] of what the network sees."""
+    size = config.data.image_size if config.data.name == imagenet.NAME else 32
+    return size, size, 3
+
+
+def num_classes(config: ConfigDict) -> int:
+    """Of the data set that `config` names."""
+    return {"cifar100": 100, imagenet.NAME: imagenet.NUM_CLASSES}.get(config.data.name, 10)
+
+
 def purpose_key(seed: int, purpose: str) -> jax.Array:
     """Key for one use of randomness: 'init', 'augment' or 'release'."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
 
 
-def build_batch(config: ConfigDict, dataset: Dataset) -> Callable:
-    """What a training step sees of `dataset`, as in `in_memory.make_batch`."""
-    return in_memory.make_batch(
+def initial_state(
+    config: ConfigDict, model: nn.Module, image_shape: Sequence[int], *, tx: Any
+) -> tuple[TrainState, dict[str, Any] | None]:
+    """The state before training, of random or pretrained weights, and what is known of the latter.
+
+    That is what `pretrained.load_variables` says of them, and `published_accuracy`, the fraction
+    that torchvision states for its own weights of this network.
+
+    Raises:
+      UserError: the pretrained weights cannot be read, or are not those of `model`.
+    """
+    patterns = config.late_phase.patterns
+    if not config.model.pretrained:
+        key = purpose_key(config.seed, "init")
+        return state.init(key, model, image_shape=image_shape, patterns=patterns, tx=tx), None
+    name, file = config.model.name, config.model.pretrained
+    if file == pretrained.PUBLISHED_NAME:
+        file = weight_download.fetch(name)
+    variables, origin = pretrained.load_variables(
+        file, model_name=name, num_classes=model.num_classes
+    )
+    param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
+    origin["published_accuracy"] = pretrained.PUBLISHED[name].accuracy / 100
+    return state.create(**variables, patterns=patterns, tx=tx), origin
+
+
+def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
+    """Training examples as `config` augments them."""
+    dtype = jnp.dtype(config.train.compute_dtype)
+    if isinstance(dataset, ImageNet):
+        return dataset.train_source(seed=config.seed, flip=config.train.flip, dtype=dtype)
+    return in_memory.TrainingSet(
+        dataset.train_images,
+        dataset.train_labels,
         key=purpose_key(config.seed, "augment"),
         crop_padding=config.train.crop_padding,
         flip=config.train.flip,
         cutout=config.train.cutout,
         mean=dataset.mean,
         std=dataset.std,
-        dtype=jnp.dtype(config.train.compute_dtype),
+        dtype=dtype,
     )
+
+
+def evaluation_sources(config: ConfigDict, dataset: AnyDataset) -> dict[str, Source]:
+    """Examples to be evaluated: `test` and, if some are held out, `validation`."""
+    if isinstance(dataset, ImageNet):
+        return dataset.evaluation_sources(dtype=jnp.dtype(config.train.compute_dtype))
+    sources = {"test": _images(config, dataset, dataset.test_images, dataset.test_labels)}
+    if len(dataset.validation_labels):
+        held_out = dataset.validation_images, dataset.validation_labels
+        sources["validation"] = _images(config, dataset, *held_out)
+    return sources
+
+
+def unlabelled_source(config: ConfigDict, dataset: Dataset, images: np.ndarray) -> Source:
+    """Other images, normalised as those of `dataset`."""
+    return _images(config, dataset, images, np.full(len(images), -1, np.int32))
+
+
+def _images(config, dataset, images, labels):
+    dtype = jnp.dtype(config.train.compute_dtype)
+    return in_memory.Images(images, labels, mean=dataset.mean, std=dataset.std, dtype=dtype)
 
 
 def check_patterns(config: ConfigDict) -> None:
@@ -63,7 +132,7 @@ def check_patterns(config: ConfigDict) -> None:
     Raises:
       UserError: naming the pattern and the parameters that there are.
     """
-    _shapes(config, num_classes=10)
+    _shapes(config, num_classes(config))
 
 
 def check_weights(config: ConfigDict, weights: dict[str, Any], num_classes: int, where: str):
@@ -84,36 +153,58 @@ def check_weights(config: ConfigDict, weights: dict[str, Any], num_classes: int,
 def _shapes(config: ConfigDict, num_classes: int) -> tuple[Any, Any, Any]:
     """Shapes of `shared`, and of one member's `late_phase` and `batch_stats`."""
     model = build_model(config, num_classes)
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), model.dtype)
+    images = jax.ShapeDtypeStruct((1, *image_shape(config)), model.dtype)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     return *lp.split(variables["params"], config.late_phase.patterns), variables["batch_stats"]
 
 
-def load_data(config: ConfigDict) -> tuple[Dataset, dict[str, np.ndarray]]:
+def load_dataset(config: ConfigDict, *, to_train: bool = True) -> AnyDataset:
+    """The data set, with the note that `config` may give it; perhaps only what is evaluated.
+
+    Raises:
+      UserError: data is missing or damaged.
+    """
+    options = config.data
+    if options.name == imagenet.NAME:
+        dataset = imagenet.load(
+            options.dir,
+            options.manual_dir,
+            image_size=options.image_size,
+            resize=options.resize,
+            validation_examples=options.validation_examples,
+            skip_corrupt=options.skip_corrupt,
+            on_corrupt=console.warn,
+            splits=("train", "validation") if to_train else ("validation",),
+        )
+    else:
+        dataset = data.load_dataset(
+            options.name, data_dir=options.dir, validation_examples=options.validation_examples
+        )
+    return dataclasses.replace(dataset, note=options.note or dataset.note)
+
+
+def load_data(config: ConfigDict, *, to_train: bool) -> tuple[AnyDataset, dict[str, np.ndarray]]:
     """The data set, and images of the out-of-distribution sets that are there.
 
     Raises:
       UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set.
     """
-    data = config.data
+    options = config.data
     found, missing = ood.find_ood_sets(
-        data.name, data_dir=data.dir, ood_dir=data.ood_dir, download=True
+        options.name, data_dir=options.dir, ood_dir=options.ood_dir, download=True
     )
-    if missing and data.require_ood:
+    if missing and options.require_ood:
         raise UserError(
             "data.require_ood = True: "
             + "; ".join(f"OOD set {name} is missing, {remedy}" for name, remedy in missing.items())
         )
-    dataset = load_dataset(
-        data.name, data_dir=data.dir, validation_examples=data.validation_examples
-    )
+    dataset = load_dataset(config, to_train=to_train)
     for name, remedy in missing.items():
         console.warn(f"OOD set {name} is missing and will not be reported; {remedy}")
     if dataset.unofficial:
-        console.warn(f"{data.name}: {dataset.unofficial}; results are marked with it")
+        console.warn(f"{options.name}: {dataset.unofficial}; results are marked with it")
     # Read now, so that a damaged archive is known before training.
-    ood_images = {name: load() for name, load in found.items()}
-    return dataclasses.replace(dataset, note=data.note or dataset.note), ood_images
+    return dataset, {name: load() for name, load in found.items()}
 
 
 def member_mode(config: ConfigDict, fits: Callable[[], bool]) -> str:

@@ -8,8 +8,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import console, dry_run, evaluate, experiment, hosts, preflight, schedule_report
-from lpw_jax.data import Dataset
+from lpw_jax import (
+    console,
+    dry_run,
+    evaluate,
+    experiment,
+    hosts,
+    preflight,
+    results_report,
+    schedule_report,
+)
 from lpw_jax.errors import UserError
 from lpw_jax.parallel import Devices
 from lpw_jax.preemption import Preemption
@@ -46,32 +54,35 @@ def run(
                 console.say(
                     f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again"
                 )
-                console.say(console.results_table(results))
+                console.say(results_report.results_table(results))
                 return results
             console.say(f"workdir {workdir}; loading {config.data.name}")
-            dataset, ood_sets = hosts.primary_first(lambda: experiment.load_data(config))
+            to_train = results is None or rehearsal is not None
+            dataset, ood_sets = hosts.primary_first(
+                lambda: experiment.load_data(config, to_train=to_train)
+            )
             hosts.check_same("data", dataset.identity())
             checksums = {name: zlib.crc32(images) for name, images in ood_sets.items()}
             hosts.check_same("out-of-distribution data", checksums)
             preemption.check()
-            if results is None or rehearsal:
+            if to_train:
                 training = hosts.together(lambda: _prepared(config, dataset, devices))
-                hosts.on_primary(lambda: _check_room(training, dataset, ood_sets, folder))
+                evaluator = training.evaluator
+                hosts.on_primary(lambda: _check_room(training, ood_sets, folder))
                 if rehearsal:
                     rehearsal(training, folder)
                     return None
                 with preemption.deferred():
                     folder.identify(config_lib.to_dict(config))
-                    weights, cost = training.run(folder, preemption)
-                    results = evaluate.summarize(config, weights, dataset, cost)
+                    weights, trained = training.run(folder, preemption)
+                    results = evaluate.summarize(config, weights, dataset, trained)
                     folder.save_weights(weights)
                     folder.write_json("results.json", results)
             else:
                 console.say(f"{workdir} holds this run, trained but not evaluated")
                 weights = hosts.on_primary(folder.load_weights)
-            return evaluate.finish(
-                config, weights, dataset, ood_sets, devices, folder, results, preemption
-            )
+                evaluator = evaluate.Evaluator(config, dataset, devices)
+            return evaluate.finish(evaluator, weights, ood_sets, folder, results, preemption)
 
 
 def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | None:
@@ -105,11 +116,14 @@ def _check_devices(config: ConfigDict, devices: Devices) -> None:
     experiment.check_patterns(config)
 
 
-def _prepared(config: ConfigDict, dataset: Dataset, devices: Devices) -> Training:
+def _prepared(config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices) -> Training:
     """The training, built and shown."""
     training = Training(config, dataset, devices)
     state = training.initial_state
-    console.print_config(config_lib.to_dict(config))
+    shown = config_lib.to_dict(config)
+    if config.model.name != "wide_resnet":
+        del shown["model"]["depth"], shown["model"]["width"]  # not this network's
+    console.print_config(shown)
     console.say(console.parameter_table(state.shared, state.late_phase))
     console.say(
         f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
@@ -119,7 +133,7 @@ def _prepared(config: ConfigDict, dataset: Dataset, devices: Devices) -> Trainin
     return training
 
 
-def _check_room(training: Training, dataset: Dataset, ood_sets: dict, folder: Workdir) -> None:
+def _check_room(training: Training, ood_sets: dict[str, np.ndarray], folder: Workdir) -> None:
     """Refuses a disk, and warns of a memory, that is too small."""
     config, device = training.config, jax.local_devices()[0]
     timeline, state = training.timeline, training.initial_state
@@ -127,8 +141,9 @@ def _check_room(training: Training, dataset: Dataset, ood_sets: dict, folder: Wo
         state = jax.eval_shape(training.released, state)
     weights = (state.shared, state.late_phase, state.batch_stats)
     checkpoint = (state, weights if timeline.averages else ())
-    views = timeline.members(timeline.epochs) + 2
-    predicted = [dataset.test_images, dataset.validation_images, *ood_sets.values()]
+    members = config.evaluate.member_predictions * timeline.members(timeline.epochs)
+    predicted = [*training.evaluator.sources.values(), *ood_sets.values()]
+    num_classes = training.evaluator.dataset.num_classes
     itemsize = np.promote_types(training.model.dtype, np.float32).itemsize
     preflight.check_disk(
         folder.path,
@@ -136,7 +151,7 @@ def _check_room(training: Training, dataset: Dataset, ood_sets: dict, folder: Wo
             checkpoint=checkpoint,
             weights=weights,
             keep=config.checkpoint.keep,
-            predictions=sum(map(len, predicted)) * views * dataset.num_classes * itemsize,
+            predictions=sum(map(len, predicted)) * (members + 2) * num_classes * itemsize,
         ),
     )
     estimate = training.step_bytes(training.member_mode)

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from lpw_jax.errors import UserError
 
 ECE_BINS = 15
+TOP5_CLASSES = 100  # with few classes nearly everything is among five
 OOD_RECALL_PERCENT = 95
 ENTROPY_OFFSET = 1e-5  # the reference's guard against log(0)
 NORMALISATION_TOLERANCE = 1e-3
@@ -30,14 +31,20 @@ def ensemble_log_probs(member_logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def classification_metrics(log_probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Accuracy and calibration of log-probabilities [N, C] against integer labels [N].
+    """`summary` of the `example_scores` of log-probabilities [N, C] and integer labels [N]."""
+    return summary(example_scores(log_probs, labels))
+
+
+def example_scores(log_probs: ArrayLike, labels: ArrayLike) -> dict[str, NDArray]:
+    """What `summary` needs of each example, all [N].
 
     Returns:
-        accuracy: a fraction; of equally probable classes the first one counts as predicted.
-        nll: mean negative log-likelihood, in nats.
-        brier: squared error of the probabilities, summed over classes, mean over examples.
-        ece: expected calibration error (Guo et al., 2017) over 15 equal-width bins (lo, hi] of the
-            largest probability, each weighted by its number of examples.
+        correct: of equally probable classes the first one counts as predicted.
+        in_top5: only of 100 classes or more; whether fewer than five classes are more probable
+            than the true one.
+        nll: negative log-likelihood, in nats.
+        squared_error: of the probabilities, summed over classes.
+        confidence: the largest probability.
     """
     log_probs = _log_probabilities(log_probs)
     num_examples, num_classes = log_probs.shape
@@ -52,17 +59,38 @@ def classification_metrics(log_probs: ArrayLike, labels: ArrayLike) -> dict[str,
             f"labels: must lie in 0..{num_classes - 1}, got {labels.min()}..{labels.max()}"
         )
     probs = np.exp(log_probs)
-    correct = log_probs.argmax(axis=-1) == labels
     true_class = (np.arange(num_examples), labels)
-    nll = -log_probs[true_class].mean()
-    ece = _calibration_error(probs.max(axis=-1), correct)
-    probs[true_class] -= 1.0
-    return {
-        "accuracy": float(correct.mean()),
-        "nll": float(nll),
-        "brier": float(np.square(probs).sum(axis=-1).mean()),
-        "ece": ece,
+    scores = {
+        "correct": log_probs.argmax(axis=-1) == labels,
+        "nll": -log_probs[true_class],
+        "confidence": probs.max(axis=-1),
     }
+    if num_classes >= TOP5_CLASSES:
+        more_probable = log_probs > log_probs[true_class][:, None]
+        scores["in_top5"] = more_probable.sum(axis=-1) < 5
+    probs[true_class] -= 1.0
+    return {**scores, "squared_error": np.square(probs).sum(axis=-1)}
+
+
+def summary(scores: dict[str, NDArray]) -> dict[str, float]:
+    """Accuracy and calibration of examples from `example_scores`.
+
+    Returns:
+        accuracy, top5_accuracy (if there is `in_top5`): fractions.
+        nll: mean negative log-likelihood, in nats.
+        brier: squared error of the probabilities, summed over classes, mean over examples.
+        ece: expected calibration error (Guo et al., 2017) over 15 equal-width bins (lo, hi] of the
+            largest probability, each weighted by its number of examples.
+    """
+    found = {
+        "accuracy": float(scores["correct"].mean()),
+        "nll": float(scores["nll"].mean()),
+        "brier": float(scores["squared_error"].mean()),
+        "ece": _calibration_error(scores["confidence"], scores["correct"]),
+    }
+    if "in_top5" in scores:
+        found["top5_accuracy"] = float(scores["in_top5"].mean())
+    return found
 
 
 def predictive_entropy(log_probs: ArrayLike) -> NDArray[np.float64]:

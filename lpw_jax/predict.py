@@ -1,6 +1,6 @@
 """Predictions of a trained network on whole data sets: every example exactly once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -8,20 +8,18 @@ import numpy as np
 from flax import linen as nn
 
 from lpw_jax import late_phase as lp
-from lpw_jax import metrics
 from lpw_jax import step as steps
-from lpw_jax.data import augment
+from lpw_jax.data.source import Source
 from lpw_jax.parallel import AXIS, Devices
 
 
 class Predictor:
-    """Collapsed, ensemble and member predictions of one set of weights.
+    """Logits of the collapsed network and of every member, by one compiled program.
 
     Args:
       devices: where to run.
       model: the network.
-      weights: `shared`, `late_phase` and `batch_stats` as trained.
-      mean, std: of the training data, per channel, on the 0..1 scale.
+      batch: `Source.batch` of the examples to be predicted.
       member_mode: as in `step.over_members`.
       batch_size: examples at a time, over all devices; rounded up to fill them.
     """
@@ -31,62 +29,66 @@ class Predictor:
         *,
         devices: Devices,
         model: nn.Module,
-        weights: dict[str, Any],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        batch: Callable,
         member_mode: str,
         batch_size: int,
     ):
         self._devices = devices
         self._per_device = -(-batch_size // devices.count)
-        collapsed = lp.collapse(**weights)
-        self._weights = devices.replicate((collapsed, weights))
         step = steps.make_eval_step(model=model, member_mode=member_mode)
 
-        def eval_batch(weights, image):
+        def eval_batch(weights, feed):
             collapsed, members = weights
-            image = augment.normalize(image, mean=mean, std=std, dtype=model.dtype)
+            examples = batch((), feed, 0)
             logits = step(
-                collapsed, members["shared"], members["late_phase"], members["batch_stats"], image
+                collapsed,
+                members["shared"],
+                members["late_phase"],
+                members["batch_stats"],
+                examples.pop("image"),
             )
             # Every host gets all of them: [D, ...].
-            return jax.lax.all_gather(logits, AXIS)
+            return jax.lax.all_gather({**logits, **examples}, AXIS)
 
         self._eval_batch = devices.lift(eval_batch, in_axes=(None, 0), out_axes=None)
 
-    def __call__(
-        self, images: np.ndarray, on_batch: Callable[[], None] = lambda: None
-    ) -> dict[str, np.ndarray]:
-        """Predictions for uint8 `images` [N, H, W, C], in their order; `on_batch` may end them.
+    def place(self, weights: dict[str, Any]) -> Any:
+        """Puts `shared`, `late_phase`, `batch_stats` ([K, ...]) and their collapse on devices."""
+        return self._devices.replicate((lp.collapse(**weights), weights))
 
-        Returns:
-          `collapsed` logits [N, classes], `members` logits [K, N, classes] and `ensemble`, the log
-          of the members' mean probabilities [N, classes].
+    def __call__(self, weights: Any, source: Source) -> Iterator[dict[str, np.ndarray]]:
+        """Predicts all examples of `source`, in their order, with placed weights.
+
+        Yields:
+          for some n examples at a time `collapsed` logits [n, classes], `members` logits
+          [K, n, classes] and `label` [n]; damaged examples, if they are to be skipped, are not
+          among them.
+
+        Raises:
+          UserError: an example is damaged.
         """
-        size = self._devices.count * self._per_device
-        collapsed, members = [], []
-
-        def fetch(logits, number):
-            logits = jax.device_get(logits)
-            collapsed.append(np.concatenate(logits["collapsed"])[:number])
-            members.append(np.concatenate(logits["members"], axis=1)[:, :number])
-            on_batch()
-
+        shape = (self._devices.count, self._per_device)
+        numbers = np.arange(len(source))
+        num_batches = -(-len(source) // np.prod(shape))
+        numbers = np.pad(
+            numbers, (0, num_batches * np.prod(shape) - len(source)), constant_values=-1
+        )
+        indices = numbers.reshape(num_batches, *shape)[:, self._devices.own]
         dispatched = None
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            padded = np.zeros((size, *images.shape[1:]), images.dtype)
-            padded[: len(part)] = part
-            shape = (self._devices.count, self._per_device, *images.shape[1:])
-            logits = self._eval_batch(self._weights, self._devices.shard(padded.reshape(shape)))
-            if dispatched:  # fetched while the devices compute the next
-                fetch(*dispatched)
-            dispatched = logits, len(part)
-        if dispatched:
-            fetch(*dispatched)
-        collapsed, members = np.concatenate(collapsed), np.concatenate(members, axis=1)
-        return {
-            "collapsed": collapsed,
-            "ensemble": metrics.ensemble_log_probs(members).astype(collapsed.dtype),
-            "members": members,
-        }
+        for feed in source.feeds(indices, epoch=0):
+            result = self._eval_batch(weights, self._devices.send(feed))
+            if dispatched is not None:  # fetched while the devices compute the next
+                yield _fetched(dispatched)
+            dispatched = result
+        if dispatched is not None:
+            yield _fetched(dispatched)
+
+
+def _fetched(result: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    result = jax.device_get(result)
+    valid = np.concatenate(result["valid"])
+    return {
+        "collapsed": np.concatenate(result["collapsed"])[valid],
+        "members": np.concatenate(result["members"], axis=1)[:, valid],
+        "label": np.concatenate(result["label"])[valid],
+    }

@@ -7,6 +7,7 @@ import numpy as np
 from flax import serialization
 
 from lpw_jax import swa
+from lpw_jax.schedules import Rates
 from lpw_jax.state import TrainState
 from lpw_jax.swa import Averages
 
@@ -22,6 +23,7 @@ class Progress:
       cycle: cycles done in it, or batches of that pass.
       history: `loss` and `accuracy` [K] of each of those cycles.
       records: lines of metrics.jsonl of the finished epochs.
+      pretrained: what is known of pretrained weights, None before their evaluation.
       epoch_seconds: time spent in the current epoch.
       seconds: time spent in all.
     """
@@ -32,12 +34,49 @@ class Progress:
     cycle: int = 0
     history: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    pretrained: dict[str, Any] | None = None
     epoch_seconds: float = 0.0
     seconds: float = 0.0
 
     def next_epoch(self) -> None:
         """Moves to the start of the next epoch."""
         self.epoch, self.cycle, self.history, self.epoch_seconds = self.epoch + 1, 0, [], 0.0
+
+    def epoch_record(self, *, phase: str, rates: Rates, batch_size: int) -> dict[str, Any]:
+        """The current epoch's line of metrics.jsonl, after its last cycle."""
+        history = stacked(self.history)
+        images = history["loss"].size * batch_size
+        return {
+            "epoch": self.epoch,
+            "phase": phase,
+            "step": int(self.state.step),
+            "learning_rate": rates.shared_learning_rate,
+            "late_phase_learning_rate": rates.late_learning_rate,
+            "loss": float(history["loss"].mean()),
+            "accuracy": float(history["accuracy"].mean()),
+            "member_loss": history["loss"].mean(0).tolist(),
+            "member_accuracy": history["accuracy"].mean(0).tolist(),
+            "images": images,
+            "seconds": self.epoch_seconds,
+            "images_per_second": images / self.epoch_seconds,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """The parts of results.json that tell of the finished training, by name."""
+        images, seconds = (
+            sum(record[name] for record in self.records) for name in ("images", "seconds")
+        )
+        evaluated = [record for record in self.records if "evaluation" in record]
+        best = max(evaluated, key=lambda r: r["evaluation"]["collapsed"]["accuracy"], default=None)
+        return {
+            "train": {
+                "epochs": len(self.records),
+                "seconds": self.seconds,
+                "images_per_second": images / seconds,
+            },
+            "pretrained": self.pretrained,
+            "best_epoch": best and {"epoch": best["epoch"], "views": best["evaluation"]},
+        }
 
     def to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As nested dicts of arrays, and JSON. `state` and `averages` must be on the host."""
@@ -46,7 +85,7 @@ class Progress:
             arrays["averages"] = serialization.to_state_dict(self.averages)
         if self.history:
             arrays["history"] = stacked(self.history)
-        names = ("epoch", "cycle", "epoch_seconds", "seconds")
+        names = ("epoch", "cycle", "epoch_seconds", "seconds", "pretrained")
         # A list of its own: the training adds to the other while this one is being written.
         info = {name: getattr(self, name) for name in names} | {"records": list(self.records)}
         return arrays, info

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -10,9 +11,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import console, experiment, hosts, optimizers, preflight, state, swa
+from lpw_jax import (
+    console,
+    evaluate,
+    experiment,
+    hosts,
+    optimizers,
+    preflight,
+    results_report,
+    state,
+    swa,
+)
 from lpw_jax.checkpoint import Checkpoints
-from lpw_jax.data import Dataset, epoch_order
+from lpw_jax.data import epoch_order
 from lpw_jax.errors import SharedError
 from lpw_jax.parallel import Devices
 from lpw_jax.preemption import Preemption
@@ -28,24 +39,22 @@ CYCLES_IN_FLIGHT = 2  # dispatched before the host waits; bounds memory, keeps p
 class Training:
     """One training run. Building it checks all that can be checked before the start."""
 
-    def __init__(self, config: ConfigDict, dataset: Dataset, devices: Devices):
+    def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
         self.config, self.devices = config, devices
-        self.num_examples = len(dataset.train_labels)
+        self._source = experiment.train_source(config, dataset)
+        self.num_examples = len(self._source)
         self.timeline = Timeline(config, self.num_examples)
         self.identity = {"config": config_lib.digest(config), "data": dataset.identity()}
         self.tx = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
         self.layout = experiment.layout(config, devices.count)
         self.model = experiment.build_model(config, dataset.num_classes)
-        self.initial_state = state.init(
-            experiment.purpose_key(config.seed, "init"),
-            self.model,
-            image_shape=dataset.train_images.shape[1:],
-            patterns=config.late_phase.patterns,
-            tx=self.tx,
+        self.initial_state, self._pretrained = experiment.initial_state(
+            config, self.model, self._source.image_shape, tx=self.tx
         )
-        self._data_bytes = dataset.train_images.nbytes + dataset.train_labels.nbytes
-        self._image_shape = dataset.train_images.shape[1:]
+        if self._pretrained:
+            self.identity["pretrained"] = self._pretrained["sha256"]
         self.member_mode = experiment.member_mode(config, fits=self._fits)
+        self.evaluator = evaluate.Evaluator(config, dataset, devices)
         self.runner = Runner(
             devices=devices,
             layout=self.layout,
@@ -53,10 +62,9 @@ class Training:
             tx=self.tx,
             coasting=config.late_phase.coasting,
             member_mode=self.member_mode,
-            batch=experiment.build_batch(config, dataset),
-            images=dataset.train_images,
-            labels=dataset.train_labels,
+            source=self._source,
             batch_size=config.train.batch_size,
+            num_microbatches=config.train.num_microbatches,
         )
 
     def run(
@@ -65,7 +73,8 @@ class Training:
         """Trains from the newest checkpoint, or the start, to the end, writing metrics.jsonl.
 
         Returns:
-          The final `shared`, `late_phase` and `batch_stats`, and the `train` part of results.json.
+          The final `shared`, `late_phase` and `batch_stats`, and the parts of results.json that
+          tell of the training, by name.
 
         Raises:
           Preempted: after a checkpoint was saved.
@@ -90,6 +99,8 @@ class Training:
             )
             self._start(self._saver.restore(self.initial_state))
             folder.start_session()
+            if self._pretrained and not self.progress.pretrained:
+                self._evaluate_pretrained()
             with console.TrainProgress(
                 total_steps=self.timeline.num_minibatches,
                 first_step=self.timeline.minibatches(self.progress.epoch, self.progress.cycle),
@@ -129,6 +140,7 @@ class Training:
             progress.state,
             epoch_order(self.config.seed, epoch, self.num_examples),
             rates,
+            epoch=epoch,
             num_members=num_members,
             done=progress.cycle,
         ):
@@ -141,7 +153,13 @@ class Training:
             self._saver.pause()
         self._record()
         progress.epoch_seconds = time.perf_counter() - start
-        record = self._epoch_record(rates)
+        if not np.isfinite(stacked(progress.history)["loss"]).all():
+            console.warn(f"epoch {epoch}: the training loss became infinite or not a number")
+        record = progress.epoch_record(
+            phase=timeline.phase(epoch), rates=rates, batch_size=self.config.train.batch_size
+        )
+        if timeline.is_evaluated(epoch):
+            record["evaluation"] = self._evaluate()
         progress.records.append(record)
         if timeline.is_averaged(epoch):
             averages = progress.averages or swa.init(progress.state)
@@ -165,17 +183,24 @@ class Training:
 
     def step_bytes(self, member_mode: str) -> int:
         """Estimate of a device's memory in a training step of the last epoch."""
-        state, batch_size = self.initial_state, self.config.train.batch_size
+        state, train = self.initial_state, self.config.train
         if self.timeline.is_released(self.timeline.epochs):
             state = jax.eval_shape(self.released, state)
         # Images whose activations a device holds at once.
-        images = batch_size // self.devices.count * self.timeline.members(self.timeline.epochs)
+        size, num_devices = train.batch_size // train.num_microbatches, self.devices.count
+        num_members = self.timeline.members(self.timeline.epochs)
+        images = size // num_devices * num_members
         if member_mode != "vmap":
-            images = batch_size // (1 if self.layout == "members" else self.devices.count)
+            images = size // (1 if self.layout == "members" else num_devices)
+        shape = self._source.image_shape
+        data = preflight.tree_bytes(self._source.resident)
+        if not data:  # of a cycle's feed there are some on the way
+            data = (CYCLES_IN_FLIGHT + 1) * num_members * train.batch_size // num_devices
+            data *= math.prod(shape)
         activations = preflight.activation_bytes(
-            self.model, (images, *self._image_shape), platform=self.devices.all[0].platform
+            self.model, (images, *shape), platform=self.devices.all[0].platform
         )
-        return preflight.step_bytes(state, activations=activations, data=self._data_bytes)
+        return preflight.step_bytes(state, activations=activations, data=data)
 
     def _fits(self) -> bool:
         """Whether every host's devices have memory for merged members, by far."""
@@ -188,6 +213,7 @@ class Training:
         for averages in self.runner.reestimate_statistics(
             progress.averages,
             epoch_order(self.config.seed, progress.epoch, self.num_examples),
+            epoch=progress.epoch,
             first_step=int(progress.state.step),
             num_members=self._num_members(),
             done=progress.cycle,
@@ -195,6 +221,19 @@ class Training:
             progress.averages, progress.cycle = averages, progress.cycle + 1
             self._bar.update(1, epoch=epochs, phase="SWA")
             self._saver.pause()
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Metrics of the current weights on the test set."""
+        current = self.runner.fetch(self.progress.state, num_members=self._num_members())
+        return self.evaluator.views(state.weights_of(current), on_batch=self._saver.pause)
+
+    def _evaluate_pretrained(self) -> None:
+        """Shows at once what a wrong import or resize would spoil."""
+        console.say(f"evaluating the pretrained {self.config.model.name}")
+        weights = state.weights_of(self.initial_state)
+        found = self.evaluator.views(weights, on_batch=self._saver.pause)["collapsed"]
+        self.progress.pretrained = {**self._pretrained, **found}
+        console.say(results_report.pretrained_line(self.progress.pretrained))
 
     def _record(self) -> None:
         """Fetches the metrics of all cycles that are still on the devices, at once."""
@@ -220,30 +259,6 @@ class Training:
                 f"{late_phase.learning_rate}), or more precision (train.matmul_precision, "
                 "train.compute_dtype); train.on_nonfinite = 'warn' would go on"
             )
-
-    def _epoch_record(self, rates: Any) -> dict[str, Any]:
-        """The current epoch's line of metrics.jsonl."""
-        progress = self.progress
-        history = stacked(progress.history)
-        images = history["loss"].size * self.config.train.batch_size
-        if not np.isfinite(history["loss"]).all():
-            console.warn(
-                f"epoch {progress.epoch}: the training loss became infinite or not a number"
-            )
-        return {
-            "epoch": progress.epoch,
-            "phase": self.timeline.phase(progress.epoch),
-            "step": int(progress.state.step),
-            "learning_rate": rates.shared_learning_rate,
-            "late_phase_learning_rate": rates.late_learning_rate,
-            "loss": float(history["loss"].mean()),
-            "accuracy": float(history["accuracy"].mean()),
-            "member_loss": history["loss"].mean(0).tolist(),
-            "member_accuracy": history["accuracy"].mean(0).tolist(),
-            "images": images,
-            "seconds": progress.epoch_seconds,
-            "images_per_second": images / progress.epoch_seconds,
-        }
 
     def _num_members(self) -> int:
         """K of the progress's arrays; a release at the start of this epoch may still be to come."""
@@ -277,13 +292,6 @@ class Training:
     def _results(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What `run` returns."""
         _, final = self._snapshot()
-        source = final.averages or final.state
-        weights = {name: getattr(source, name) for name in ("shared", "late_phase", "batch_stats")}
-        images, seconds = (
-            sum(record[name] for record in final.records) for name in ("images", "seconds")
-        )
-        return weights, {
-            "epochs": len(final.records),
-            "seconds": final.seconds,
-            "images_per_second": images / seconds,
-        }
+        report = final.report()
+        report["train"]["skipped_images"] = sum(hosts.exchange(self._source.num_corrupt))
+        return state.weights_of(final.averages or final.state), report

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from lpw_jax.benchmark import report
+from lpw_jax.results_report import network_name
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"
@@ -36,7 +37,7 @@ def rows(run: str, results: dict) -> str:
         aurocs = [f"{name} {ood['auroc']:.3f}" for name, ood in found["ood"].items() if ood]
         cells = [
             f"`{run}`, seed {results['seed']}",
-            f"WRN-{config['model']['depth']}-{config['model']['width']}",
+            network_name(config["model"]),
             members,
             view if members > 1 else "single network",
             f"{100 * found['accuracy']:.2f}",

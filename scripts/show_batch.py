@@ -31,8 +31,8 @@ def batch_grid(config: ConfigDict, dataset: Dataset, *, columns: int, steps: int
     """
     index = epoch_order(config.seed, 1, len(dataset.train_labels))[:columns]
     images = dataset.train_images[index]
-    batch = jax.jit(experiment.build_batch(config, dataset))
-    data = jax.device_put({"image": dataset.train_images, "label": dataset.train_labels})
+    source = experiment.train_source(config, dataset)
+    batch, data = jax.jit(source.batch), jax.device_put(source.resident)
     mean, std = np.array(dataset.mean), np.array(dataset.std)
 
     def augmented(step):

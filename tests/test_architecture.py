@@ -14,19 +14,30 @@ PACKAGE = "lpw_jax"
 
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
-    ("errors", "storage", "schedules", "optimizers", "metrics", "config", "config_schema"),
-    ("models", "models.*", "data", "data.*"),
+    (
+        "errors",
+        "storage",
+        "schedules",
+        "optimizers",
+        "metrics",
+        "config",
+        "config_schema",
+        "weight_files",
+        "torchvision_names",
+        "lock",
+    ),
+    ("models", "models.*", "data", "data.*", "pretrained"),
     ("late_phase", "swa", "state", "step", "progress"),
-    ("parallel", "hosts", "preemption", "lock", "checkpoint", "workdir"),
-    ("console", "schedule_report", "preflight", "compilation"),
+    ("parallel", "hosts", "preemption", "checkpoint", "workdir"),
+    ("console", "schedule_report", "results_report", "preflight", "compilation", "weight_download"),
     ("runner", "predict"),
     ("train", "saver", "timeline", "evaluate", "experiment", "loading"),
-    ("launch", "dry_run", "benchmark", "benchmark.*"),
+    ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export"),
     ("main", PACKAGE),  # the package itself offers the public names
 )
 CONFIG_READERS = {
     "config", "config_schema", "experiment", "timeline", "loading", "train", "evaluate", "launch",
-    "main", "benchmark.*",
+    "main", "benchmark.*", "export",
 }  # fmt: skip
 MAX_LINES = 300
 

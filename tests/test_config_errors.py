@@ -63,7 +63,7 @@ IMPOSSIBLE = [
     ("late_phase.release_epoch", 13, "never trains a member"),
     ("late_phase.sigma", -0.1, ">= 0"),
     ("late_phase.sigma", math.nan, "finite"),
-    ("late_phase.coasting", "paper", "reference, none"),
+    ("late_phase.coasting", "paper", "reference, every_minibatch, none"),
     ("late_phase.learning_rate", -0.1, ">= 0"),
     ("late_phase.weight_decay", -math.inf, "finite"),
     ("late_phase.member_mode", "", "auto, vmap, scan, unroll"),
@@ -75,6 +75,15 @@ IMPOSSIBLE = [
     ("swa.start_epoch", 13, "train.epochs = 12"),
     ("swa.start_epoch", 8, "late_phase.release_epoch = 8"),
     ("evaluate.batch_size", 0, ">= 1"),
+    ("evaluate.every_epochs", -1, ">= 0"),
+    ("train.num_microbatches", 0, ">= 1"),
+    ("train.num_microbatches", 3, "must divide train.batch_size"),
+    ("data.image_size", 30, ">= 32"),
+    ("data.image_size", 200, "multiple of 32"),
+    ("data.resize", 223, ">= data.image_size"),
+    ("data.resize", 5000, "4096"),
+    ("model.pretrained", "resnet50.safetensors", "'' for wide_resnet"),
+    ("model.depth", 50, "6n + 4"),
 ]
 
 
@@ -93,6 +102,26 @@ def test_impossible_value_is_refused_with_field_value_and_rule(
         config_lib.load_config(file, overrides)
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"{field} = {value!r}: ") and rule in line.partition(": ")[2]
+
+
+@pytest.mark.parametrize("field", ["train.crop_padding", "train.cutout"])
+def test_imagenet_has_crops_of_its_own(field):
+    with pytest.raises(ConfigError, match=f"{field} = 4: must be 0 for imagenet2012"):
+        config_lib.load_config("configs/imagenet_resnet50.py", [f"--config.{field}=4"])
+
+
+def test_a_variant_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="variant 'tiny': must be 'sample'"):
+        config_lib.load_config("configs/imagenet_resnet50.py:tiny")
+
+
+def test_every_microbatch_must_be_shared_evenly():
+    config = config_lib.load_config("configs/imagenet_resnet50.py")
+    config_lib.check_devices(config, 128)
+    with pytest.raises(
+        ConfigError, match=r"train.batch_size = 256 \(train.num_microbatches = 2\): "
+    ):
+        config_lib.check_devices(config, 256)
 
 
 def test_nesterov_needs_momentum():

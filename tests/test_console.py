@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lpw_jax import console
+from lpw_jax import console, results_report
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 
@@ -100,7 +100,7 @@ def test_results_show_views_members_and_missing_sets(paper):
     members = [view(0.96), view(0.97), view(0.98)]
     text = text_of(
         paper,
-        console.results_table(
+        results_report.results_table(
             results(view(0.9646, aurocs=aurocs), view(1.0, aurocs=aurocs, mean=0.75), members)
         ),
     )
@@ -115,7 +115,7 @@ def test_results_show_views_members_and_missing_sets(paper):
 
 def test_results_without_ood_sets_have_no_auroc_and_one_member_no_deviation(paper):
     text = text_of(
-        paper, console.results_table(results(view(0.5), view(0.5), [view(0.5)], note=None))
+        paper, results_report.results_table(results(view(0.5), view(0.5), [view(0.5)], note=None))
     )
     assert "AUROC" not in text
     assert row(text, "collapsed") == row(text, "member mean")

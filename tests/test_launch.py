@@ -124,7 +124,7 @@ def test_a_resumed_run_keeps_the_record_of_its_first_session(copy):
 def test_evaluation_on_other_data_is_refused(copy, monkeypatch, capsys):
     data = load_dataset("digits", data_dir="", validation_examples=1200)
     other = dataclasses.replace(data, test_images=255 - data.test_images)
-    monkeypatch.setattr(experiment, "load_data", lambda config: (other, {}))
+    monkeypatch.setattr(experiment, "load_data", lambda config, to_train: (other, {}))
     assert evaluate.main(["--workdir", str(copy)]) == 2
     assert "data.dir: digits is not the one that" in capsys.readouterr().err
     assert results(copy)["status"] == "complete"
@@ -133,11 +133,11 @@ def test_evaluation_on_other_data_is_refused(copy, monkeypatch, capsys):
 def test_an_interrupted_evaluation_is_done_again(copy, monkeypatch):
     before = results(copy)
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "score", interrupted)
+        patch.setattr(evaluate.Evaluator, "predict", interrupted)
         assert evaluate.main(["--workdir", str(copy)]) == 130
     assert results(copy)["status"] == "trained"
     assert run(copy) == 0

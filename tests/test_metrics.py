@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import logsumexp, softmax
-from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_curve
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    log_loss,
+    roc_curve,
+    top_k_accuracy_score,
+)
 
 from lpw_jax import metrics
 
@@ -46,6 +52,33 @@ def test_classification_metrics_equal_scikit_learn(predictions):
     assert got["brier"] == pytest.approx(
         brier_score_loss(labels, probs, labels=classes, scale_by_half=False), rel=1e-12
     )
+
+
+def test_top5_accuracy_equals_scikit_learn_and_is_for_many_classes_only(predictions):
+    assert "top5_accuracy" not in metrics.classification_metrics(*predictions)
+    rng = np.random.default_rng(6)
+    log_probs = scipy_log_softmax(2 * rng.normal(size=(400, 100)), axis=-1)
+    labels = np.where(
+        rng.random(400) < 0.3, np.argsort(log_probs)[:, -3], rng.integers(100, size=400)
+    )
+    expected = top_k_accuracy_score(labels, log_probs, k=5, labels=range(100))
+    found = metrics.classification_metrics(log_probs, labels)
+    assert found["top5_accuracy"] == expected > found["accuracy"]
+
+
+def test_a_true_class_as_probable_as_the_fifth_counts_as_among_five():
+    log_probs = np.log(np.full((1, 100), 0.01))
+    assert metrics.classification_metrics(log_probs, [99])["top5_accuracy"] == 1.0
+
+
+def test_examples_scored_in_parts_give_the_same_summary(predictions):
+    log_probs, labels = predictions
+    halves = [
+        metrics.example_scores(log_probs[part], labels[part])
+        for part in np.split(np.arange(500), [123])
+    ]
+    joined = {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+    assert metrics.summary(joined) == metrics.classification_metrics(log_probs, labels)
 
 
 def test_ece_equals_a_loop_over_its_fifteen_bins(predictions):

@@ -11,6 +11,7 @@ from etils import epath
 from lpw_jax import models, optimizers, preflight, state
 from lpw_jax import step as steps
 from lpw_jax.errors import UserError
+from lpw_jax.models.densenet import DenseNet
 from lpw_jax.schedules import Rates
 
 PATTERNS = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
@@ -108,8 +109,11 @@ def activations(model, batch_size, platform="gpu"):
     return preflight.activation_bytes(model, (batch_size, 32, 32, 3), platform=platform)
 
 
-def test_estimated_memory_is_near_what_xla_plans(num_members=2):
+@pytest.mark.parametrize("name", ["wide_resnet", "densenet"])
+def test_estimated_memory_is_near_what_xla_plans(name, num_members=2):
     model, tx = network(), optimizers.sgd(momentum=0.9, nesterov=True)
+    if name == "densenet":
+        model = DenseNet(num_classes=10, stage_sizes=(4, 4), growth=32)
 
     def make_state():
         tied = state.init(

@@ -1,5 +1,7 @@
 """Laws of a whole training run, on a few real digits."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -71,6 +73,8 @@ def test_every_config_builds_and_trains_two_steps(path, tmp_path):
             "--config.train.batch_size=4",
             "--config.train.cutout=" + str(min(full.train.cutout, 4)),
             "--config.train.crop_padding=2",
+            "--config.data.name=digits",
+            "--config.model.name=wide_resnet",
             "--config.model.depth=10",
             "--config.model.width=1",
         ],
@@ -79,3 +83,21 @@ def test_every_config_builds_and_trains_two_steps(path, tmp_path):
     members = jax.tree.leaves(weights["late_phase"])[0].shape[0]
     assert members == (2 if released else 1)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
+
+
+def test_evaluation_on_the_way_changes_nothing_and_the_best_epoch_is_told(tmp_path):
+    plain = load_config(DIGITS, [*SHORT, "--config.train.batch_size=16"])
+    config = override(plain, ["--config.evaluate.every_epochs=2"])
+    folder = Workdir(tmp_path)
+    devices = Devices.over(jax.devices()[:1])
+    weights, report = train.Training(config, subset(70), devices).run(folder)
+    undisturbed = trained(plain, subset(70), 1, tmp_path / "plain")
+    for a, b in zip(jax.tree.leaves(weights), jax.tree.leaves(undisturbed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert ["evaluation" in record for record in records] == [False, True, True]
+    found = {r["epoch"]: r["evaluation"]["collapsed"]["accuracy"] for r in records[1:]}
+    best = report["best_epoch"]
+    assert found[best["epoch"]] == max(found.values())
+    assert best["views"] == records[best["epoch"] - 1]["evaluation"]
+    assert len(best["views"]["members"]) == 2 and 0 < best["views"]["ensemble"]["nll"] < 10

@@ -1,0 +1,98 @@
+"""The results of a run as a table."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lpw_jax.console import accuracies
+
+# Metric, its header, its decimal places; accuracies are shown in percent.
+_COLUMNS = (
+    ("accuracy", "acc\n%", 2),
+    ("top5_accuracy", "top-5\n%", 2),
+    ("nll", "\nNLL", 4),
+    ("brier", "\nBrier", 4),
+    ("ece", "\nECE", 4),
+)
+
+
+def network_name(model: Mapping[str, Any]) -> str:
+    """Of a config's section `model`: 'WRN-28-10', or its name."""
+    if model["name"] == "wide_resnet":
+        return f"WRN-{model['depth']}-{model['width']}"
+    return model["name"]
+
+
+def pretrained_line(found: Mapping[str, Any]) -> str:
+    """How good pretrained weights are here, beside what torchvision states for its own.
+
+    Args:
+        found: `model`, `accuracy`, `published_accuracy` (fractions) and whether these are the
+            `published` weights.
+    """
+    which = "these are its weights" if found["published"] else "these are other weights"
+    return (
+        f"pretrained {found['model']}: test {accuracies(found)}; torchvision states "
+        f"{100 * found['published_accuracy']:.3f} % for its own, and {which}"
+    )
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Final table of the three views: collapsed, ensemble, members (mean and sample deviation).
+
+    Args:
+        results: `data.{name,note}` and `views.{collapsed,ensemble,members}` of `results.json`.
+            What is missing or null there (an OOD set, its mean) is shown as `-`.
+    """
+    views = results["views"]
+    collapsed, ensemble, members = views["collapsed"], views["ensemble"], views["members"]
+    ood_sets = list(dict.fromkeys([*collapsed.get("ood", {}), *ensemble.get("ood", {})]))
+    if not any([*collapsed.get("ood", {}).values(), *ensemble.get("ood", {}).values()]):
+        ood_sets = []  # they would all be dashes
+    data = results["data"]
+    notes = "; ".join(filter(None, [data.get("note"), data.get("ood_note")]))
+    note = f": {notes}" if notes else ""
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=0,  # the columns' minimal widths leave the gaps: four OOD sets fit in 80 columns
+        show_edge=False,
+        caption=Text(f"Test set of {data['name']}{note}"),
+        caption_justify="left",
+    )
+    table.add_column("\nview", no_wrap=True)
+    columns = [column for column in _COLUMNS if column[0] in collapsed]
+    for _, header, _ in columns:
+        table.add_column(header, justify="right", no_wrap=True, min_width=7)
+    auroc_columns = [*ood_sets, "mean"] if ood_sets else []
+    for name in auroc_columns:
+        table.add_column(Text(f"AUROC\n{name}"), justify="right", overflow="fold", min_width=6)
+
+    for name, view in (("collapsed", collapsed), ("ensemble", ensemble)):
+        sets = [view.get("ood", {}).get(ood_set) or {} for ood_set in ood_sets]
+        aurocs = [*(ood.get("auroc") for ood in sets), view.get("ood_mean_auroc")]
+        cells = [_decimal(auroc, 3) for auroc in aurocs[: len(auroc_columns)]]
+        table.add_row(name, *_result_cells(view, columns), *cells)
+    for name, statistic, least in (("mean", statistics.mean, 1), ("std", statistics.stdev, 2)):
+        view = _over_members(members, statistic, columns) if len(members) >= least else {}
+        cells = _result_cells(view, columns)
+        table.add_row(f"member {name}", *cells, *["-" for _ in auroc_columns])
+    return table
+
+
+def _over_members(members: Sequence[Mapping[str, Any]], statistic: Any, columns: Any) -> dict:
+    return {name: statistic([member[name] for member in members]) for name, *_ in columns}
+
+
+def _result_cells(view: Mapping[str, Any], columns: Any) -> list[str]:
+    values = {name: view.get(name) for name, *_ in columns}
+    values |= {n: 100 * v for n, v in values.items() if v is not None and "accuracy" in n}
+    return [_decimal(values[name], places) for name, _, places in columns]
+
+
+def _decimal(value: float | None, places: int) -> str:
+    return "-" if value is None else f"{value:.{places}f}"

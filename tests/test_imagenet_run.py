@@ -1,0 +1,119 @@
+"""ImageNet fine-tuning as a user runs it: from tars to an exported network, killed on the way."""
+
+import json
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import survival
+from imagenet_files import make_tars
+from torchvision_weights import state_dict
+
+import lpw_jax
+from lpw_jax import evaluate, export, main, pretrained
+
+CONFIG = "imagenet_resnet50.py:sample"
+NUM_VAL, EPOCHS = 6, 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Tars of 32 training images, two cycles an epoch, and converted weights."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    make_tars(folder / "tars", num_classes=4, per_class=8, num_val=NUM_VAL)
+    weights = {name: array for name, array in state_dict("resnet50", 1000).items()}
+    floats = {name: a.astype(np.float32) for name, a in weights.items() if a.ndim}
+    safetensors.numpy.save_file(floats, folder / "resnet50.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flags(folder):
+    fields = {
+        "data.dir": folder / "tfds",
+        "data.manual_dir": folder / "tars",
+        "model.pretrained": folder / "resnet50.safetensors",
+        "train.epochs": EPOCHS,
+        "train.batch_size": 8,
+        "evaluate.batch_size": 4,
+    }
+    return [f"--config.{name}={value}" for name, value in fields.items()]
+
+
+def started(workdir, flags):
+    return survival.start(workdir, flags=flags, config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def finished(folder, flags):
+    """A run that nothing disturbed, which prepares the data."""
+    program = started(folder / "runs" / "finished", flags)
+    assert program.wait() == 0, program.errors
+    return program
+
+
+def test_a_run_tells_what_the_pretrained_weights_are_worth_and_its_best_epoch(finished):
+    results = json.loads((finished.workdir / "results.json").read_text())
+    weights, best = results["pretrained"], results["best_epoch"]
+    assert "torchvision states 76.130 % for its own, and these are other weights" in finished.output
+    assert (weights["published"], weights["published_accuracy"]) == (None, 0.7613)
+    epochs = [json.loads(s) for s in (finished.workdir / "metrics.jsonl").read_text().splitlines()]
+    found = [epoch["evaluation"]["collapsed"]["accuracy"] for epoch in epochs]
+    assert len(found) == EPOCHS and max(found) == best["views"]["collapsed"]["accuracy"]
+    assert found[best["epoch"] - 1] == max(found)
+    for name, value in epochs[-1]["evaluation"]["ensemble"].items():
+        assert results["views"]["ensemble"][name] == value
+    for view in (results["views"]["collapsed"], *results["views"]["members"], weights):
+        assert view["accuracy"] <= view["top5_accuracy"] <= 1
+    assert results["data"]["num_test"] == NUM_VAL and results["train"]["skipped_images"] == 0
+    assert results["data"]["name"] == "imagenet2012" and "officially" in finished.errors
+    with np.load(finished.workdir / "predictions" / "test.npz") as arrays:
+        assert set(arrays) == {"collapsed", "ensemble", "label"}
+        assert arrays["collapsed"].shape == arrays["ensemble"].shape == (NUM_VAL, 1000)
+
+
+def test_a_run_killed_on_the_way_ends_as_if_undisturbed(folder, finished, flags):
+    workdir = folder / "runs" / "killed"
+    first = started(workdir, flags)
+    assert first.wait_for(lambda: first.newest() > 0), first.errors
+    assert first.end() == -signal.SIGKILL
+    second = started(workdir, flags)
+    assert second.wait() == 0, second.errors
+    assert second.resumed_from()
+    assert survival.differences(workdir, finished.workdir) == []
+
+
+def test_the_collapsed_network_is_exported_under_torchvisions_names(finished, tmp_path):
+    target = tmp_path / "collapsed.safetensors"
+    assert export.main(["--workdir", str(finished.workdir), "--output", str(target)]) == 0
+    run = lpw_jax.load(finished.workdir)
+    variables, _ = pretrained.load_variables(target, model_name="resnet50", num_classes=1000)
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
+    logits = [run.model.apply(tree, images) for tree in (run.collapsed, variables)]
+    np.testing.assert_array_equal(*logits)
+
+
+def test_a_finished_run_is_evaluated_again_from_the_validation_tar_alone(
+    finished, folder, tmp_path
+):
+    make_tars(tmp_path / "tars", num_classes=0, num_val=NUM_VAL)
+    before = json.loads((finished.workdir / "results.json").read_text())
+    data = [f"--config.data.dir={tmp_path / 'tfds'}"]
+    data += [f"--config.data.manual_dir={tmp_path / 'tars'}"]
+    assert evaluate.main(["--workdir", str(finished.workdir), *data]) == 0
+    after = json.loads((finished.workdir / "results.json").read_text())
+    for view in ("collapsed", "ensemble"):  # on other devices than before
+        for name in ("accuracy", "top5_accuracy", "nll", "brier", "ece"):
+            assert after["views"][view][name] == pytest.approx(
+                before["views"][view][name], rel=1e-5
+            )
+
+
+def test_training_without_training_images_is_refused(tmp_path, capsys):
+    make_tars(tmp_path / "tars", num_classes=0, num_val=NUM_VAL)
+    arguments = [f"--config.data.dir={tmp_path / 'tfds'}"]
+    arguments += [f"--config.data.manual_dir={tmp_path / 'tars'}", "--workdir", str(tmp_path / "r")]
+    assert main.main(["--config", f"configs/{CONFIG}", *arguments]) == 2
+    assert "ILSVRC2012_img_train.tar" in capsys.readouterr().err

@@ -226,24 +226,27 @@ def _failures_in_one_line() -> Iterator[None]:
     """Leaves of orbax's failures what it raises.
 
     It logs each with its traceback besides, and tensorstore reports for every array that it could
-    not tell orbax, which no longer listens.
+    not tell orbax, which no longer listens. asyncio reports those that orbax did not wait for.
     """
-    report, logger = sys.unraisablehook, logging.getLogger("absl")
+    report = sys.unraisablehook
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
     def reported(found):
         if str(found.exc_value) != "Event loop is closed":
             report(found)
 
     def is_heard(record):
-        return "orbax" not in record.pathname
+        return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
 
     sys.unraisablehook = reported
-    logger.addFilter(is_heard)
+    for logger in loggers:
+        logger.addFilter(is_heard)
     try:
         yield
     finally:
         sys.unraisablehook = report
-        logger.removeFilter(is_heard)
+        for logger in loggers:
+            logger.removeFilter(is_heard)
 
 
 def _absolute(path: epath.PathLike) -> epath.Path:

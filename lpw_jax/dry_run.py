@@ -11,8 +11,9 @@ import numpy as np
 from lpw_jax import console, hosts, schedule_report
 from lpw_jax.data import epoch_order
 from lpw_jax.errors import SharedError, UserError
+from lpw_jax.memory import CYCLES_IN_FLIGHT
 from lpw_jax.storage import first_line
-from lpw_jax.train import CYCLES_IN_FLIGHT, Training
+from lpw_jax.train import Training
 from lpw_jax.workdir import PROFILE, SCHEDULE, Workdir
 
 STEPS = 2  # of a dry run

@@ -14,6 +14,7 @@ from lpw_jax import (
     evaluate,
     experiment,
     hosts,
+    memory,
     preflight,
     results_report,
     schedule_report,
@@ -154,7 +155,7 @@ def _check_room(training: Training, ood_sets: dict[str, np.ndarray], folder: Wor
             predictions=sum(map(len, predicted)) * (members + 2) * num_classes * itemsize,
         ),
     )
-    estimate = training.step_bytes(training.member_mode)
+    estimate = memory.step_bytes(training, training.member_mode)
     available = preflight.device_memory(device)
     console.say(f"estimated memory of a training step: {preflight.in_words(estimate)} on a device")
     if warning := preflight.memory_warning(estimate, available, platform=device.platform):

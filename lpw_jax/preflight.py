@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,11 @@ from flax import linen as nn
 
 from lpw_jax import storage
 from lpw_jax.errors import UserError
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None
 
 _PLATFORM_NAMES = {"gpu": ("gpu", "cuda", "rocm")}  # others have one name
 # Results that stay in memory from the forward to the backward pass: those of convolutions and
@@ -151,6 +157,21 @@ def step_bytes(state: Any, *, activations: int, data: int) -> int:
     """
     gradients = tree_bytes((state.shared, state.late_phase))
     return tree_bytes(state) + gradients + activations + data
+
+
+def peak_memory() -> int | None:
+    """Most bytes that the fullest own device has held so far, None if JAX does not say.
+
+    On CPUs the most that this process has held, whatever for.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        if resource is None:
+            return None
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
+    return None if None in peaks else max(peaks)
 
 
 def device_memory(device: jax.Device) -> int | None:

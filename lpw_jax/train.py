@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from lpw_jax import (
     evaluate,
     experiment,
     hosts,
+    memory,
     optimizers,
     preflight,
     results_report,
@@ -25,6 +25,7 @@ from lpw_jax import (
 from lpw_jax.checkpoint import Checkpoints
 from lpw_jax.data import epoch_order
 from lpw_jax.errors import SharedError
+from lpw_jax.memory import CYCLES_IN_FLIGHT
 from lpw_jax.parallel import Devices
 from lpw_jax.preemption import Preemption
 from lpw_jax.progress import Progress, stacked
@@ -33,27 +34,25 @@ from lpw_jax.saver import Saver
 from lpw_jax.timeline import Timeline
 from lpw_jax.workdir import Workdir
 
-CYCLES_IN_FLIGHT = 2  # dispatched before the host waits; bounds memory, keeps progress honest
-
 
 class Training:
     """One training run. Building it checks all that can be checked before the start."""
 
     def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
         self.config, self.devices = config, devices
-        self._source = experiment.train_source(config, dataset)
-        self.num_examples = len(self._source)
+        self.source = experiment.train_source(config, dataset)
+        self.num_examples = len(self.source)
         self.timeline = Timeline(config, self.num_examples)
         self.identity = {"config": config_lib.digest(config), "data": dataset.identity()}
         self.tx = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
         self.layout = experiment.layout(config, devices.count)
         self.model = experiment.build_model(config, dataset.num_classes)
         self.initial_state, self._pretrained = experiment.initial_state(
-            config, self.model, self._source.image_shape, tx=self.tx
+            config, self.model, self.source.image_shape, tx=self.tx
         )
         if self._pretrained:
             self.identity["pretrained"] = self._pretrained["sha256"]
-        self.member_mode = experiment.member_mode(config, fits=self._fits)
+        self.member_mode = experiment.member_mode(config, fits=lambda: memory.fits(self))
         self.evaluator = evaluate.Evaluator(config, dataset, devices)
         self.runner = Runner(
             devices=devices,
@@ -62,7 +61,7 @@ class Training:
             tx=self.tx,
             coasting=config.late_phase.coasting,
             member_mode=self.member_mode,
-            source=self._source,
+            source=self.source,
             batch_size=config.train.batch_size,
             num_microbatches=config.train.num_microbatches,
         )
@@ -181,32 +180,6 @@ class Training:
             tx=self.tx,
         )
 
-    def step_bytes(self, member_mode: str) -> int:
-        """Estimate of a device's memory in a training step of the last epoch."""
-        state, train = self.initial_state, self.config.train
-        if self.timeline.is_released(self.timeline.epochs):
-            state = jax.eval_shape(self.released, state)
-        # Images whose activations a device holds at once.
-        size, num_devices = train.batch_size // train.num_microbatches, self.devices.count
-        num_members = self.timeline.members(self.timeline.epochs)
-        images = size // num_devices * num_members
-        if member_mode != "vmap":
-            images = size // (1 if self.layout == "members" else num_devices)
-        shape = self._source.image_shape
-        data = preflight.tree_bytes(self._source.resident)
-        if not data:  # of a cycle's feed there are some on the way
-            data = (CYCLES_IN_FLIGHT + 1) * num_members * train.batch_size // num_devices
-            data *= math.prod(shape)
-        activations = preflight.activation_bytes(
-            self.model, (images, *shape), platform=self.devices.all[0].platform
-        )
-        return preflight.step_bytes(state, activations=activations, data=data)
-
-    def _fits(self) -> bool:
-        """Whether every host's devices have memory for merged members, by far."""
-        limits = hosts.exchange(preflight.device_memory(jax.local_devices()[0]))
-        return None in limits or preflight.MARGIN * self.step_bytes("vmap") <= min(limits)
-
     def _reestimate(self) -> None:
         """Batch-norm statistics of the averaged weights, over one more pass of the training set."""
         progress, epochs = self.progress, self.timeline.epochs
@@ -293,5 +266,10 @@ class Training:
         """What `run` returns."""
         _, final = self._snapshot()
         report = final.report()
-        report["train"]["skipped_images"] = sum(hosts.exchange(self._source.num_corrupt))
+        report["train"] |= {
+            "skipped_images": sum(hosts.exchange(self.source.num_corrupt)),
+            "num_devices": self.devices.count,
+            "device_kind": self.devices.all[0].device_kind,
+            "peak_memory_bytes": preflight.peak_memory(),  # of this session
+        }
         return state.weights_of(final.averages or final.state), report

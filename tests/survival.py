@@ -39,7 +39,7 @@ FLAGS = (
     "--config.checkpoint.every_epochs=1",
     "--config.checkpoint.every_minutes=0.003",
 )
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "peak_memory_bytes")  # and what differs like them
 
 
 class Program:

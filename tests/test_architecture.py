@@ -31,7 +31,7 @@ LAYERS = (
     ("parallel", "hosts", "preemption", "checkpoint", "workdir"),
     ("console", "schedule_report", "results_report", "preflight", "compilation", "weight_download"),
     ("runner", "predict"),
-    ("train", "saver", "timeline", "evaluate", "experiment", "loading"),
+    ("train", "saver", "timeline", "evaluate", "experiment", "loading", "memory"),
     ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export"),
     ("main", PACKAGE),  # the package itself offers the public names
 )

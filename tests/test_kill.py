@@ -1,5 +1,6 @@
 """Runs that are killed, run out of disk or find damage end bit for bit as if undisturbed."""
 
+import gc
 import random
 import resource
 import shutil
@@ -104,6 +105,22 @@ def test_damage_to_any_file_of_a_checkpoint_is_harmless_or_found(damage, tmp_pat
         jax.tree.map(np.testing.assert_array_equal, (arrays, info), saved[number])
         shutil.rmtree(copy)
     assert found == {3, 7}  # some files matter, some do not
+
+
+def test_of_many_arrays_that_cannot_be_read_asyncio_says_nothing(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    arrays = {str(i): rng.normal(size=(20, 10 + i)).astype(np.float32) for i in range(80)}
+    with Checkpoints(tmp_path / "whole", keep=2) as checkpoints:
+        for number in (3, 7):
+            checkpoints.save(number, {"state": arrays}, {})
+        checkpoints.check(wait=True)
+    for attempt in range(8):  # which reads are given up differs from time to time
+        copy = shutil.copytree(tmp_path / "whole", tmp_path / str(attempt))
+        truncate(max((copy / "7").rglob("*"), key=lambda file: file.stat().st_size))
+        with Checkpoints(copy, keep=2) as checkpoints:
+            assert checkpoints.restore()[0] == 3
+            gc.collect()
+    assert not caplog.records
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_older_one_continued(halted):

@@ -42,7 +42,10 @@ def test_results_hold_what_is_documented(workdir):
     assert found["coasting"] == "reference"
     assert found["data"]["name"] == "digits" and "scikit-learn" in found["data"]["note"]
     assert found["config"] == json.loads((workdir / "config.json").read_text())
-    assert found["train"]["epochs"] == 3 and found["train"]["images_per_second"] > 0
+    train = found["train"]
+    assert train["epochs"] == 3 and train["images_per_second"] > 0
+    assert (train["num_devices"], train["device_kind"]) == (8, "cpu")
+    assert 1e8 < train["peak_memory_bytes"] < 1e11
     assert len(found["views"]["members"]) == 2
     for view in ("collapsed", "ensemble"):
         assert found["views"][view]["accuracy"] > 0.7

@@ -6,20 +6,17 @@ The tree that `configs.base.get_config()` returns is the schema: the fields and 
 import argparse
 import ast
 import collections
+import copy
 import hashlib
 import json
-import re
-import traceback
-import types
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import ml_collections
 from ml_collections import ConfigDict
 
-from lpw_jax import config_schema
+from lpw_jax import config_file, config_schema
+from lpw_jax.config_file import config_name
 from lpw_jax.errors import ConfigError
 
 __all__ = [
@@ -48,6 +45,7 @@ NOT_TRAINED = (
     "data.require_ood",
     "data.note",
     "data.manual_dir",
+    "data.skip_corrupt",
     "train.on_nonfinite",
     "parallel.num_devices",
     "parallel.platform",
@@ -56,10 +54,18 @@ NOT_TRAINED = (
     "checkpoint.every_minutes",
     "checkpoint.keep",
     "evaluate.batch_size",
+    "evaluate.every_epochs",
     "evaluate.member_predictions",
 )
 # Fields in which the processes of one run may differ: where each finds its data.
-_OWN = ("data.dir", "data.ood_dir", "data.require_ood", "data.note", "data.manual_dir")
+_OWN = (
+    "data.dir",
+    "data.ood_dir",
+    "data.require_ood",
+    "data.note",
+    "data.manual_dir",
+    "model.pretrained",
+)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -73,11 +79,11 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
         ConfigError: with every mistake found, one a line.
     """
     try:
-        return override(_run_file(path), overrides)
+        return override(config_file.run(path), overrides)
     except ConfigError:
         raise
     except Exception as error:  # a lazily computed field of the file's may raise anything
-        raise ConfigError(f"{path}: {_one_line(error)}") from error
+        raise ConfigError(f"{path}: {config_file.one_line(error)}") from error
 
 
 def override(config: ConfigDict | Mapping, overrides: Sequence[str]) -> ConfigDict:
@@ -86,7 +92,7 @@ def override(config: ConfigDict | Mapping, overrides: Sequence[str]) -> ConfigDi
     Raises:
         ConfigError: with every mistake found, one a line.
     """
-    config = config if isinstance(config, ConfigDict) else ConfigDict(dict(config))
+    config = copy.deepcopy(config) if isinstance(config, ConfigDict) else ConfigDict(dict(config))
     fields = config_schema.flatten(config_schema.schema())
     others, overrides = split_flags(overrides)
     errors = [f"{item!r}: expected --config.FIELD=VALUE" for item in others]
@@ -147,7 +153,7 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
     return [
         f"{field}: {old[field]!r} there, {new[field]!r} here"
         for field in old
-        if field not in NOT_TRAINED and old[field] != new[field]
+        if field not in NOT_TRAINED and _trained(field, old) != _trained(field, new)
     ]
 
 
@@ -165,7 +171,14 @@ def digest(config: ConfigDict) -> str:
         for field, value in config_schema.flatten(config.to_dict()).items()
         if field not in NOT_TRAINED and value != defaults[field]
     }
+    changed = {field: _trained(field, changed) for field in changed}
     return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _trained(field: str, values: Mapping[str, Any]) -> Any:
+    """What a field means for the training: of a file of weights only whether there is one."""
+    # Which weights it holds is known by their hash (`train.Training.identity`).
+    return bool(values[field]) if field == "model.pretrained" else values[field]
 
 
 def _with_defaults(tree: Mapping, defaults: Mapping) -> dict[str, Any]:
@@ -174,12 +187,6 @@ def _with_defaults(tree: Mapping, defaults: Mapping) -> dict[str, Any]:
         if isinstance(default, Mapping) and isinstance(filled[name], Mapping):
             filled[name] = _with_defaults(filled[name], default)
     return filled
-
-
-def config_name(path: str) -> str:
-    """Returns the name under which runs of a config are filed: 'configs/a.py:b' -> 'a_b'."""
-    file, *argument = _split_path(path)
-    return re.sub(r"[^\w.-]+", "_", "_".join([Path(file).stem, *argument]))
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -227,50 +234,6 @@ def split_flags(items: Sequence[str]) -> tuple[list[str], list[str]]:
             item += "=" + items.popleft()
         overrides.append(item)
     return others, overrides
-
-
-def _split_path(path: str) -> list[str]:
-    """Returns [file] or [file, argument]."""
-    parts = re.fullmatch(r"(.*?\.py):(.*)", path, re.DOTALL)
-    return [path] if parts is None or Path(path).is_file() else list(parts.groups())
-
-
-def _run_file(path: str) -> ConfigDict:
-    """Returns what a config file's `get_config` returns, unchecked."""
-    file, *argument = _split_path(path)
-    try:
-        source = Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file}: cannot read this config file ({_one_line(error)}); "
-            f"those of this project are in {config_schema.CONFIGS}"
-        ) from error
-    config_schema.import_base()
-    module = types.ModuleType("config_file")
-    module.__file__ = file
-    try:
-        exec(compile(source, file, "exec"), module.__dict__)
-        if not callable(getattr(module, "get_config", None)):
-            raise ConfigError("a config file must define a function get_config()")
-        config = module.get_config(*argument)
-        if not isinstance(config, ConfigDict):
-            raise ConfigError(
-                f"get_config() must return a ConfigDict of ml_collections, not {config!r}"
-            )
-    except (Exception, SystemExit) as error:
-        steps = traceback.extract_tb(error.__traceback__)
-        lines = [step.lineno for step in steps if step.filename == file]
-        if isinstance(error, SyntaxError) and error.filename == file:
-            lines.append(error.lineno)
-        place = f"{file}, line {lines[-1]}" if lines else file
-        raise ConfigError(f"{place}: {_one_line(error)}") from error
-    frozen = isinstance(config, ml_collections.FrozenConfigDict)
-    return ConfigDict(config) if frozen else config
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
 
 
 def _assign(config: Any, field: str, value: Any) -> None:

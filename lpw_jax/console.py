@@ -1,6 +1,7 @@
 """What a run shows on the terminal: its config, its parameters, its progress and its results."""
 
 import math
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -159,7 +160,7 @@ class TrainProgress:
                 optionally `member_accuracy`, whose range is shown when there are several, and
                 `evaluation`, views as in results.json.
         """
-        views = record.get("evaluation", {})
+        views = record.get("evaluation") or {}
         tested = [
             f"test: {view} {accuracies(views[view])}"
             for view in ("collapsed", "ensemble")
@@ -173,6 +174,9 @@ class TrainProgress:
         width = len(str(self._epochs))
         members = record.get("member_accuracy", [])
         spread = f" ({100 * min(members):.2f}..{100 * max(members):.2f})" if members[1:] else ""
+        if tested and len(views["members"]) > 1:
+            mean = statistics.mean(member["accuracy"] for member in views["members"])
+            tested.append(f"test: members {100 * mean:.2f} % (mean)")
         words = (
             f"epoch {record['epoch']:{width}}/{self._epochs}",
             f"{record['phase']:4}",

@@ -95,18 +95,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predicts every set and writes `predictions/`.
 
-    Returns the `views`, `validation` and `data.ood_note` of results.json, by name.
+    Returns the `views` and `validation` of results.json, and the `ood_note` and `skipped` of its
+    `data`, by name.
 
     Raises:
       Preempted: between two batches.
     """
     folder.clear_predictions()
+    skipped = {}
     placed = evaluator.place(weights)
 
     def predict_and_save(name, source):
         console.say(f"evaluating {name}, {len(source):,} images")
         predictions, views = evaluator.predict(placed, source, on_batch=preemption.check)
         folder.save_predictions(name, predictions)
+        skipped[name] = len(source) - len(predictions["label"])
         return predictions, views
 
     test, views = predict_and_save("test", evaluator.sources["test"])
@@ -127,7 +130,7 @@ def evaluate(
             float(np.mean([s["auroc"] for s in sets])) if all(sets) else None
         )
     ood_note = ood.ood_note({name: len(images) for name, images in ood_sets.items()})
-    return {"views": views, "validation": validation, "ood_note": ood_note}
+    return {"views": views, "validation": validation, "ood_note": ood_note, "skipped": skipped}
 
 
 def log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
@@ -208,10 +211,12 @@ def finish(
     results |= {"status": "trained", "views": None, "validation": None}
     folder.write_json("results.json", results)
     found = evaluate(evaluator, weights, ood_sets, folder, preemption)
-    results["data"] |= {"note": dataset.note, "ood_note": found.pop("ood_note")}
+    if identity["num_train"] or evaluator.config.data.note:  # it tells of the training images too
+        results["data"]["note"] = dataset.note
+    results["data"] |= {name: found.pop(name) for name in ("ood_note", "skipped")}
     results |= {"status": "complete", **found}
     folder.write_json("results.json", results)
-    console.say(results_report.results_table(results))
+    results_report.say(results)
     console.say(f"results: {folder.path / 'results.json'}")
     return results
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import console, data, models, pretrained, state, weight_download
+from lpw_jax import console, data, models, pretrained, state, weight_download, weight_files
 from lpw_jax import late_phase as lp
 from lpw_jax.data import Dataset, imagenet, in_memory, ood
 from lpw_jax.data.imagenet import ImageNet
@@ -52,7 +52,8 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
 
 def num_classes(config: ConfigDict) -> int:
     """Of the data set that `config` names."""
-    return {"cifar100": 100, imagenet.NAME: imagenet.NUM_CLASSES}.get(config.data.name, 10)
+    known = {"cifar10": 10, "cifar100": 100, "digits": 10, imagenet.NAME: imagenet.NUM_CLASSES}
+    return known[config.data.name]
 
 
 def purpose_key(seed: int, purpose: str) -> jax.Array:
@@ -71,20 +72,30 @@ def initial_state(
     Raises:
       UserError: the pretrained weights cannot be read, or are not those of `model`.
     """
-    patterns = config.late_phase.patterns
-    if not config.model.pretrained:
+    patterns, found = config.late_phase.patterns, pretrained_weights(config)
+    if found is None:
         key = purpose_key(config.seed, "init")
         return state.init(key, model, image_shape=image_shape, patterns=patterns, tx=tx), None
-    name, file = config.model.name, config.model.pretrained
-    if file == pretrained.PUBLISHED_NAME:
-        file = weight_download.fetch(name)
-    variables, origin = pretrained.load_variables(
-        file, model_name=name, num_classes=model.num_classes
-    )
+    variables, origin = found
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
-    origin["published_accuracy"] = pretrained.PUBLISHED[name].accuracy / 100
+    origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
     return state.create(**variables, patterns=patterns, tx=tx), origin
+
+
+def pretrained_weights(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What `pretrained.load_variables` gives for `config`, None if it asks for random weights.
+
+    Raises:
+      UserError: the weights cannot be fetched or read, or are not those of the network.
+    """
+    name, file = config.model.name, config.model.pretrained
+    if not file:
+        return None
+    if file == pretrained.PUBLISHED_NAME:
+        weight_files.import_torch()  # before anything is fetched that could not be read
+        file = weight_download.fetch(name)
+    return pretrained.load_variables(file, model_name=name, num_classes=num_classes(config))
 
 
 def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:

@@ -55,10 +55,12 @@ def run(
                 console.say(
                     f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again"
                 )
-                console.say(results_report.results_table(results))
+                results_report.say(results)
                 return results
-            console.say(f"workdir {workdir}; loading {config.data.name}")
             to_train = results is None or rehearsal is not None
+            if to_train:  # a first time, so that a wrong file is known before data is prepared
+                hosts.primary_first(lambda: experiment.pretrained_weights(config))
+            console.say(f"workdir {workdir}; loading {config.data.name}")
             dataset, ood_sets = hosts.primary_first(
                 lambda: experiment.load_data(config, to_train=to_train)
             )
@@ -68,6 +70,8 @@ def run(
             preemption.check()
             if to_train:
                 training = hosts.together(lambda: _prepared(config, dataset, devices))
+                weights = {"sha256": training.identity.get("pretrained")}
+                hosts.check_same("pretrained weights", weights)
                 evaluator = training.evaluator
                 hosts.on_primary(lambda: _check_room(training, ood_sets, folder))
                 if rehearsal:

@@ -186,7 +186,7 @@ def _check_entries(place: epath.Path, entries: Arrays, wanted: Shapes, model_nam
     """Refuses other names and shapes than those `wanted`."""
     faults = {
         "missing": [name for name in wanted if name not in entries],
-        "unknown": [name for name in entries if name not in wanted],
+        "unknown": sorted(name for name in entries if name not in wanted),
         "of another shape": [
             f"{name} {list(entries[name].shape)} instead of {list(shape)}"
             for name, shape in wanted.items()

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lpw_jax import console
 from lpw_jax.console import accuracies
 
 # Metric, its header, its decimal places; accuracies are shown in percent.
@@ -41,6 +42,18 @@ def pretrained_line(found: Mapping[str, Any]) -> str:
     )
 
 
+def say(results: Mapping[str, Any]) -> None:
+    """Prints the final table, and what else a finished run has to tell."""
+    console.say(results_table(results))
+    if results.get("pretrained"):
+        console.say(pretrained_line(results["pretrained"]))
+    if best := results.get("best_epoch"):
+        console.say(
+            f"best epoch {best['epoch']}: collapsed {accuracies(best['views']['collapsed'])}; the "
+            "test set chose it, so that the table's last epoch is the result"
+        )
+
+
 def results_table(results: Mapping[str, Any]) -> Table:
     """Final table of the three views: collapsed, ensemble, members (mean and sample deviation).
 
@@ -54,7 +67,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
     if not any([*collapsed.get("ood", {}).values(), *ensemble.get("ood", {}).values()]):
         ood_sets = []  # they would all be dashes
     data = results["data"]
-    notes = "; ".join(filter(None, [data.get("note"), data.get("ood_note")]))
+    notes = "; ".join(filter(None, [data.get("note"), data.get("ood_note"), _skipped(data)]))
     note = f": {notes}" if notes else ""
 
     table = Table(
@@ -82,6 +95,12 @@ def results_table(results: Mapping[str, Any]) -> Table:
         cells = _result_cells(view, columns)
         table.add_row(f"member {name}", *cells, *["-" for _ in auroc_columns])
     return table
+
+
+def _skipped(data: Mapping[str, Any]) -> str:
+    """Which images were left out of an evaluation (`data.skip_corrupt`), in words."""
+    counts = (data.get("skipped") or {}).items()
+    return ", ".join(f"{n} {name} images left out as corrupt" for name, n in counts if n)
 
 
 def _over_members(members: Sequence[Mapping[str, Any]], statistic: Any, columns: Any) -> dict:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from lpw_jax import (
 )
 from lpw_jax.checkpoint import Checkpoints
 from lpw_jax.data import epoch_order
-from lpw_jax.errors import SharedError
+from lpw_jax.errors import SharedError, UserError
 from lpw_jax.memory import CYCLES_IN_FLIGHT
 from lpw_jax.parallel import Devices
 from lpw_jax.preemption import Preemption
@@ -107,14 +108,30 @@ class Training:
                 epochs=self.timeline.epochs,
             ) as self._bar:
                 folder.write_metrics(self.progress.records)
-                while self.progress.epoch <= self.timeline.epochs:
-                    self._train_epoch(folder)
-                if self.timeline.averages:
-                    self._reestimate()
+                with self._saved_before_errors():
+                    while self.progress.epoch <= self.timeline.epochs:
+                        self._train_epoch(folder)
+                    if self.timeline.averages:
+                        self._reestimate()
             if options.every_epochs or options.every_minutes:
                 self._saver.save()
             self._saver.wait()
         return self._results()
+
+    @contextlib.contextmanager
+    def _saved_before_errors(self) -> Iterator[None]:
+        """Saves the run before an error of one process, such as an image that cannot be read."""
+        try:
+            yield
+        except SharedError:
+            raise
+        except UserError as error:
+            if jax.process_count() > 1:  # the others are in the midst of a cycle
+                raise
+            self._saver.save()
+            self._saver.wait()
+            where = self._saver.newest
+            raise UserError(f"{error}. Saved at {where}: the same command goes on there") from error
 
     def _start(self, restored: Progress | None) -> None:
         """Puts the restored progress, or that of a fresh run, on the devices."""
@@ -267,7 +284,7 @@ class Training:
         _, final = self._snapshot()
         report = final.report()
         report["train"] |= {
-            "skipped_images": sum(hosts.exchange(self.source.num_corrupt)),
+            "skipped_images": len(set().union(*hosts.exchange(sorted(self.source.corrupt)))),
             "num_devices": self.devices.count,
             "device_kind": self.devices.all[0].device_kind,
             "peak_memory_bytes": preflight.peak_memory(),  # of this session

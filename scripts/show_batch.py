@@ -2,8 +2,9 @@
 
     python scripts/show_batch.py --config configs/cifar10_bn.py --output batch.png
 
-Each column is one training image; the first row shows it as stored, each other row as some step
-augments it. Any field is overridden as in training: --config.train.cutout=16.
+Each column is one training image; the first row shows it as stored (not of ImageNet, whose images
+have many sizes), each other row as some step, or epoch, augments it. Any field is overridden as in
+training: --config.train.cutout=16.
 """
 
 import argparse
@@ -19,27 +20,30 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # runs uni
 
 from lpw_jax import config as config_lib  # noqa: E402
 from lpw_jax import experiment  # noqa: E402
-from lpw_jax.data import Dataset, epoch_order, load_dataset  # noqa: E402
+from lpw_jax.data import Dataset, epoch_order  # noqa: E402
 from lpw_jax.errors import UserError  # noqa: E402
 
 
-def batch_grid(config: ConfigDict, dataset: Dataset, *, columns: int, steps: int) -> np.ndarray:
-    """Stored images over their augmentations: uint8 [(1 + steps) H, columns W, 3].
+def batch_grid(
+    config: ConfigDict, dataset: experiment.AnyDataset, *, columns: int, steps: int
+) -> np.ndarray:
+    """Stored images (if there are such) over their augmentations: uint8 [rows H, columns W, 3].
 
     The images are the first of the first epoch's order, as training's first `steps` steps would
     augment them. They are de-normalised, so a cutout square shows the mean colour.
     """
-    index = epoch_order(config.seed, 1, len(dataset.train_labels))[:columns]
-    images = dataset.train_images[index]
     source = experiment.train_source(config, dataset)
+    index = epoch_order(config.seed, 1, len(source))[:columns]
+    stored = [dataset.train_images[index]] if isinstance(dataset, Dataset) else []
     batch, data = jax.jit(source.batch), jax.device_put(source.resident)
     mean, std = np.array(dataset.mean), np.array(dataset.std)
 
     def augmented(step):
-        normalized = np.asarray(batch(data, index, np.int32(step))["image"], np.float32)
+        (feed,) = source.feeds(index[None], epoch=step + 1)
+        normalized = np.asarray(batch(data, feed, np.int32(step))["image"], np.float32)
         return np.clip(np.rint((normalized * std + mean) * 255), 0, 255).astype(np.uint8)
 
-    rows = [images, *map(augmented, range(steps))]
+    rows = [*stored, *map(augmented, range(steps))]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
@@ -55,11 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(flags, name) < 1:
             parser.error(f"--{name} must be >= 1, not {getattr(flags, name)}")
     try:
-        dataset = load_dataset(
-            config.data.name,
-            data_dir=config.data.dir,
-            validation_examples=config.data.validation_examples,
-        )
+        dataset = experiment.load_dataset(config)
     except UserError as error:
         parser.error(str(error))
     grid = batch_grid(config, dataset, columns=flags.columns, steps=flags.steps)

@@ -22,7 +22,7 @@ import numpy as np
 import lpw_jax
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300  # seconds; machines may be busy
+PATIENCE = 600  # seconds; machines may be busy
 EPOCHS = 5
 # Digits through every phase, in seconds once it is compiled: 27 tied cycles, 13 of two members in
 # each later epoch, 28 batches of re-estimation. Saved as often as a checkpoint can be written.

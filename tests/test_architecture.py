@@ -21,6 +21,7 @@ LAYERS = (
         "optimizers",
         "metrics",
         "config",
+        "config_file",
         "config_schema",
         "weight_files",
         "torchvision_names",
@@ -36,8 +37,8 @@ LAYERS = (
     ("main", PACKAGE),  # the package itself offers the public names
 )
 CONFIG_READERS = {
-    "config", "config_schema", "experiment", "timeline", "loading", "train", "evaluate", "launch",
-    "main", "benchmark.*", "export",
+    "config", "config_file", "config_schema", "experiment", "timeline", "loading", "train",
+    "evaluate", "launch", "main", "benchmark.*", "export",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -119,6 +119,25 @@ def test_overrides_are_read_by_the_type_of_the_field():
     assert (c.train.end_learning_rate, c.late_phase.release_epoch, c.seed) == (1e-3, -1, 2)
 
 
+def test_override_leaves_its_argument_as_it_is():
+    config = config_lib.load_config(str(CONFIGS / "digits_bn.py"))
+    changed = config_lib.override(config, ["--config.train.epochs=77"])
+    assert changed.train.epochs == 77 != config.train.epochs
+
+
+def test_where_pretrained_weights_lie_makes_no_other_training_but_whether_there_are_some_does():
+    configs = [
+        config_lib.load_config(
+            str(CONFIGS / "imagenet_resnet50.py"), [f"--config.model.pretrained={file}"]
+        )
+        for file in ("a.safetensors", "b.safetensors", "")
+    ]
+    one, other, none = configs
+    assert config_lib.digest(one) == config_lib.digest(other) != config_lib.digest(none)
+    assert config_lib.differences(one.to_dict(), other.to_dict()) == []
+    assert len(config_lib.differences(one.to_dict(), none.to_dict())) == 1
+
+
 def test_override_repairs_a_file_and_reaches_fields_that_refer_to_it(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(

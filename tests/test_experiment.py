@@ -3,12 +3,32 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from short_run import CONFIGS, DIGITS
+from short_run import CONFIGS, DIGITS, subset
 
-from lpw_jax import experiment, optimizers, preflight, state
+from lpw_jax import config_schema, experiment, models, optimizers, preflight, state
 from lpw_jax.config import load_config
+from lpw_jax.data import cifar, imagenet
+from lpw_jax.pretrained import PUBLISHED
 
 GB = 10**9
+
+
+def test_every_network_that_a_config_may_name_is_there():
+    names = config_schema._CHOICES["model.name"]
+    assert names == models.NAMES and set(names) == {"wide_resnet", *PUBLISHED}
+    for name in names:
+        assert models.create(name, num_classes=3).num_classes == 3
+
+
+def test_the_numbers_of_classes_are_those_of_the_data_sets():
+    known = {name: spec.num_classes for name, spec in cifar.SPECS.items()}
+    known |= {"digits": subset(4).num_classes, "imagenet2012": imagenet.NUM_CLASSES}
+    assert known.keys() == set(config_schema._CHOICES["data.name"])
+    for name, number in known.items():
+        config = load_config(
+            DIGITS, [f"--config.data.name={name}", "--config.train.crop_padding=0"]
+        )
+        assert experiment.num_classes(config) == number
 
 
 def chosen(mode, *, fits):

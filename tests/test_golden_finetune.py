@@ -27,7 +27,7 @@ NUM_CLASSES = 10
 class Floats:
     """A `Source` of normalised images that nothing changes."""
 
-    resident, num_corrupt = (), 0
+    resident, corrupt = (), frozenset()
 
     def __init__(self, images, labels):
         self.image_shape = images.shape[1:]

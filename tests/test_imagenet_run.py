@@ -13,6 +13,7 @@ from torchvision_weights import state_dict
 
 import lpw_jax
 from lpw_jax import evaluate, export, main, pretrained
+from lpw_jax.data import imagenet
 
 CONFIG = "imagenet_resnet50.py:sample"
 NUM_VAL, EPOCHS = 6, 2
@@ -38,6 +39,7 @@ def flags(folder):
         "train.epochs": EPOCHS,
         "train.batch_size": 8,
         "evaluate.batch_size": 4,
+        "checkpoint.every_minutes": 0.003,  # in the midst of epochs
     }
     return [f"--config.{name}={value}" for name, value in fields.items()]
 
@@ -104,11 +106,34 @@ def test_a_finished_run_is_evaluated_again_from_the_validation_tar_alone(
     data += [f"--config.data.manual_dir={tmp_path / 'tars'}"]
     assert evaluate.main(["--workdir", str(finished.workdir), *data]) == 0
     after = json.loads((finished.workdir / "results.json").read_text())
+    assert "train images, officially" in before["data"]["note"]
+    assert after["data"]["note"] == before["data"]["note"]
     for view in ("collapsed", "ensemble"):  # on other devices than before
         for name in ("accuracy", "top5_accuracy", "nll", "brier", "ece"):
             assert after["views"][view][name] == pytest.approx(
                 before["views"][view][name], rel=1e-5
             )
+
+
+def test_images_held_out_of_absent_training_images_are_none(tmp_path):
+    make_tars(tmp_path / "tars", num_classes=0, num_val=NUM_VAL)
+    folders = str(tmp_path / "tfds"), str(tmp_path / "tars")
+    sizes = {"image_size": 32, "resize": 32, "validation_examples": 3}
+    data = imagenet.load(*folders, **sizes, skip_corrupt=False, on_corrupt=print)
+    assert (data.num_train, data.num_validation, data.num_test) == (0, 0, NUM_VAL)
+
+
+def test_wrong_pretrained_weights_are_known_before_data_is_prepared(folder, tmp_path, capsys):
+    fields = {
+        "data.dir": tmp_path / "tfds",
+        "data.manual_dir": folder / "tars",
+        "model.pretrained": tmp_path / "absent.safetensors",
+    }
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    workdir = ["--workdir", str(tmp_path / "run")]
+    assert main.main(["--config", f"configs/{CONFIG}", *flags, *workdir]) == 2
+    assert "absent.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "tfds").exists() and not (tmp_path / "run").exists()
 
 
 def test_training_without_training_images_is_refused(tmp_path, capsys):

@@ -150,7 +150,7 @@ def test_corrupt_images_are_replaced_in_training(damaged):
     photos = source(damaged, skip_corrupt=True, replace_corrupt=True, on_corrupt=told.append)
     order = np.arange(NUM).reshape(4, 2, 5)
     feeds = list(photos.feeds(order, epoch=1))
-    assert photos.num_corrupt == 3 and len(told) == 3
+    assert len(photos.corrupt) == 3 and len(told) == 3
     assert [message.split()[1] for message in sorted(told)] == [
         "image_17.JPEG", "image_3.JPEG", "image_4.JPEG"
     ]  # fmt: skip
@@ -175,7 +175,7 @@ def test_what_takes_a_corrupt_images_place_does_not_depend_on_what_was_met(damag
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
             np.testing.assert_array_equal(one[name], third[name])
-    assert photos.num_corrupt == 3
+    assert len(photos.corrupt) == 3
 
 
 def test_corrupt_images_are_left_out_of_an_evaluation(damaged):
@@ -194,6 +194,12 @@ def test_a_minibatch_without_any_image_that_decodes_ends_training(damaged):
 def test_a_record_without_an_image_is_named(write):
     records = write([*INTACT[:4], b"", *INTACT[5:8]])
     with pytest.raises(UserError, match=r"without a name \(image 4\) is corrupt: it lacks image"):
+        list(source(records).feeds(np.arange(8)[None], epoch=0))
+
+
+def test_a_record_that_is_no_example_is_named(write):
+    records = write([*INTACT[:4], b"\xff" * 20, *INTACT[5:8]])
+    with pytest.raises(UserError, match=r"\(image 4\) is corrupt: it is no tf\.train\.Example"):
         list(source(records).feeds(np.arange(8)[None], epoch=0))
 
 

@@ -88,6 +88,7 @@ def test_every_config_builds_and_trains_two_steps(path, tmp_path):
 def test_evaluation_on_the_way_changes_nothing_and_the_best_epoch_is_told(tmp_path):
     plain = load_config(DIGITS, [*SHORT, "--config.train.batch_size=16"])
     config = override(plain, ["--config.evaluate.every_epochs=2"])
+    assert (plain.evaluate.every_epochs, config.evaluate.every_epochs) == (0, 2)
     folder = Workdir(tmp_path)
     devices = Devices.over(jax.devices()[:1])
     weights, report = train.Training(config, subset(70), devices).run(folder)

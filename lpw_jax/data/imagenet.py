@@ -162,6 +162,8 @@ def load(
     prepared = imagenet_prepare.find_or_prepare(data_dir, manual_dir, splits=splits)
     sizes = prepared.split_sizes
     total = sizes.get("train", 0)
+    if not total:
+        validation_examples = 0  # they are of the training images: there are none to evaluate on
     if validation_examples < 0 or validation_examples >= max(total, 1):
         raise UserError(
             f"data.validation_examples = {validation_examples}: must be >= 0 and less than the "

@@ -105,7 +105,11 @@ def unofficial(split_sizes: Mapping[str, int]) -> str:
 def _find_tars(data_dir: str, manual_dir: str, splits: Collection[str] = ()) -> Tars:
     manual = storage.path(manual_dir) if manual_dir else root(data_dir) / "downloads" / "manual"
     tfds_folder.check_local(manual, field="data.manual_dir")
-    tars = imagenet_tars.find(manual)
+    try:
+        tars = imagenet_tars.find(manual)
+    except UserError as error:
+        where = f"{root(data_dir)} holds no prepared {NAME}"
+        raise UserError(f"{where}, nor is there what it is prepared from: {error}") from None
     for split in splits:
         if split not in tars.paths:
             raise UserError(

@@ -22,7 +22,7 @@ class TrainingSet:
       key, crop_padding, flip, cutout, mean, std, dtype: as in `augment.augment`.
     """
 
-    num_corrupt = 0
+    corrupt = frozenset()
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, *, key: jax.Array, **options: Any):
         self.image_shape = images.shape[1:]
@@ -52,7 +52,7 @@ class Images:
       mean, std, dtype: as in `augment.normalize`.
     """
 
-    resident, num_corrupt = (), 0
+    resident, corrupt = (), frozenset()
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, **options: Any):
         self.image_shape = images.shape[1:]

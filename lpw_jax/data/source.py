@@ -17,12 +17,12 @@ class Source(Protocol):
     Attributes:
       image_shape: [H, W, C] of what the network sees.
       resident: tree of host arrays that every device is to hold; `()` for none.
-      num_corrupt: damaged examples that this process met so far and skipped.
+      corrupt: numbers of the damaged examples that this process met so far and skipped.
     """
 
     image_shape: tuple[int, int, int]
     resident: Any
-    num_corrupt: int
+    corrupt: frozenset[int]
 
     def __len__(self) -> int: ...
 

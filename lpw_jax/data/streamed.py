@@ -4,6 +4,7 @@ Records have random access, so that an epoch's order is any list of numbers from
 is shuffled here: a host reads its own rows only, and a resumed run asks for those that are left.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ class Streamed:
     Attributes:
       image_shape: [H, W, 3].
       resident: (), as nothing stays on the device.
-      num_corrupt: how many different corrupt images were met so far.
+      corrupt: numbers of the corrupt images that were met so far.
     """
 
     resident = ()
@@ -80,8 +81,8 @@ class Streamed:
         return len(self._records)
 
     @property
-    def num_corrupt(self) -> int:
-        return len(self._met)
+    def corrupt(self) -> frozenset[int]:
+        return frozenset(self._met)
 
     def feeds(self, indices: np.ndarray, *, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         """Feeds of the examples `indices` [T, ...]; see `Source`.
@@ -255,12 +256,17 @@ def _parse(record: bytes) -> tuple[bytes, int]:
 
 
 def _file_name(record: bytes) -> str:
-    names = _features(record)["file_name"].bytes_list.value
-    return names[0].decode(errors="replace") if names else "without a name"
+    with contextlib.suppress(ValueError, IndexError):
+        return _features(record)["file_name"].bytes_list.value[0].decode(errors="replace")
+    return "a record without a name"
 
 
 def _features(record: bytes) -> Any:
-    return import_tensorflow().train.Example.FromString(record).features.feature
+    example = import_tensorflow().train.Example
+    try:
+        return example.FromString(record).features.feature
+    except Exception as error:  # of protobuf, which has several implementations
+        raise ValueError(f"it is no tf.train.Example ({storage.first_line(error)})") from error
 
 
 def _num_cpus() -> int:

@@ -1,0 +1,67 @@
+"""Config files: Python files that define `get_config()`."""
+
+import re
+import traceback
+import types
+from pathlib import Path
+
+import ml_collections
+from ml_collections import ConfigDict
+
+from lpw_jax import config_schema
+from lpw_jax.errors import ConfigError
+
+
+def config_name(path: str) -> str:
+    """Returns the name under which runs of a config are filed: 'configs/a.py:b' -> 'a_b'."""
+    file, *argument = _split_path(path)
+    return re.sub(r"[^\w.-]+", "_", "_".join([Path(file).stem, *argument]))
+
+
+def _split_path(path: str) -> list[str]:
+    """Returns [file] or [file, argument]."""
+    parts = re.fullmatch(r"(.*?\.py):(.*)", path, re.DOTALL)
+    return [path] if parts is None or Path(path).is_file() else list(parts.groups())
+
+
+def run(path: str) -> ConfigDict:
+    """Returns what a config file's `get_config` returns, unchecked.
+
+    Raises:
+        ConfigError: the file cannot be read, or fails.
+    """
+    file, *argument = _split_path(path)
+    try:
+        source = Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: cannot read this config file ({one_line(error)}); "
+            f"those of this project are in {config_schema.CONFIGS}"
+        ) from error
+    config_schema.import_base()
+    module = types.ModuleType("config_file")
+    module.__file__ = file
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+        if not callable(getattr(module, "get_config", None)):
+            raise ConfigError("a config file must define a function get_config()")
+        config = module.get_config(*argument)
+        if not isinstance(config, ConfigDict):
+            raise ConfigError(
+                f"get_config() must return a ConfigDict of ml_collections, not {config!r}"
+            )
+    except (Exception, SystemExit) as error:
+        steps = traceback.extract_tb(error.__traceback__)
+        lines = [step.lineno for step in steps if step.filename == file]
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines.append(error.lineno)
+        place = f"{file}, line {lines[-1]}" if lines else file
+        raise ConfigError(f"{place}: {one_line(error)}") from error
+    frozen = isinstance(config, ml_collections.FrozenConfigDict)
+    return ConfigDict(config) if frozen else config
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line, without its kind if it speaks to users."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"

@@ -34,11 +34,13 @@ LAYERS = (
     ("runner", "predict"),
     ("train", "saver", "timeline", "evaluate", "experiment", "loading", "memory"),
     ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export"),
+    ("comparison", "comparison.*"),
+    ("compare",),
     ("main", PACKAGE),  # the package itself offers the public names
 )
 CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "timeline", "loading", "train",
-    "evaluate", "launch", "main", "benchmark.*", "export",
+    "evaluate", "launch", "main", "benchmark.*", "export", "comparison.settings",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -1,0 +1,141 @@
+"""Compares runs with the published figures, with the PyTorch code, or with one another.
+
+python -m lpw_jax.compare RUNS... [--against published | FILES...] [--out DIR]
+
+RUNS are folders of runs, folders of such folders, globs, or results.json files; several seeds of
+one config are one side. FILES are the same, or performance_overview.txt of the PyTorch code.
+Without --against the others of RUNS are compared with the first config, or --baseline NAME.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from lpw_jax import console, storage
+from lpw_jax.comparison import page, published, report, runs, text
+from lpw_jax.comparison.quantities import read_margins
+from lpw_jax.errors import UserError, exit_code, leave
+
+PUBLISHED = "published"
+
+
+def run(
+    named: Sequence[str],
+    *,
+    against: Sequence[str] = (),
+    baseline: str | None = None,
+    margins: Sequence[str] = (),
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Compares, prints the tables and writes `out`/comparison.{md,json,html}; returns the report.
+
+    Raises:
+      UserError: nothing is there to compare, or `out` cannot be written.
+    """
+    widths = read_margins(margins)
+    if baseline is not None and against:
+        raise UserError("--baseline is for RUNS among themselves: leave out --against or this")
+    if PUBLISHED in against and len(against) > 1:
+        raise UserError("--against published stands alone: compare with FILES in another call")
+    folder = None if out is None else _folder(out)
+    left_out: list[str] = []
+    sides = runs.gather(named, left_out=left_out)
+    ours = [side for side in sides if side.kind == "runs"]
+    if len(ours) < len(sides):
+        raise UserError(
+            f"{sides[-1].source}: the PyTorch code's files belong behind --against, with runs of "
+            "ours in front of it"
+        )
+    if not ours:
+        raise UserError("none of RUNS is finished:\n" + "\n".join(left_out))
+    given = {"margins": widths, "left_out": left_out, "on_pair": console.say}
+    if against:
+        theirs = published.sides() if PUBLISHED in against else _theirs(against, left_out)
+        found = report.against(ours, theirs, **given)
+    else:
+        found = report.among(ours, baseline=baseline, **given)
+    for line in (*found["left_out"], *found["not_compared"]):
+        console.warn(line)
+    console.say(text.terminal(found))
+    if not found["comparisons"]:
+        console.say("one config only: add runs of another, or --against published")
+    if folder is not None:
+        _write(folder, found)
+    return found
+
+
+def _theirs(against: Sequence[str], left_out: list[str]) -> list:
+    theirs = runs.gather(against, left_out=left_out)
+    if not theirs:
+        raise UserError("nothing behind --against is finished:\n" + "\n".join(left_out))
+    return theirs
+
+
+def _folder(out: str) -> epath.Path:
+    """The folder to write to, made before anything is computed."""
+    folder = storage.path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made a folder, {error}") from error
+    return folder
+
+
+def _write(folder: epath.Path, found: dict[str, Any]) -> None:
+    pages = {
+        "comparison.json": json.dumps(found, indent=2, allow_nan=False) + "\n",
+        "comparison.md": text.markdown(found),
+        "comparison.html": page.page(found),
+    }
+    for name, content in pages.items():
+        try:
+            (folder / name).write_text(content)
+        except OSError as error:
+            raise UserError(f"--out: {folder / name} cannot be written, {error}") from error
+        console.say(f"written: {folder / name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lpw_jax.compare",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="finished runs of ours")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=(),
+        metavar="FILES",
+        help="'published', or what to compare with: runs, results.json, performance_overview.txt",
+    )
+    parser.add_argument("--baseline", metavar="NAME", help="config that the others are beside")
+    parser.add_argument(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="POINTS",
+        help="largest difference that does not matter, in points (default 0.5); nll=0.01 gives one "
+        "to a quantity without (nll, brier, ece) or its own to another; may be repeated",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for comparison.{md,json,html}")
+    args = parser.parse_args(argv)
+    return exit_code(
+        parser.prog,
+        lambda: run(
+            args.runs,
+            against=args.against,
+            baseline=args.baseline,
+            margins=args.margin,
+            out=args.out,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,49 @@
+"""What a side's networks cost: parameters, forward passes, training time and memory."""
+
+import statistics
+from typing import Any
+
+from lpw_jax.comparison.sides import Side
+from lpw_jax.results_report import network_name
+
+
+def cost(side: Side) -> dict[str, Any]:
+    """Costs of a side; what its files do not tell is None.
+
+    Returns:
+      network: 'WRN-28-10'.
+      num_parameters: of one prediction network, the collapsed one or a member.
+      forward_passes: for one prediction, by view: 1 collapsed, K of an ensemble of K members.
+      images_per_second: in training, mean over runs.
+      device_hours: to train one run, hours times devices, mean over runs.
+      device_kind: of the training.
+      peak_memory_bytes: of one device, the largest of the runs.
+    """
+    if side.kind != "runs":
+        return dict.fromkeys(
+            ("network", "num_parameters", "forward_passes", "images_per_second", "device_hours",
+             "device_kind", "peak_memory_bytes")
+        )  # fmt: skip
+    train = [run.results.get("train") or {} for run in side.runs]
+    first = side.runs[0].results
+    hours = [
+        part["seconds"] * part["num_devices"] / 3600 if part.get("num_devices") else None
+        for part in train
+        if part.get("seconds")
+    ]
+    memory = [part.get("peak_memory_bytes") for part in train]
+    kinds = dict.fromkeys(part["device_kind"] for part in train if part.get("device_kind"))
+    return {
+        "network": network_name(first["config"]["model"]),
+        "num_parameters": first.get("num_parameters"),
+        "forward_passes": {"collapsed": 1, "ensemble": len(first["views"]["members"])},
+        "images_per_second": _mean([part.get("images_per_second") for part in train]),
+        "device_hours": _mean(hours),
+        "device_kind": ", ".join(kinds) or None,
+        "peak_memory_bytes": max(filter(None, memory), default=None),
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Of all, or None: a mean over some runs would hide the others."""
+    return statistics.mean(values) if values and None not in values else None

@@ -1,0 +1,118 @@
+"""Paired comparisons of runs that predicted the same test images, seed by seed."""
+
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from lpw_jax import metrics, storage
+from lpw_jax.comparison.paired import (
+    bootstrap_auroc_difference,
+    bootstrap_mean_difference,
+    mcnemar,
+)
+from lpw_jax.comparison.quantities import VIEWS
+from lpw_jax.comparison.sides import Run, Side
+from lpw_jax.errors import UserError
+
+_RESAMPLES = 2000
+_AUROC_RESAMPLES = 500  # each sums over both sets
+
+
+def pairs(
+    ours: Side, theirs: Side, *, on_pair: Callable[[str], None] = lambda _: None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compares the runs of equal seeds image by image.
+
+    Each row has `seed`, `view`, `quantity`, `difference` (ours - theirs; percentages in points)
+    and `p`, of McNemar's test with `only_ours` and `only_theirs` for accuracy, and `low` and `high`
+    of the 95 % interval of a paired bootstrap for NLL and AUROC.
+
+    Returns:
+      The rows, and a line for each thing that could not be compared.
+    """
+    by_seed = {run.seed: run for run in theirs.runs}
+    common = [(run, by_seed[run.seed]) for run in ours.runs if run.seed in by_seed]
+    if theirs.kind != "runs":
+        return [], []  # no predictions to ask for
+    if not common:
+        return [], [f"no paired comparison of {ours.name} and {theirs.name}: no seed in common"]
+    rows, missing = [], []
+    for mine, other in common:
+        on_pair(f"paired comparison: seed {mine.seed} of {ours.name} and {theirs.name}")
+        try:
+            rows += _compare(mine, other)
+        except UserError as error:
+            missing.append(f"no paired comparison of {mine.place} and {other.place}: {error}")
+    return rows, missing
+
+
+def _compare(ours: Run, theirs: Run) -> list[dict[str, Any]]:
+    tests = [_load(run.predictions / "test.npz") for run in (ours, theirs)]
+    labels = [test["label"] for test in tests]
+    digests = [run.results["data"].get("test_sha256") for run in (ours, theirs)]
+    if not np.array_equal(*labels) or (None not in digests and digests[0] != digests[1]):
+        raise UserError("their test images differ")
+    outside = _outside(ours, theirs)
+    single = all(len(run.results["views"]["members"]) == 1 for run in (ours, theirs))
+    rows = []
+    for view in VIEWS[:1] if single else VIEWS:
+        row = {"seed": ours.seed, "view": view}
+        log_probs = [_log_probs(test, view) for test in tests]
+        scores = [metrics.example_scores(p, labels[0]) for p in log_probs]
+        found = mcnemar(*(score["correct"] for score in scores))
+        rows.append(
+            row
+            | {
+                "quantity": "accuracy",
+                "test": "McNemar",
+                "difference": 100 * found["difference"],
+                "only_ours": found["only_a"],
+                "only_theirs": found["only_b"],
+                "p": found["p"],
+            }
+        )
+        found = bootstrap_mean_difference(
+            *(score["nll"] for score in scores), num_resamples=_RESAMPLES
+        )
+        rows.append(row | {"quantity": "nll", "test": "paired bootstrap", **found})
+        inside = [metrics.predictive_entropy(p) for p in log_probs]
+        for name, both in outside.items():
+            away = [metrics.predictive_entropy(_log_probs(p, view)) for p in both]
+            found = bootstrap_auroc_difference(
+                inside[0], away[0], inside[1], away[1], num_resamples=_AUROC_RESAMPLES
+            )
+            found |= {key: 100 * found[key] for key in ("difference", "low", "high")}
+            rows.append(row | {"quantity": f"auroc_{name}", "test": "paired bootstrap", **found})
+    return rows
+
+
+def _outside(ours: Run, theirs: Run) -> dict[str, list[dict[str, np.ndarray]]]:
+    """The predictions of both on each set that both predicted, if it has as many images."""
+    found = {}
+    for name in ours.results["views"]["collapsed"].get("ood") or {}:
+        files = [run.predictions / f"ood_{name}.npz" for run in (ours, theirs)]
+        if all(file.exists() for file in files):
+            both = [_load(file) for file in files]
+            if len(both[0]["label"]) == len(both[1]["label"]):
+                found[name] = both
+    return found
+
+
+def _log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
+    """Log probabilities [N, C]: those of the ensemble are stored, of the collapsed its logits."""
+    stored = predictions[view]
+    return stored if view == "ensemble" else metrics.log_softmax(stored)
+
+
+def _load(file: epath.Path) -> dict[str, np.ndarray]:
+    if not file.exists():
+        raise UserError(f"there is no {file}")
+    with storage.reading(file), file.open("rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in (*VIEWS, "label")}
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise UserError(f"{file} is not as a run writes it: {error}") from error

@@ -1,0 +1,211 @@
+"""Finds runs under what the user named, and gathers the seeds of each config."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+from lpw_jax import storage
+from lpw_jax.comparison import overview, quantities, settings
+from lpw_jax.comparison.sides import Run, Side, measure
+from lpw_jax.errors import ConfigError, UserError
+from lpw_jax.workdir import Workdir
+
+RESULTS = "results.json"
+_FINAL = (RESULTS, overview.FILE)
+_WILD = r"[*?\[]"
+# What tells the repetitions of an experiment apart in the names of their folders.
+_REPETITION = re.compile(r"(^|[_-])(seed|run)?[_-]?\d[\d_.:-]*$")
+
+
+def gather(named: Sequence[str], *, left_out: list[str]) -> list[Side]:
+    """The sides that workdirs, folders of them, globs and files of results make.
+
+    Several seeds of one config are one side, in the order in which they were named. What is not
+    finished or comes twice is left out, with a line about it in `left_out`.
+
+    Raises:
+      UserError: there is nothing under a name, or a file is not as a run writes it.
+    """
+    files = dict.fromkeys(itertools.chain.from_iterable(_files(name, left_out) for name in named))
+    ours = [run for file in files if not _is_pytorch(file) for run in _run(file, left_out)]
+    torch = [file for file in files if _is_pytorch(file)]
+    return [*_named_apart(_grouped(ours, left_out)), *_pytorch_sides(torch, left_out)]
+
+
+def _files(name: str, left_out: list[str]) -> Iterator[epath.Path]:
+    """The files of results under a name, of ours and of the PyTorch code."""
+    with storage.reading(name):
+        runs = 0
+        for place in _expanded(name):
+            if storage.is_file(place):
+                runs += 1
+                yield place
+                continue
+            if not place.exists():
+                raise UserError(f"{name}: there is no such file or folder")
+            for folder in _run_folders(place):
+                runs += 1
+                found = [folder / file for file in _FINAL if (folder / file).exists()]
+                if not found:
+                    left_out.append(f"{folder}: not finished, it has no {RESULTS}; left out")
+                yield from found
+        if not runs:
+            raise UserError(
+                f"{name}: must name runs or folders of runs, but there is neither a {RESULTS} nor "
+                f"a {overview.FILE}"
+            )
+
+
+def _run_folders(place: epath.Path) -> list[epath.Path]:
+    """A run's folder itself, or the runs directly in a folder."""
+
+    def is_run(folder):
+        return any((folder / file).exists() for file in ("config.json", *_FINAL))
+
+    if is_run(place):
+        return [place]
+    inner = sorted((path for path in place.iterdir() if path.is_dir()), key=_natural)
+    return [folder for folder in inner if is_run(folder)]
+
+
+def _expanded(name: str) -> list[epath.Path]:
+    """The paths of a glob, sorted; a name without wildcards is its own."""
+    place = storage.path(name)
+    if not re.search(_WILD, name) or place.exists():
+        return [place]
+    parts = place.parts
+    first = next(i for i, part in enumerate(parts) if re.search(_WILD, part))
+    root = epath.Path(*parts[:first])
+    return sorted(root.glob("/".join(parts[first:])), key=_natural)
+
+
+def _natural(place: epath.Path) -> list[Any]:
+    """Sorts seed10 behind seed9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(place))]
+
+
+def _home(file: epath.Path) -> epath.Path:
+    """The run's folder; a file that was given another name stands for itself."""
+    place = file.parent if file.name in _FINAL else file.with_suffix("")
+    return place if storage.is_remote(place) else epath.Path(place.resolve())
+
+
+def _is_pytorch(file: epath.Path) -> bool:
+    return file.suffix == ".txt"
+
+
+def _run(
+    file: epath.Path, left_out: list[str]
+) -> list[tuple[Run, epath.Path, str, settings.Fields]]:
+    """[(run, its home, data set, settings)], or nothing if it is not finished."""
+    results = Workdir(file.parent).read_json(file.name)
+    place = str(file.parent if file.name == RESULTS else file)
+    if results is None or not isinstance(results.get("config"), dict) or "status" not in results:
+        raise UserError(f"{file}: must be the {RESULTS} of a run, with config, data and views")
+    if results["status"] != "complete":
+        left_out.append(f"{place}: not finished, its status is {results['status']!r}; left out")
+        return []
+    try:
+        fields = settings.fields(results["config"], results.get("pretrained"))
+        values = {
+            view: quantities.of_view(results["views"][view])
+            for view in quantities.VIEWS
+            if view in results["views"]
+        }
+        run = Run(place, results["seed"], values, results, file.parent / "predictions")
+        dataset, _ = results["data"]["name"], results["views"]["members"]
+    except ConfigError as error:
+        raise UserError(f"{file}: its config is none of this version: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file}: must be JSON as a run writes it; {error!r}") from error
+    if "accuracy" not in values.get("collapsed", {}):
+        left_out.append(f"{place}: has no accuracy, as after a diverged training; left out")
+        return []
+    return [(run, _home(file), dataset, fields)]
+
+
+def _grouped(
+    found: Iterable[tuple[Run, epath.Path, str, settings.Fields]], left_out: list[str]
+) -> list[Side]:
+    groups: dict[str, list] = {}
+    for run, home, dataset, fields in found:
+        key = repr((dataset, sorted(fields.items())))
+        groups.setdefault(key, []).append((run, home, dataset, fields))
+    sides = []
+    for group in groups.values():
+        by_seed: dict[Any, Run] = {}
+        for run, *_ in group:
+            first = by_seed.setdefault(run.seed, run)
+            if first is not run:
+                left_out.append(f"{run.place}: seed {run.seed} again, as {first.place}; left out")
+        _, home, dataset, fields = group[0]
+        runs = tuple(by_seed.values())
+        places = ", ".join(run.place for run in runs)
+        sides.append(
+            Side(_named(fields, home), "runs", places, dataset, fields, measure(runs), runs)
+        )
+    return sides
+
+
+def _stem(home: epath.Path) -> str:
+    """A run's folder without what repeats: seed0 is '', cifar10_bn_seed0 is cifar10_bn."""
+    return _REPETITION.sub("", home.name)
+
+
+def _named(fields: settings.Fields, home: epath.Path) -> str:
+    """The shipped config of these settings, or the folder: runs/NAME/seed0 is NAME."""
+    name = settings.shipped_name(fields)
+    if name is None:
+        name = _stem(home) or home.parent.name or home.name
+        name += ", changed" if name in settings.shipped_names() else ""
+    return name
+
+
+def _named_apart(sides: list[Side]) -> list[Side]:
+    """Sides of one name get the first fields in which they differ behind it."""
+    first: dict[str, Side] = {}
+    apart = []
+    for side in sides:
+        other = first.setdefault(side.name, side)
+        if other is not side:
+            differing = settings.differences(side.fields, other.fields)
+            values = [f"{name}={ours}" for name, (ours, _) in list(differing.items())[:2]]
+            name = f"{side.name} ({', '.join(values) or side.dataset})"
+            side = Side(**{**vars(side), "name": name})
+        apart.append(side)
+    return apart
+
+
+def _pytorch_sides(files: list[epath.Path], left_out: list[str]) -> list[Side]:
+    """Runs of equal size and length in folders named alike; their files tell no more."""
+    groups: dict[tuple, list[tuple[epath.Path, dict[str, Any]]]] = {}
+    for file in files:
+        found = overview.read(file)
+        if reason := overview.unfinished(found):
+            left_out.append(f"{file}: {reason}; left out")
+            continue
+        size = found.get("num_parameters"), found.get("num_coefs"), found.get("num_train_epochs")
+        home = _home(file)
+        groups.setdefault((*size, home.parent, _stem(home)), []).append((file, found))
+    sides = []
+    for (*_, parent, stem), group in groups.items():
+        runs = tuple(
+            Run(str(file), None, overview.quantities(found), found) for file, found in group
+        )
+        remarks = dict.fromkeys(note for _, found in group for note in overview.remarks(found))
+        sides.append(
+            Side(
+                name=f"PyTorch {stem or parent.name}",
+                kind="pytorch",
+                source=", ".join(run.place for run in runs),
+                dataset=None,
+                fields=None,
+                measured=measure(runs),
+                runs=runs,
+                remarks=tuple(remarks),
+            )
+        )
+    return sides

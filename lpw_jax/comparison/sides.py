@@ -1,0 +1,78 @@
+"""A side of a comparison: several seeds of one config, or what was published of it."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+
+from lpw_jax.comparison.settings import Fields
+from lpw_jax.comparison.statistics import Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+      place: where it lies, as the user may name it.
+      seed: None if unknown.
+      values: quantities by view, percentages in percent: values['collapsed']['accuracy'].
+      results: contents of results.json; of the PyTorch code's file what it tells, by key.
+      predictions: folder of the predictions, which need not exist; None if there can be none.
+    """
+
+    place: str
+    seed: int | None
+    values: Mapping[str, Mapping[str, float]]
+    results: Mapping[str, Any] = dataclasses.field(repr=False)
+    predictions: epath.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A quantity of a side: its sample and, where runs are known, the value of each by seed."""
+
+    sample: Sample
+    values: tuple[tuple[int | None, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What is compared with another side.
+
+    Attributes:
+      name: of the config, or of the folder.
+      kind: 'runs', 'published' or 'pytorch'.
+      source: where its figures come from, in words.
+      dataset: name of its data set; None if its files do not tell.
+      fields: what was trained; None if its files do not tell.
+      measured: by view and quantity.
+      runs: empty for published figures.
+      remarks: what a reader has to know of it.
+    """
+
+    name: str
+    kind: str
+    source: str
+    dataset: str | None
+    fields: Fields | None
+    measured: Mapping[str, Mapping[str, Measured]]
+    runs: tuple[Run, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def measure(runs: Iterable[Run]) -> dict[str, dict[str, Measured]]:
+    """Gathers the runs' quantities, each over those runs that have it."""
+    found: dict[str, dict[str, list]] = {}
+    for run in runs:
+        for view, values in run.values.items():
+            for name, value in values.items():
+                found.setdefault(view, {}).setdefault(name, []).append((run.seed, value))
+    return {
+        view: {
+            name: Measured(Sample.of([value for _, value in pairs]), tuple(pairs))
+            for name, pairs in quantities.items()
+        }
+        for view, quantities in found.items()
+    }

@@ -1,0 +1,214 @@
+"""The report as tables with notes: the one form from which terminal, Markdown and HTML are made."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lpw_jax.comparison import words
+from lpw_jax.comparison.quantities import BY_NAME, POINTS, VIEWS
+
+_VERDICT_STACKS = ((0, 1), (2, 3), (4,), (5, 6), (8, 7))
+_VIEW_ORDER = {view: position for position, view in enumerate(VIEWS)}
+
+
+class Table(NamedTuple):
+    """Cells are text; `align` has 'l' or 'r' for each column; `notes` stand below.
+
+    Where there is little room, the columns of each group in `stacked` are put over one another.
+    """
+
+    title: str
+    header: Sequence[str]
+    align: str
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    stacked: Sequence[Sequence[int]] = ()
+
+
+def tables(report: Mapping[str, Any]) -> list[Table]:
+    """Every table of a report that has rows, in the order in which to read them."""
+    found = []
+    for comparison in report["comparisons"]:
+        found += [_verdicts(comparison), _paired(comparison)]
+    found += [_results(report["sides"]), _costs(report["sides"])]
+    found += [_other_published(*item) for item in report["other_published"].items()]
+    return [table for table in found if table.rows or table.notes]
+
+
+def how_to_read(report: Mapping[str, Any]) -> list[str]:
+    """What the columns mean."""
+    margins = [
+        f"{width:g} points for percentages" if name == POINTS else f"{width:g} for {name}"
+        for name, width in report["margins"].items()
+    ]
+    alpha = report["alpha"]
+    return [
+        "Mean ± sample standard deviation (number of seeds). The difference is ours - theirs, with "
+        f"its {100 * (1 - alpha):g} % confidence interval (Welch).",
+        "Welch p asks whether the means differ; TOST p (two one-sided tests) whether they differ "
+        f"by the margin or more. Margins: {', '.join(margins)}; other quantities have none.",
+        f"Verdict, the first that holds: no verdict (one seed, or a spread or number of seeds is "
+        f"unknown), equivalent (TOST p < {alpha:g}), better or worse (Welch p < {alpha:g}), "
+        "undecided, which does not mean equal. What stands in brackets behind it says why the two "
+        "are not the same experiment.",
+        "Seeds: how many of ours would bring a verdict, if means and spreads stay as they are.",
+    ]
+
+
+def remaining(report: Mapping[str, Any]) -> list[str]:
+    """What was named but is in no table, and why."""
+    return [*report["left_out"], *report["not_compared"]]
+
+
+def _verdicts(comparison: Mapping[str, Any]) -> Table:
+    rows = []
+    for row in comparison["rows"]:
+        places = words.places(row["quantity"])
+        rows.append(
+            (
+                row["view"],
+                words.label(row["quantity"]),
+                words.sample(row["theirs"], places),
+                words.sample(row["ours"], places),
+                words.difference(row, places),
+                words.p_value(row["welch_p"]),
+                words.p_value(row["tost_p"]),
+                row["shown"],
+                words.seeds(row),
+            )
+        )
+    header = ("view", "quantity", "theirs", "ours", "difference", "Welch p", "TOST p", "verdict",
+              "seeds")  # fmt: skip
+    notes = [*_notes(comparison)]
+    if not rows:
+        notes.append("they have no quantity in common")
+    return Table(words.title(comparison), header, "llrrrrrlr", rows, notes, _VERDICT_STACKS)
+
+
+def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
+    yield f"theirs: {comparison['source']}"
+    for mark in comparison["marks"]:
+        yield f"({mark['label']}) {mark['detail']}"
+    if comparison["kind"] == "runs" and comparison["differing_settings"]:
+        found = comparison["differing_settings"].items()
+        fields = (f"{name} = {both['ours']!r}, not {both['theirs']!r}" for name, both in found)
+        yield f"settings that differ, ours and theirs: {'; '.join(fields)}"
+    yield from (f"theirs: {remark}" for remark in comparison["remarks"])
+    reasons: dict[str, None] = {}
+    for row in comparison["rows"]:
+        if row["verdict"] == "no verdict":
+            reasons[f"no verdict: {row['reason']}"] = None
+        elif row["verdict"] == "equivalent" and "but" in row["reason"]:
+            name = f"{row['view']} {BY_NAME[row['quantity']].label}"
+            reasons[f"{name}, equivalent: {row['reason']}"] = None
+    yield from reasons
+    yield from comparison["paired_missing"]
+
+
+def _paired(comparison: Mapping[str, Any]) -> Table:
+    rows = []
+    order = {name: position for position, name in enumerate(BY_NAME)}
+    for row in sorted(
+        comparison["paired"], key=lambda r: (_VIEW_ORDER[r["view"]], order[r["quantity"]])
+    ):
+        counts = words.NOTHING
+        if "only_ours" in row:
+            counts = f"{row['only_ours']} / {row['only_theirs']}"
+        places = words.places(row["quantity"])
+        rows.append(
+            (
+                row["view"],
+                words.label(row["quantity"]),
+                str(row["seed"]),
+                words.difference(row, places),
+                counts,
+                words.p_value(row["p"]),
+                row["test"],
+            )
+        )
+    header = ("view", "quantity", "seed", "difference", "only ours / theirs right", "p", "test")
+    notes = (
+        "Each line is one trained network against one other on the same test images; it says "
+        "nothing about other seeds. Interval and p of paired bootstraps are over images.",
+    )
+    title = f"{words.title(comparison)}, image by image"
+    return Table(title, header, "llrrrrl", rows, notes if rows else ())
+
+
+def _results(sides: Sequence[Mapping[str, Any]]) -> Table:
+    """Everything measured; columns that no side has are left out."""
+    measured = [
+        (side, view, found)
+        for side in sides
+        for view, found in side["measured"].items()
+        if not _is_repeated(side, view)
+    ]
+    columns = [name for name in BY_NAME if any(name in found for *_, found in measured)]
+    rows = [
+        (side["name"], view, *(words.sample(found.get(n), words.places(n)) for n in columns))
+        for side, view, found in measured
+    ]
+    header = ("run", "view", *(words.label(name) for name in columns))
+    notes: dict[str, list[str]] = {}
+    for side in sides:
+        if side["note"]:
+            notes.setdefault(side["note"], []).append(side["name"])
+    return Table(
+        "All that was measured",
+        header,
+        "ll" + "r" * len(columns),
+        rows,
+        [f"{', '.join(names)}: {note}" for note, names in notes.items()],
+        [range(i, min(i + 2, len(header))) for i in range(0, len(header), 2)],
+    )
+
+
+def _is_repeated(side: Mapping[str, Any], view: str) -> bool:
+    """A single network is its own ensemble."""
+    passes = side["cost"]["forward_passes"] or {}
+    return view != VIEWS[0] and passes.get(view) == 1
+
+
+def _costs(sides: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for side in sides:
+        cost = side["cost"]
+        for view, passes in (cost["forward_passes"] or {}).items():
+            if _is_repeated(side, view):
+                continue
+            rows.append(
+                (
+                    side["name"],
+                    view,
+                    cost["network"],
+                    words.count(cost["num_parameters"]),
+                    str(passes),
+                    words.count(cost["images_per_second"]),
+                    words.hours(cost["device_hours"]),
+                    cost["device_kind"] or words.NOTHING,
+                    words.megabytes(cost["peak_memory_bytes"]),
+                )
+            )
+    header = ("run", "view", "network", "parameters", "forward passes", "training images/s",
+              "device hours", "device", "peak memory")  # fmt: skip
+    notes = (
+        "Parameters are those of one network that predicts; forward passes are for one "
+        "prediction; hours are those of one training, times its devices.",
+    )
+    stacked = ((0, 1), (2, 3), (4, 5), (6, 8), (7,))
+    return Table("Cost", header, "lllrrrrlr", rows, notes if rows else (), stacked)
+
+
+def _other_published(dataset: str, found: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (
+            row["method"],
+            words.number(row["accuracy"], 2),
+            words.number(row["nll"], 3),
+            words.number(row["ece"], 4),
+            row["source"],
+        )
+        for row in found
+    ]
+    header = ("method", "accuracy, %", "NLL", "ECE", "source")
+    notes = ("To look at only: other settings, and no spread is known.",)
+    return Table(f"Other methods as published, {dataset}", header, "lrrrl", rows, notes)

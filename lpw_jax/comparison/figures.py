@@ -71,7 +71,8 @@ def seeds(report: Mapping[str, Any]) -> "matplotlib.figure.Figure | None":
             )  # fmt: skip
             values = [item["value"] for item in found["values"]]
             # Apart from one another, so that equal values are seen.
-            spread = [position + 0.09 * (i % 3 - 1) for i in range(len(values))]
+            step = 0.09 if len(values) > 1 else 0
+            spread = [position + step * (i % 3 - 1) for i in range(len(values))]
             axes.plot(
                 values, spread, _SHAPES[view], color=color, markersize=6,
                 markerfacecolor="white", markeredgewidth=1.4, zorder=3,

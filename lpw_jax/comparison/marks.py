@@ -94,7 +94,9 @@ def _data_marks(ours: Side, theirs: Side) -> list[Mark]:
         original = not any(notes[0]) and len(digests[0]) < 2
         where = "ours: {}; theirs: the original data"
     if not original:
-        words = [" / ".join(filter(None, note)) or "no remark" for note in notes]
+        words = [
+            " / ".join(sorted(text.rstrip(".") for text in note)) or "no remark" for note in notes
+        ]
         detail = where.format(*words)
         if notes[0] == notes[1] or not any(notes[0]):
             detail += "; their images or splits differ (sha256)"
@@ -105,7 +107,7 @@ def _data_marks(ours: Side, theirs: Side) -> list[Mark]:
         numbers = " and ".join("/".join(map(str, sorted(side))) or "?" for side in sizes)
         found.append(Mark("other test set", f"the test images differ (images: {numbers})"))
     if outside[0] != outside[1]:
-        words = [" / ".join(sorted(filter(None, note))) or "all images" for note in outside]
+        words = [" / ".join(sorted(note)) or "all images" for note in outside]
         detail = f"out-of-distribution sets, ours: {words[0]}; theirs: {words[1]}"
         found.append(Mark("other OOD images", detail, only="auroc"))
     return found

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,9 +18,8 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { text-align: left; border-bottom: 2px solid #444; } .r { text-align: right; }
-td.r { white-space: nowrap; }
 ul { color: #444; font-size: .88rem; padding-left: 1.2rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; } img { width: 46rem; max-width: 100%; height: auto; }
 figcaption { color: #444; font-size: .88rem; }
 .verdict { font-weight: 600; }
 .equivalent { color: #006b4f; } .better { color: #00578a; } .worse { color: #a84300; }
@@ -36,6 +36,7 @@ figcaption { color: #444; font-size: .88rem; }
   th, td { padding: .15rem .3rem; } tr, figure { break-inside: avoid; } h2 { break-after: avoid; }
 }
 """
+_BREAKS = re.compile(r" (?![±\[])")
 _DIFFERENCES = (
     "Difference, ours - theirs, with its 95 % confidence interval. Grey band: the margin within "
     "which a difference does not matter. Colour: green equivalent, blue better, orange worse, "
@@ -57,12 +58,10 @@ def _parts(report: Mapping[str, Any]) -> Iterator[str]:
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     yield f"<title>{TITLE}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{TITLE}</h1>\n"
-    found = tables.tables(report)
-    num_verdicts = 2 * len(report["comparisons"])
-    yield from map(_table, found[:num_verdicts])
+    yield from map(_table, tables.comparisons(report))
     yield from _figure(figures.differences(report), _DIFFERENCES)
     yield from _figure(figures.seeds(report), _SEEDS)
-    yield from map(_table, found[num_verdicts:])
+    yield from map(_table, tables.background(report))
     if lines := tables.remaining(report):
         yield f"<h2>Not in the tables</h2>\n{_list(lines)}"
     yield f"<h2>How to read this</h2>\n{_list(tables.how_to_read(report))}</body>\n</html>\n"
@@ -84,6 +83,8 @@ def _table(table: Table) -> str:
 def _cell(text: str, name: str, kind: str) -> str:
     if name == "verdict":
         kind += f" verdict {text.split(' (')[0].replace(' ', '-')}"
+    if kind == "r":  # a number is broken before its spread or its interval only
+        text = _BREAKS.sub("\N{NO-BREAK SPACE}", text)
     return f'<td class="{kind}" data-label="{html.escape(name)}">{html.escape(text)}</td>'
 
 

@@ -14,7 +14,7 @@ from lpw_jax.comparison.paired import (
     mcnemar,
 )
 from lpw_jax.comparison.quantities import VIEWS
-from lpw_jax.comparison.sides import Run, Side
+from lpw_jax.comparison.sides import Run, Side, places
 from lpw_jax.errors import UserError
 
 _RESAMPLES = 2000
@@ -39,8 +39,14 @@ def pairs(
         return [], []  # no predictions to ask for
     if not common:
         return [], [f"no paired comparison of {ours.name} and {theirs.name}: no seed in common"]
+    runs = [run for side in zip(*common, strict=True) for run in side]
+    without = [run for run in runs if not _test_file(run).exists()]
     rows, missing = [], []
+    if without:
+        missing.append(f"no paired comparison without predictions/test.npz of {places(without)}")
     for mine, other in common:
+        if mine in without or other in without:
+            continue
         on_pair(f"paired comparison: seed {mine.seed} of {ours.name} and {theirs.name}")
         try:
             rows += _compare(mine, other)
@@ -50,7 +56,7 @@ def pairs(
 
 
 def _compare(ours: Run, theirs: Run) -> list[dict[str, Any]]:
-    tests = [_load(run.predictions / "test.npz") for run in (ours, theirs)]
+    tests = [_load(_test_file(run)) for run in (ours, theirs)]
     labels = [test["label"] for test in tests]
     digests = [run.results["data"].get("test_sha256") for run in (ours, theirs)]
     if not np.array_equal(*labels) or (None not in digests and digests[0] != digests[1]):
@@ -89,6 +95,10 @@ def _compare(ours: Run, theirs: Run) -> list[dict[str, Any]]:
     return rows
 
 
+def _test_file(run: Run) -> epath.Path:
+    return run.predictions / "test.npz"
+
+
 def _outside(ours: Run, theirs: Run) -> dict[str, list[dict[str, np.ndarray]]]:
     """The predictions of both on each set that both predicted, if it has as many images."""
     found = {}
@@ -108,8 +118,6 @@ def _log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
 
 
 def _load(file: epath.Path) -> dict[str, np.ndarray]:
-    if not file.exists():
-        raise UserError(f"there is no {file}")
     with storage.reading(file), file.open("rb") as stream:
         try:
             with np.load(stream, allow_pickle=False) as arrays:

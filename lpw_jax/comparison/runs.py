@@ -9,7 +9,7 @@ from etils import epath
 
 from lpw_jax import storage
 from lpw_jax.comparison import overview, quantities, settings
-from lpw_jax.comparison.sides import Run, Side, measure
+from lpw_jax.comparison.sides import Run, Side, measure, places
 from lpw_jax.errors import ConfigError, UserError
 from lpw_jax.workdir import Workdir
 
@@ -143,9 +143,8 @@ def _grouped(
                 left_out.append(f"{run.place}: seed {run.seed} again, as {first.place}; left out")
         _, home, dataset, fields = group[0]
         runs = tuple(by_seed.values())
-        places = ", ".join(run.place for run in runs)
         sides.append(
-            Side(_named(fields, home), "runs", places, dataset, fields, measure(runs), runs)
+            Side(_named(fields, home), "runs", places(runs), dataset, fields, measure(runs), runs)
         )
     return sides
 
@@ -200,7 +199,7 @@ def _pytorch_sides(files: list[epath.Path], left_out: list[str]) -> list[Side]:
             Side(
                 name=f"PyTorch {stem or parent.name}",
                 kind="pytorch",
-                source=", ".join(run.place for run in runs),
+                source=places(runs),
                 dataset=None,
                 fields=None,
                 measured=measure(runs),

@@ -10,7 +10,7 @@ from lpw_jax.comparison.settings import Fields
 from lpw_jax.comparison.statistics import Sample
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """One finished run.
 
@@ -60,6 +60,16 @@ class Side:
     measured: Mapping[str, Mapping[str, Measured]]
     runs: tuple[Run, ...] = ()
     remarks: tuple[str, ...] = ()
+
+
+def places(runs: Iterable[Run]) -> str:
+    """Where runs lie; of those in one folder, all but the first by their own name."""
+    found, folder = [], None
+    for run in runs:
+        parent, _, name = run.place.rpartition("/")
+        found.append(name if parent and parent == folder else run.place)
+        folder = parent
+    return ", ".join(found)
 
 
 def measure(runs: Iterable[Run]) -> dict[str, dict[str, Measured]]:

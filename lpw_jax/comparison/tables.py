@@ -24,14 +24,19 @@ class Table(NamedTuple):
     stacked: Sequence[Sequence[int]] = ()
 
 
-def tables(report: Mapping[str, Any]) -> list[Table]:
-    """Every table of a report that has rows, in the order in which to read them."""
+def comparisons(report: Mapping[str, Any]) -> list[Table]:
+    """The verdicts of each comparison and, where there are any, its paired comparisons."""
     found = []
     for comparison in report["comparisons"]:
         found += [_verdicts(comparison), _paired(comparison)]
-    found += [_results(report["sides"]), _costs(report["sides"])]
-    found += [_other_published(*item) for item in report["other_published"].items()]
     return [table for table in found if table.rows or table.notes]
+
+
+def background(report: Mapping[str, Any]) -> list[Table]:
+    """All that was measured, what it cost, and what others published."""
+    found = [_results(report["sides"]), _costs(report["sides"])]
+    found += [_other_published(*item) for item in report["other_published"].items()]
+    return [table for table in found if table.rows]
 
 
 def how_to_read(report: Mapping[str, Any]) -> list[str]:
@@ -131,7 +136,8 @@ def _paired(comparison: Mapping[str, Any]) -> Table:
         "nothing about other seeds. Interval and p of paired bootstraps are over images.",
     )
     title = f"{words.title(comparison)}, image by image"
-    return Table(title, header, "llrrrrl", rows, notes if rows else ())
+    stacked = ((0, 1), (2, 4), (3,), (6, 5))
+    return Table(title, header, "llrrrrl", rows, notes if rows else (), stacked)
 
 
 def _results(sides: Sequence[Mapping[str, Any]]) -> Table:

@@ -19,7 +19,7 @@ _STYLES = {"equivalent": "cyan", "better": "green", "worse": "red", "undecided":
 def terminal(report: Mapping[str, Any]) -> RenderableType:
     """Tables for rich."""
     parts: list[RenderableType] = []
-    for table in tables.tables(report):
+    for table in (*tables.comparisons(report), *tables.background(report)):
         parts += [Text(table.title, style="bold"), _rich(table)]
         parts += [_note(note) for note in table.notes]
         parts.append(Text())
@@ -37,7 +37,7 @@ def _rich(table: Table) -> RichTable:
     groups = table.stacked or [(column,) for column in range(len(table.header))]
     for group in groups:
         header = "\n".join(table.header[column] for column in group)
-        left = table.align[group[0]] == "l"
+        left = table.align[group[-1]] == "l"
         shown.add_column(header, justify="left" if left else "right", overflow="fold")
     for row in table.rows:
         shown.add_row(*(_cell([row[column] for column in group]) for group in groups))
@@ -57,7 +57,7 @@ def _note(text: str) -> Padding:
 
 
 def _markdown_parts(report: Mapping[str, Any]) -> Iterator[str]:
-    for table in tables.tables(report):
+    for table in (*tables.comparisons(report), *tables.background(report)):
         yield from (f"## {table.title}", "")
         if table.rows:
             yield _line(table.header)

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from comparison_files import results, write, write_overview, write_seeds
+from comparison_files import OVERVIEW, results, write, write_overview, write_seeds
 
 from lpw_jax.comparison import runs, settings
 from lpw_jax.errors import UserError
@@ -193,8 +193,6 @@ def test_pytorch_runs_are_grouped_by_size_length_and_folder(tmp_path):
     ],
 )
 def test_an_unfinished_pytorch_run_is_named_and_left_out(old, new, reason, tmp_path):
-    from comparison_files import OVERVIEW
-
     file = write_overview(tmp_path, text=OVERVIEW.replace(old, new))
     sides, (line,) = gather(file)
     assert sides == [] and reason in line and file in line
@@ -207,8 +205,6 @@ def test_a_pytorch_figure_that_is_no_number_is_named_with_its_line(tmp_path):
 
 
 def test_aurocs_of_unknown_sets_are_left_out_and_said_so(tmp_path):
-    from comparison_files import OVERVIEW
-
     write_overview(tmp_path, text=OVERVIEW.replace(" 0.914000", ""))
     (side,), _ = gather(tmp_path)
     assert not [name for name in side.measured["collapsed"] if name.startswith("auroc")]

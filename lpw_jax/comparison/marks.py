@@ -6,6 +6,9 @@ from lpw_jax.comparison import overview, published, settings
 from lpw_jax.comparison.sides import Side
 
 
+_REMARKS = ("note", "ood_note")
+
+
 class Mark(NamedTuple):
     """A mark behind every verdict that it touches.
 
@@ -82,23 +85,17 @@ def _pytorch_facts(side: Side) -> dict[str, int]:
 
 
 def _data_marks(ours: Side, theirs: Side) -> list[Mark]:
-    notes, outside, digests, test_digests, sizes = (
-        [_of_data(side, key) for side in (ours, theirs)]
-        for key in ("note", "ood_note", "sha256", "test_sha256", "num_test")
+    notes, outside = ([_remarks(side, key) for side in (ours, theirs)] for key in _REMARKS)
+    digests, test_digests, sizes = (
+        [_known(side, key) for side in (ours, theirs)]
+        for key in ("sha256", "test_sha256", "num_test")
     )
     found = []
-    if theirs.kind == "runs":
-        original = notes[0] == notes[1] and (_agree(digests) or _agree(test_digests, known=True))
-        where = "ours: {}; theirs: {}"
-    else:
-        original = not any(notes[0]) and len(digests[0]) < 2
-        where = "ours: {}; theirs: the original data"
-    if not original:
-        words = [
-            " / ".join(sorted(text.rstrip(".") for text in note)) or "no remark" for note in notes
-        ]
-        detail = where.format(*words)
-        if notes[0] == notes[1] or not any(notes[0]):
+    if not (_alike(notes) and _agree(digests)):
+        words = [_words(note, "no remark") for note in notes]
+        words[1] = words[1] if theirs.kind == "runs" else "the original data"
+        detail = f"ours: {words[0]}; theirs: {words[1]}"
+        if _alike(notes):
             detail += "; their images or splits differ (sha256)"
         found.append(Mark("other data", detail))
     if theirs.kind == "pytorch":
@@ -106,23 +103,38 @@ def _data_marks(ours: Side, theirs: Side) -> list[Mark]:
     if not _agree(test_digests) or not _agree(sizes):
         numbers = " and ".join("/".join(map(str, sorted(side))) or "?" for side in sizes)
         found.append(Mark("other test set", f"the test images differ (images: {numbers})"))
-    if outside[0] != outside[1]:
-        words = [" / ".join(sorted(note)) or "all images" for note in outside]
+    if not _alike(outside):
+        words = [_words(note, "all images") for note in outside]
         detail = f"out-of-distribution sets, ours: {words[0]}; theirs: {words[1]}"
         found.append(Mark("other OOD images", detail, only="auroc"))
     return found
 
 
-def _of_data(side: Side, key: str) -> set[Any]:
-    """What the runs of a side say of their data; '' and nothing alike."""
-    found = {run.results.get("data", {}).get(key) for run in side.runs if side.kind == "runs"}
-    return found - {None, ""}
+def _remarks(side: Side, key: str) -> set[str]:
+    """What the runs of a side remark on their data: '' for ordinary data, as others' is."""
+    if side.kind != "runs":
+        return {""}
+    return {run.results["data"].get(key) or "" for run in side.runs}
 
 
-def _agree(both: list[set], *, known: bool = False) -> bool:
-    """Whether nothing is known to differ; with `known`, whether it is known."""
+def _alike(both: list[set[str]]) -> bool:
+    return both[0] == both[1] and len(both[0]) == 1
+
+
+def _words(remarks: set[str], none: str) -> str:
+    return " / ".join(sorted(text.rstrip(".") or none for text in remarks))
+
+
+def _known(side: Side, key: str) -> set[Any]:
+    """What the files of a side's runs tell of their data."""
+    found = {run.results["data"].get(key) for run in side.runs if side.kind == "runs"}
+    return found - {None}
+
+
+def _agree(both: list[set]) -> bool:
+    """Whether nothing is known to differ, within a side or between them."""
     one, other = both
-    return one == other and len(one) == 1 if known else len(one | other) < 2 or not (one and other)
+    return max(len(one), len(other)) < 2 and (one == other or not (one and other))
 
 
 def _train(results: Any) -> dict[str, Any]:

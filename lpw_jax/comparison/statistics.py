@@ -1,0 +1,250 @@
+"""Means over seeds against means over seeds: better, worse, equivalent, or not yet known.
+
+A seed is one training run. What differs between seeds is the whole training, so these tests speak
+about the methods; `paired` speaks about two trained networks.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from statistics import mean, stdev  # the standard library's: exact, so equal values do not spread
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from lpw_jax.errors import UserError
+
+MAX_SEEDS = 1000  # more runs than anybody will make
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is known of one side.
+
+    Attributes:
+        mean: over seeds.
+        std: the sample standard deviation over seeds (ddof = 1); None if not known.
+        n: number of seeds; None if not known.
+
+    Raises:
+        ValueError: a mean or std that is not finite, a negative std, or n below 1.
+    """
+
+    mean: float
+    std: float | None
+    n: int | None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.mean):
+            raise UserError(f"mean: must be finite, got {self.mean}; has a run diverged?")
+        if self.std is not None and not (math.isfinite(self.std) and self.std >= 0):
+            raise UserError(f"std: must be finite and 0 or more, or None, got {self.std}")
+        if self.n is not None and not (isinstance(self.n, Integral) and self.n >= 1):
+            raise UserError(f"n: must be a number of seeds, 1 or more, or None, got {self.n!r}")
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Sample":
+        """The sample of one value for each seed; a single value has no std."""
+        values = [float(value) for value in values]
+        if not values or not all(map(math.isfinite, values)):
+            raise UserError(
+                f"values: must be one finite number for each seed, got {values}; "
+                "leave out unfinished and diverged runs"
+            )
+        return cls(mean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` finds, in the unit of the means.
+
+    Attributes:
+        difference: ours - theirs.
+        low, high: Welch's confidence interval of the difference, of 1 - alpha (95 %).
+        welch_p: two-sided p-value for "the means are equal".
+        tost_p: p-value for "the means differ by the margin or more"; None without a margin.
+        degrees_of_freedom: Welch-Satterthwaite's; None where neither side spreads.
+        verdict: 'equivalent', 'better', 'worse', 'undecided' or 'no verdict'.
+        reason: why, in words.
+        seeds_to_decide: to how many seeds ours must grow for a verdict, if means and spreads stay
+            what they are (they will move: an order of magnitude, no promise); None if there is a
+            verdict already, none can bring one, or it takes more than 1000.
+        seeds_reason: why, in words.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    welch_p: float | None
+    tost_p: float | None
+    degrees_of_freedom: float | None
+    verdict: str
+    reason: str
+    seeds_to_decide: int | None
+    seeds_reason: str
+
+
+def compare(
+    ours: Sample,
+    theirs: Sample,
+    *,
+    margin: float | None,
+    higher_is_better: bool,
+    alpha: float = 0.05,
+) -> Comparison:
+    """Tests for a difference (Welch) and for equivalence (two one-sided Welch tests, TOST).
+
+    The verdict is the first that holds:
+        no verdict: a side has one seed, a mean without a spread, or an unknown number of seeds.
+        equivalent: TOST's p is below alpha: the means differ by less than the margin. This goes
+            before a difference, since one can be real and too small to matter; the reason then
+            says so.
+        better, worse: Welch's p is below alpha, and the sign is (not) the wanted one.
+        undecided: anything else. It does not mean equal.
+
+    Where no side spreads, means and difference are taken as exact: the tests' limits for small
+    spreads, with p-values of 0 (or 1; 1/2 for a difference of exactly the margin).
+
+    Args:
+        margin: the largest difference that does not matter, in the unit of the means; None tests
+            for a difference only.
+        higher_is_better: whether a larger mean is the better one.
+        alpha: of each test; the interval is of 1 - alpha.
+
+    Raises:
+        ValueError: a margin that is not finite and positive, or an alpha outside (0, 1).
+    """
+    if margin is not None and not (math.isfinite(margin) and margin > 0):
+        raise UserError(f"margin: must be finite and above 0, or None, got {margin}")
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha: must lie between 0 and 1, got {alpha}")
+    difference = float(ours.mean - theirs.mean)
+    gaps = {side: _gap(sample) for side, sample in (("ours", ours), ("theirs", theirs))}
+    if any(gaps.values()):
+        reason = "; ".join(f"{gap} gives no verdict ({side})" for side, gap in gaps.items() if gap)
+        seeds = None, "cannot be estimated: it takes the spread and the number of seeds of theirs"
+        if not gaps["theirs"]:
+            seeds = None, "cannot be estimated: it takes our spread and our number of seeds"
+            if ours.n == 1:
+                number, why = _seeds_to_decide(difference, theirs.std, 1, theirs, margin, alpha)
+                seeds = number, f"{why}; one seed has no spread, theirs stands in for it"
+        return Comparison(difference, *[None] * 5, "no verdict", reason, *seeds)
+
+    p_values = _p_values(difference, ours.std, ours.n, theirs.std, theirs.n, margin)
+    welch_p, tost_p = map(float, p_values)
+    standard_error, dof = _standard_error(ours, theirs)
+    # scipy's Welch test gives no interval from summary statistics.
+    reach = standard_error * float(stats.t.ppf(1 - alpha / 2, dof)) if dof else 0.0
+    verdict, reason = _verdict(difference, welch_p, tost_p, margin, higher_is_better, alpha)
+    if not dof:
+        reason += "; no side spreads, the means are taken as exact"
+    seeds = None, "there is a verdict already"
+    if verdict == "undecided":
+        seeds = _seeds_to_decide(difference, ours.std, ours.n, theirs, margin, alpha)
+    interval = difference - reach, difference + reach
+    tost_p = None if margin is None else tost_p
+    return Comparison(difference, *interval, welch_p, tost_p, dof, verdict, reason, *seeds)
+
+
+def _gap(sample: Sample) -> str | None:
+    if sample.n == 1:
+        return "one seed"
+    if sample.std is None:
+        return "a mean without a spread"
+    return "an unknown number of seeds" if sample.n is None else None
+
+
+def _p_values(
+    difference: float,
+    ours_std: float,
+    ours_n: int | NDArray[np.int_],
+    theirs_std: float,
+    theirs_n: int,
+    margin: float | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Welch's and TOST's p-values, of the shape of `ours_n`; without a margin TOST's are 1."""
+    # In units of the larger spread, so that no square vanishes; without spreads any difference
+    # is infinitely many of them.
+    unit = max(ours_std, theirs_std)
+    stds = [std / unit if unit else 1.0 for std in (ours_std, theirs_std)]
+
+    def p_value(difference: float, alternative: str) -> NDArray[np.float64]:
+        if difference:
+            difference = difference / unit if unit else math.copysign(math.inf, difference)
+        return stats.ttest_ind_from_stats(
+            difference, stds[0], ours_n, 0.0, stds[1], theirs_n,
+            equal_var=False, alternative=alternative,
+        ).pvalue  # fmt: skip
+
+    welch_p = p_value(difference, "two-sided")
+    if margin is None:
+        return welch_p, np.ones_like(welch_p)
+    above, below = p_value(difference + margin, "greater"), p_value(difference - margin, "less")
+    return welch_p, np.maximum(above, below)
+
+
+def _standard_error(ours: Sample, theirs: Sample) -> tuple[float, float | None]:
+    """That of the difference, and its Welch-Satterthwaite degrees of freedom."""
+    errors = [sample.std / math.sqrt(sample.n) for sample in (ours, theirs)]
+    total = math.hypot(*errors)
+    if not total:
+        return 0.0, None
+    shares = [(error / total) ** 2 for error in errors]
+    return total, 1 / sum(
+        s**2 / (side.n - 1) for s, side in zip(shares, (ours, theirs), strict=True)
+    )
+
+
+def _verdict(
+    difference: float,
+    welch_p: float,
+    tost_p: float,
+    margin: float | None,
+    higher_is_better: bool,
+    alpha: float,
+) -> tuple[str, str]:
+    different = f"Welch p = {welch_p:.2g}"
+    equivalent = (
+        "" if margin is None else f"within the margin of {margin:g} (TOST p = {tost_p:.2g})"
+    )
+    if tost_p < alpha:
+        if welch_p < alpha:
+            return "equivalent", f"a significant difference ({different}), but {equivalent}"
+        return "equivalent", equivalent
+    if welch_p < alpha:
+        direction = "higher" if difference > 0 else "lower"
+        verdict = "better" if (difference > 0) == higher_is_better else "worse"
+        return verdict, f"significantly {direction} than theirs ({different})"
+    if margin is None:
+        return "undecided", f"no difference shown ({different}), equivalence not tested (no margin)"
+    return "undecided", f"neither a difference shown ({different}) nor that it is {equivalent}"
+
+
+def _seeds_to_decide(
+    difference: float,
+    ours_std: float,
+    ours_n: int,
+    theirs: Sample,
+    margin: float | None,
+    alpha: float,
+) -> tuple[int | None, str]:
+    """The first number of our seeds above `ours_n` that brings a verdict, and a sentence.
+
+    Every number is tried: with few seeds of theirs a wide spread of ours can lend Welch's test
+    degrees of freedom, so that more seeds are not always better.
+    """
+    if difference == 0 and margin is None:
+        return None, "the means are equal, which no number of seeds shows without a margin"
+    counts = np.arange(ours_n + 1, MAX_SEEDS + 1)
+    welch_p, tost_p = _p_values(difference, ours_std, counts, theirs.std, theirs.n, margin)
+    decided = np.minimum(welch_p, tost_p) < alpha
+    if decided.any():
+        first = decided.argmax()
+        shown = "equivalence" if tost_p[first] < alpha else "a difference"
+        return int(counts[first]), f"{counts[first]} seeds of ours would show {shown}"
+    # Infinitely many seeds are a mean known exactly, which seeds without a spread stand for.
+    if min(_p_values(difference, 0.0, 2, theirs.std, theirs.n, margin)) < alpha:
+        return None, f"it takes more than {MAX_SEEDS} seeds of ours"
+    return None, "no number of seeds of ours can: the spread of theirs alone is too wide"

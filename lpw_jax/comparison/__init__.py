@@ -1,1 +1,1 @@
-"""Do two sides differ? Means over seeds against means over seeds, and one run against another."""
+"""Runs beside published figures, the PyTorch code or one another, with statistics that hold."""

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 from lpw_jax.comparison import overview, published, settings
 from lpw_jax.comparison.sides import Side
 
-
 _REMARKS = ("note", "ood_note")
 
 

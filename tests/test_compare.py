@@ -97,7 +97,7 @@ def test_the_page_needs_nothing_from_outside(trees, tmp_path, capsys):
     html = Page(text)
     assert "http" not in text and "//" not in re.sub(r"base64,[\w+/=]+", "", text)
     sources = [value for name, value in html.attributes if name in ("src", "href")]
-    assert len(sources) == 2 and all(s.startswith("data:image/svg+xml;base64,") for s in sources)
+    assert len(sources) == 10 and all(s.startswith("data:image/svg+xml;base64,") for s in sources)
     for source in sources:
         picture = xml.etree.ElementTree.fromstring(base64.b64decode(source.split(",")[1]))
         assert picture.tag.endswith("svg")

@@ -21,17 +21,21 @@ _COLORS = {
 _SHAPES = {"collapsed": "o", "ensemble": "s"}
 _MARGIN_COLOR = "#E6E6E6"
 _THEIRS, _OURS = "#777777", "#0072B2"
-_WIDTH = 6.2  # inches: its text stays readable when it is scaled to a phone
+_WIDTH = 4.8  # inches: its text stays readable when it is scaled to a phone
 _SHOWN = ("accuracy", "top5_accuracy", "nll", "brier", "ece", "auroc_mean")
 
 
-def differences(report: Mapping[str, Any]) -> "matplotlib.figure.Figure | None":
-    """One panel a quantity, one line a comparison and view: ours - theirs, interval and margin."""
-    panels = [(name, lines) for name in _SHOWN if (lines := _lines(report, name))]
-    if not panels:
-        return None
-    figure, all_axes = _panels([len(lines) for _, lines in panels])
-    for axes, (name, lines) in zip(all_axes, panels, strict=True):
+def differences(report: Mapping[str, Any]) -> "list[tuple[str, matplotlib.figure.Figure]]":
+    """(title, figure) for each quantity: ours - theirs, its interval and the margin.
+
+    One line for each comparison and view.
+    """
+    found = []
+    for name in _SHOWN:
+        lines = _lines(report, name)
+        if not lines:
+            continue
+        figure, axes = _axes(len(lines))
         margin = lines[0][1]["margin"]
         if margin is not None:
             axes.axvspan(-margin, margin, color=_MARGIN_COLOR, linewidth=0, zorder=0)
@@ -48,38 +52,43 @@ def differences(report: Mapping[str, Any]) -> "matplotlib.figure.Figure | None":
         quantity = BY_NAME[name]
         better = "right" if quantity.higher_is_better else "left"
         unit = quantity.label.replace(", %", ", points")
-        _finish(axes, [label for label, _ in lines], f"{unit}: ours - theirs (better: {better})")
-    return figure
+        title = f"{unit}: ours - theirs (better: {better})"
+        _finish(axes, [label for label, _ in lines], title)
+        found.append((title, figure))
+    return found
 
 
-def seeds(report: Mapping[str, Any]) -> "matplotlib.figure.Figure | None":
-    """One panel a data set and quantity: each seed a dot, mean and standard deviation a bar."""
-    panels = []
+def seeds(report: Mapping[str, Any]) -> "list[tuple[str, matplotlib.figure.Figure]]":
+    """(title, figure) for each data set and quantity: every seed, mean and standard deviation."""
+    found = []
     for dataset in dict.fromkeys(c["dataset"] for c in report["comparisons"]):
         within = [c for c in report["comparisons"] if c["dataset"] == dataset]
         for name in _SHOWN:
             if lines := _samples(within, name):
-                panels.append((dataset, name, lines))
-    if not panels:
-        return None
-    figure, all_axes = _panels([len(lines) for *_, lines in panels])
-    for axes, (dataset, name, lines) in zip(all_axes, panels, strict=True):
-        for position, (_, found, color, view) in enumerate(lines):
-            axes.errorbar(
-                found["mean"], position, xerr=found["std"] or 0, fmt="|", color=color,
-                markersize=14, capsize=4, linewidth=1.6, zorder=2,
-            )  # fmt: skip
-            values = [item["value"] for item in found["values"]]
-            # Apart from one another, so that equal values are seen.
-            step = 0.09 if len(values) > 1 else 0
-            spread = [position + step * (i % 3 - 1) for i in range(len(values))]
-            axes.plot(
-                values, spread, _SHAPES[view], color=color, markersize=6,
-                markerfacecolor="white", markeredgewidth=1.4, zorder=3,
-            )  # fmt: skip
-        labels = [label for label, *_ in lines]
-        _finish(axes, labels, f"{BY_NAME[name].label}, {dataset}")
-    return figure
+                figure, axes = _axes(len(lines))
+                for position, (_, sample, color, view) in enumerate(lines):
+                    _draw_sample(axes, position, sample, color, _SHAPES[view])
+                title = f"{BY_NAME[name].label}, {dataset}"
+                _finish(axes, [label for label, *_ in lines], title)
+                found.append((title, figure))
+    return found
+
+
+def _draw_sample(
+    axes: Any, position: int, sample: Mapping[str, Any], color: str, shape: str
+) -> None:
+    axes.errorbar(
+        sample["mean"], position, xerr=sample["std"] or 0, fmt="|", color=color,
+        markersize=14, capsize=4, linewidth=1.6, zorder=2,
+    )  # fmt: skip
+    values = [item["value"] for item in sample["values"]]
+    # Apart from one another, so that equal values are seen.
+    step = 0.12 if len(values) > 1 else 0
+    heights = [position + step * (i % 3 - 1) for i in range(len(values))]
+    axes.plot(
+        values, heights, shape, color=color, markersize=6, markerfacecolor="white",
+        markeredgewidth=1.4, zorder=3,
+    )  # fmt: skip
 
 
 def svg(figure: "matplotlib.figure.Figure") -> bytes:
@@ -102,7 +111,8 @@ def _lines(report: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str,
 
 
 def _pair(comparison: Mapping[str, Any]) -> str:
-    return words.title(comparison).replace(" against ", "\nagainst ")
+    title = words.title(comparison)
+    return title if len(title) <= 28 else title.replace(" against ", "\nagainst ")
 
 
 def _samples(comparisons: Sequence[Mapping[str, Any]], name: str) -> list[tuple]:
@@ -120,22 +130,22 @@ def _samples(comparisons: Sequence[Mapping[str, Any]], name: str) -> list[tuple]
     return list(found.values())
 
 
-def _panels(sizes: Sequence[int]) -> tuple["matplotlib.figure.Figure", Sequence[Any]]:
+def _axes(num_lines: int) -> tuple["matplotlib.figure.Figure", Any]:
     # Imported here: only pages have figures, and matplotlib takes a second to load.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    heights = [0.9 + 0.62 * size for size in sizes]
-    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 0.8 + 0.48 * num_lines), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(sizes), 1, squeeze=False, height_ratios=heights)
-    return figure, axes[:, 0]
+    return figure, figure.subplots()
 
 
 def _finish(axes: Any, labels: Sequence[str], title: str) -> None:
-    axes.set_yticks(range(len(labels)), labels, fontsize=9)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_title(title, fontsize=11, loc="left")
+    figure = axes.figure
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", weight="bold")
+    axes.locator_params(axis="x", nbins=6)
     axes.margins(x=0.08)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)

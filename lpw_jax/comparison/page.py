@@ -19,8 +19,9 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { text-align: left; border-bottom: 2px solid #444; } .r { text-align: right; }
 ul { color: #444; font-size: .88rem; padding-left: 1.2rem; }
-figure { margin: 1rem 0; } img { width: 46rem; max-width: 100%; height: auto; }
-figcaption { color: #444; font-size: .88rem; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(29rem, 100%), 1fr));
+  gap: 1rem 2rem; margin-top: 2rem; align-items: start; } img { width: 100%; height: auto; }
+.caption { color: #444; font-size: .88rem; }
 .verdict { font-weight: 600; }
 .equivalent { color: #006b4f; } .better { color: #00578a; } .worse { color: #a84300; }
 @media screen and (max-width: 60rem) {
@@ -33,7 +34,8 @@ figcaption { color: #444; font-size: .88rem; }
 }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; } table { font-size: 7.5pt; }
-  th, td { padding: .15rem .3rem; } tr, figure { break-inside: avoid; } h2 { break-after: avoid; }
+  th, td { padding: .15rem .3rem; } tr, img { break-inside: avoid; }
+  .panels { grid-template-columns: 1fr 1fr; } h2 { break-after: avoid; }
 }
 """
 _BREAKS = re.compile(r" (?![±\[])")
@@ -59,8 +61,8 @@ def _parts(report: Mapping[str, Any]) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     yield f"<title>{TITLE}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{TITLE}</h1>\n"
     yield from map(_table, tables.comparisons(report))
-    yield from _figure(figures.differences(report), _DIFFERENCES)
-    yield from _figure(figures.seeds(report), _SEEDS)
+    yield from _figures(figures.differences(report), _DIFFERENCES)
+    yield from _figures(figures.seeds(report), _SEEDS)
     yield from map(_table, tables.background(report))
     if lines := tables.remaining(report):
         yield f"<h2>Not in the tables</h2>\n{_list(lines)}"
@@ -93,8 +95,10 @@ def _list(lines: Any) -> str:
     return f"<ul>\n{items}</ul>\n" if items else ""
 
 
-def _figure(figure: Any, caption: str) -> Iterator[str]:
-    if figure is not None:
-        picture = base64.b64encode(figures.svg(figure)).decode()
-        yield f'<figure><img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,'
-        yield f'{picture}">\n<figcaption>{html.escape(caption)}</figcaption></figure>\n'
+def _figures(found: Any, caption: str) -> Iterator[str]:
+    if found:
+        yield '<div class="panels">\n'
+        for title, figure in found:
+            picture = base64.b64encode(figures.svg(figure)).decode()
+            yield f'<img alt="{html.escape(title)}" src="data:image/svg+xml;base64,{picture}">\n'
+        yield f'</div>\n<p class="caption">{html.escape(caption)}</p>\n'

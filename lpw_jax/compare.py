@@ -17,6 +17,7 @@ from etils import epath
 from lpw_jax import console, storage
 from lpw_jax.comparison import page, published, report, runs, text
 from lpw_jax.comparison.quantities import read_margins
+from lpw_jax.comparison.sides import Side
 from lpw_jax.errors import UserError, exit_code, leave
 
 PUBLISHED = "published"
@@ -54,6 +55,7 @@ def run(
     given = {"margins": widths, "left_out": left_out, "on_pair": console.say}
     if against:
         theirs = published.sides() if PUBLISHED in against else _theirs(against, left_out)
+        _check_apart(ours, theirs)
         found = report.against(ours, theirs, **given)
     else:
         found = report.among(ours, baseline=baseline, **given)
@@ -67,11 +69,18 @@ def run(
     return found
 
 
-def _theirs(against: Sequence[str], left_out: list[str]) -> list:
+def _theirs(against: Sequence[str], left_out: list[str]) -> list[Side]:
     theirs = runs.gather(against, left_out=left_out)
     if not theirs:
         raise UserError("nothing behind --against is finished:\n" + "\n".join(left_out))
     return theirs
+
+
+def _check_apart(ours: Sequence[Side], theirs: Sequence[Side]) -> None:
+    """Raises UserError if a run is on both sides: it would agree with itself."""
+    places = ({run.place for side in sides for run in side.runs} for sides in (ours, theirs))
+    if both := sorted(set.intersection(*places)):
+        raise UserError(f"--against: {both[0]} is among RUNS, too; leave it out of one of them")
 
 
 def _folder(out: str) -> epath.Path:

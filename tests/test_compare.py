@@ -263,6 +263,7 @@ def test_damaged_predictions_are_named_and_the_rest_goes_on(trees, tmp_path, cap
         (["{}/cifar10_bn", "--out", "{}/cifar10_bn/seed0/results.json"], "--out"),
         (["{}/digits", "--against", "published"], "nothing can be compared"),
         (["{}/digits", "{}/cifar10_bn"], "nothing can be compared"),
+        (["{}/cifar10_bn", "--against", "{}/*"], "is among RUNS, too"),
         (["{}/torch"], "belong behind --against"),
     ],
 )

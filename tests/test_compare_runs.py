@@ -6,7 +6,7 @@ import shutil
 import pytest
 from comparison_files import OVERVIEW, results, write, write_overview, write_seeds
 
-from lpw_jax.comparison import runs, settings
+from lpw_jax.comparison import cost, quantities, report, runs, settings
 from lpw_jax.errors import UserError
 
 
@@ -127,6 +127,26 @@ def test_a_results_file_older_than_a_field_has_its_default(tmp_path):
     write(tmp_path, found)
     (side,), _ = gather(tmp_path)
     assert side.fields == settings.shipped("cifar10_bn")
+
+
+def test_a_deep_ensemble_is_a_side_of_its_own(tmp_path):
+    write_seeds(tmp_path / "sgd", "cifar10_sgd", [96.0, 96.1])
+    for number, seeds in enumerate([(0, 1), (2, 3)]):
+        found = results("cifar10_sgd") | {"seed": None}
+        found["views"] |= {"collapsed": None, "members": found["views"]["members"] * 2}
+        found["num_parameters"] *= 2
+        found["ensemble_of"] = {"runs": ["a", "b"], "seeds": seeds, "view": "collapsed"}
+        write(tmp_path / f"deep{number}", found)
+    (single, deep), left_out = gather(tmp_path / "sgd", tmp_path / "deep*")
+    assert (single.name, deep.name) == ("cifar10_sgd", "deep ensemble of 2 cifar10_sgd")
+    assert len(deep.runs) == 2 and not left_out
+    assert deep.view("collapsed") is deep.view("ensemble")
+    assert settings.differences(deep.fields, single.fields) == {"networks": (2, 1)}
+    assert cost.cost(deep)["forward_passes"] == {"ensemble": 2}
+    assert cost.cost(deep)["num_parameters"] == cost.cost(single)["num_parameters"]
+    margins = quantities.read_margins([])
+    (compared,) = report.among([single, deep], baseline=None, margins=margins)["comparisons"]
+    assert {row["view"] for row in compared["rows"]} == {"collapsed", "ensemble"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from lpw_jax.comparison.settings import releases
 from lpw_jax.comparison.sides import Side
 from lpw_jax.results_report import network_name
 
@@ -13,9 +14,11 @@ def cost(side: Side) -> dict[str, Any]:
     Returns:
       network: 'WRN-28-10'.
       num_parameters: of one prediction network, the collapsed one or a member.
-      forward_passes: for one prediction, by view: 1 collapsed, K of an ensemble of K members.
+      forward_passes: for one prediction, by view: 1 collapsed, K of an ensemble of K members, and
+        in a deep ensemble these times its networks.
       images_per_second: in training, mean over runs.
-      device_hours: to train one run, hours times devices, mean over runs.
+      device_hours: to train one run, or all networks of a deep ensemble, hours times devices;
+        mean over runs.
       device_kind: of the training.
       peak_memory_bytes: of one device, the largest of the runs.
     """
@@ -33,10 +36,17 @@ def cost(side: Side) -> dict[str, Any]:
     ]
     memory = [part.get("peak_memory_bytes") for part in train]
     kinds = dict.fromkeys(part["device_kind"] for part in train if part.get("device_kind"))
+    networks = side.fields["networks"]
+    passes = {"collapsed": 1, "ensemble": len(first["views"]["members"])}
+    if networks > 1:
+        released = first["ensemble_of"]["view"] == "ensemble" and releases(side.fields)
+        members = side.fields["late_phase.num_members"] if released else 1
+        passes = {"ensemble": networks * members}
+    total = first.get("num_parameters")
     return {
         "network": network_name(first["config"]["model"]),
-        "num_parameters": first.get("num_parameters"),
-        "forward_passes": {"collapsed": 1, "ensemble": len(first["views"]["members"])},
+        "num_parameters": total and total // networks,
+        "forward_passes": passes,
         "images_per_second": _mean([part.get("images_per_second") for part in train]),
         "device_hours": _mean(hours),
         "device_kind": ", ".join(kinds) or None,

@@ -145,7 +145,7 @@ def _finish(axes: Any, labels: Sequence[str], title: str) -> None:
     axes.set_ylim(len(labels) - 0.5, -0.5)
     figure = axes.figure
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", weight="bold")
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=5)
     axes.margins(x=0.08)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)

@@ -33,7 +33,7 @@ def pairs(
     Returns:
       The rows, and a line for each thing that could not be compared.
     """
-    by_seed = {run.seed: run for run in theirs.runs}
+    by_seed = {run.seed: run for run in theirs.runs if run.seed is not None}
     common = [(run, by_seed[run.seed]) for run in ours.runs if run.seed in by_seed]
     if theirs.kind != "runs":
         return [], []  # no predictions to ask for

@@ -136,12 +136,15 @@ def _comparison(
         "differing_settings": {
             name: {"ours": mine, "theirs": other} for name, (mine, other) in differing.items()
         },
-        "remarks": [*theirs.remarks],
+        "remarks": [
+            *(f"theirs: {remark}" for remark in theirs.remarks),
+            *(f"ours: {remark}" for remark in ours.remarks),
+        ],
         "rows": [
             _row(quantity, view, ours, theirs, margins, marks)
             for view in _views(ours, theirs)
             for quantity in QUANTITIES
-            if all(quantity.name in side.measured.get(view, {}) for side in (ours, theirs))
+            if all(quantity.name in side.view(view) for side in (ours, theirs))
         ],
         "paired": paired,
         "paired_missing": missing,
@@ -149,12 +152,7 @@ def _comparison(
 
 
 def _shared_quantities(ours: Side, theirs: Side) -> set[str]:
-    return {
-        name
-        for view in VIEWS
-        for name in ours.measured.get(view, {})
-        if name in theirs.measured.get(view, {})
-    }
+    return {name for view in VIEWS for name in ours.view(view) if name in theirs.view(view)}
 
 
 def _views(ours: Side, theirs: Side) -> Sequence[str]:
@@ -176,7 +174,7 @@ def _row(
     margins: Mapping[str, float],
     marks: Sequence[marks_lib.Mark],
 ) -> dict[str, Any]:
-    mine, other = ours.measured[view][quantity.name], theirs.measured[view][quantity.name]
+    mine, other = ours.view(view)[quantity.name], theirs.view(view)[quantity.name]
     width = margin(quantity, margins)
     found = compare(
         mine.sample,

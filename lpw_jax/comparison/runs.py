@@ -14,6 +14,7 @@ from lpw_jax.errors import ConfigError, UserError
 from lpw_jax.workdir import Workdir
 
 RESULTS = "results.json"
+_DEEP = "a deep ensemble's averaged prediction stands in both views"
 _FINAL = (RESULTS, overview.FILE)
 _WILD = r"[*?\[]"
 # What tells the repetitions of an experiment apart in the names of their folders.
@@ -109,11 +110,16 @@ def _run(
         left_out.append(f"{place}: not finished, its status is {results['status']!r}; left out")
         return []
     try:
-        fields = settings.fields(results["config"], results.get("pretrained"))
+        deep = results.get("ensemble_of")
+        fields = settings.fields(
+            results["config"],
+            results.get("pretrained"),
+            networks=len(deep["runs"]) if deep else 1,
+        )
         values = {
             view: quantities.of_view(results["views"][view])
             for view in quantities.VIEWS
-            if view in results["views"]
+            if results["views"].get(view)
         }
         run = Run(place, results["seed"], values, results, file.parent / "predictions")
         dataset, _ = results["data"]["name"], results["views"]["members"]
@@ -121,7 +127,7 @@ def _run(
         raise UserError(f"{file}: its config is none of this version: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: must be JSON as a run writes it; {error!r}") from error
-    if "accuracy" not in values.get("collapsed", {}):
+    if not all("accuracy" in found for found in values.values()) or not values:
         left_out.append(f"{place}: has no accuracy, as after a diverged training; left out")
         return []
     return [(run, _home(file), dataset, fields)]
@@ -138,15 +144,32 @@ def _grouped(
     for group in groups.values():
         by_seed: dict[Any, Run] = {}
         for run, *_ in group:
-            first = by_seed.setdefault(run.seed, run)
+            first = by_seed.setdefault(_seeds(run), run)
             if first is not run:
-                left_out.append(f"{run.place}: seed {run.seed} again, as {first.place}; left out")
+                left_out.append(
+                    f"{run.place}: seed {_seeds(run)} again, as {first.place}; left out"
+                )
         _, home, dataset, fields = group[0]
         runs = tuple(by_seed.values())
         sides.append(
-            Side(_named(fields, home), "runs", places(runs), dataset, fields, measure(runs), runs)
+            Side(
+                _named(fields, home),
+                "runs",
+                places(runs),
+                dataset,
+                fields,
+                measure(runs),
+                runs,
+                remarks=(_DEEP,) if fields["networks"] > 1 else (),
+            )  # fmt: skip
         )
     return sides
+
+
+def _seeds(run: Run) -> Any:
+    """What tells runs of one config apart: the seed, or those of a deep ensemble's runs."""
+    deep = run.results.get("ensemble_of")
+    return run.seed if not deep else ", ".join(map(str, deep["seeds"]))
 
 
 def _stem(home: epath.Path) -> str:
@@ -156,7 +179,9 @@ def _stem(home: epath.Path) -> str:
 
 def _named(fields: settings.Fields, home: epath.Path) -> str:
     """The shipped config of these settings, or the folder: runs/NAME/seed0 is NAME."""
-    name = settings.shipped_name(fields)
+    name = settings.shipped_name(fields | {"networks": 1})
+    if fields["networks"] > 1:
+        return f"deep ensemble of {fields['networks']} {name or _stem(home) or home.name}"
     if name is None:
         name = _stem(home) or home.parent.name or home.name
         name += ", changed" if name in settings.shipped_names() else ""

@@ -14,13 +14,16 @@ _IGNORED = (*config_lib.NOT_TRAINED, "seed", "late_phase.member_mode")
 COASTING = "late_phase.coasting"
 
 
-def fields(config: Mapping[str, Any], pretrained: Mapping[str, Any] | None = None) -> Fields:
-    """The trained fields of a stored config, by dotted path, without the seed.
+def fields(
+    config: Mapping[str, Any], pretrained: Mapping[str, Any] | None = None, *, networks: int = 1
+) -> Fields:
+    """The trained fields of a stored config, by dotted path, without the seed; and `networks`.
 
     Args:
       config: as in results.json; fields younger than it have their defaults.
       pretrained: as in results.json. Weights count by their content, not by where they lay, and
         torchvision's own as the config's default.
+      networks: how many trainings make one prediction, more than one in a deep ensemble.
 
     Raises:
       ConfigError: it is no config of ours.
@@ -31,7 +34,7 @@ def fields(config: Mapping[str, Any], pretrained: Mapping[str, Any] | None = Non
         found["model.pretrained"] = "" if pretrained.get("published") else pretrained.get("sha256")
     elif found["model.pretrained"] == "imagenet1k_v1":
         found["model.pretrained"] = ""
-    return found
+    return found | {"networks": networks}
 
 
 def releases(settings: Fields) -> bool:

@@ -61,6 +61,11 @@ class Side:
     runs: tuple[Run, ...] = ()
     remarks: tuple[str, ...] = ()
 
+    def view(self, name: str) -> Mapping[str, Measured]:
+        """What there is of a view; a deep ensemble has but one, which stands for both."""
+        only_ensemble = set(self.measured) == {"ensemble"}
+        return self.measured.get("ensemble" if only_ensemble else name, {})
+
 
 def places(runs: Iterable[Run]) -> str:
     """Where runs lie; of those in one folder, all but the first by their own name."""

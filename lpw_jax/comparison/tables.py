@@ -97,7 +97,7 @@ def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
         found = comparison["differing_settings"].items()
         fields = (f"{name} = {both['ours']!r}, not {both['theirs']!r}" for name, both in found)
         yield f"settings that differ, ours and theirs: {'; '.join(fields)}"
-    yield from (f"theirs: {remark}" for remark in comparison["remarks"])
+    yield from comparison["remarks"]
     reasons: dict[str, None] = {}
     for row in comparison["rows"]:
         if row["verdict"] == "no verdict":

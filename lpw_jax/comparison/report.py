@@ -156,14 +156,17 @@ def _shared_quantities(ours: Side, theirs: Side) -> set[str]:
 
 
 def _views(ours: Side, theirs: Side) -> Sequence[str]:
-    """Two single networks have one view; an ensemble is compared with the other, if but of one."""
-    single = all(
-        len(run.results["views"]["members"]) == 1
-        for side in (ours, theirs)
-        if side.kind == "runs"
-        for run in side.runs
-    )
-    return VIEWS[:1] if single else VIEWS
+    """Both views, unless neither side's differ: single networks have one, deep ensembles, too."""
+    sides = [side for side in (ours, theirs) if side.kind == "runs"]
+    deep = any(side.fields["networks"] > 1 for side in sides)
+    if all(_has_one_view(side) for side in sides):
+        return VIEWS[1:] if deep and len(sides) == 2 else VIEWS[:1]
+    return VIEWS
+
+
+def _has_one_view(side: Side) -> bool:
+    members = {len(run.results["views"]["members"]) for run in side.runs}
+    return members == {1} or side.fields["networks"] > 1
 
 
 def _row(

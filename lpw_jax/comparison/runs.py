@@ -130,7 +130,8 @@ def _run(
     if not all("accuracy" in found for found in values.values()) or not values:
         left_out.append(f"{place}: has no accuracy, as after a diverged training; left out")
         return []
-    return [(run, _home(file), dataset, fields)]
+    home = _home(storage.path(deep["runs"][0]) / RESULTS if deep else file)
+    return [(run, home, dataset, fields)]
 
 
 def _grouped(
@@ -180,12 +181,11 @@ def _stem(home: epath.Path) -> str:
 def _named(fields: settings.Fields, home: epath.Path) -> str:
     """The shipped config of these settings, or the folder: runs/NAME/seed0 is NAME."""
     name = settings.shipped_name(fields | {"networks": 1})
-    if fields["networks"] > 1:
-        return f"deep ensemble of {fields['networks']} {name or _stem(home) or home.name}"
     if name is None:
         name = _stem(home) or home.parent.name or home.name
         name += ", changed" if name in settings.shipped_names() else ""
-    return name
+    networks = fields["networks"]
+    return name if networks == 1 else f"deep ensemble of {networks} {name}"
 
 
 def _named_apart(sides: list[Side]) -> list[Side]:

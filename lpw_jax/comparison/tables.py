@@ -130,7 +130,7 @@ def _paired(comparison: Mapping[str, Any]) -> Table:
                 row["test"],
             )
         )
-    header = ("view", "quantity", "seed", "difference", "only ours / theirs right", "p", "test")
+    header = ("view", "quantity", "seed", "difference", "only ours / theirs", "p", "test")
     notes = (
         "Each line is one trained network against one other on the same test images; it says "
         "nothing about other seeds. Interval and p of paired bootstraps are over images.",

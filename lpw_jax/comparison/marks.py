@@ -41,11 +41,11 @@ def marks(ours: Side, theirs: Side) -> list[Mark]:
         if published.UNKNOWN_SETTINGS in theirs.remarks:
             found.append(Mark("other settings", f"{theirs.name}: {published.UNKNOWN_SETTINGS}"))
     for side in (ours, theirs):
-        skipped = {run.place: _train(run.results).get("skipped_images") for run in side.runs}
+        skipped = {run.place: _skipped(run.results) for run in side.runs}
         skipped = {place: number for place, number in skipped.items() if number}
         if skipped:
             detail = "; ".join(f"{place}: {number:,}" for place, number in skipped.items())
-            found.append(Mark("skipped images", f"damaged training images skipped, {detail}"))
+            found.append(Mark("skipped images", f"damaged images left out, {detail}"))
     return found
 
 
@@ -136,5 +136,9 @@ def _agree(both: list[set]) -> bool:
     return max(len(one), len(other)) < 2 and (one == other or not (one and other))
 
 
-def _train(results: Any) -> dict[str, Any]:
-    return results.get("train") or {} if "config" in results else {}
+def _skipped(results: Any) -> int:
+    """Images that were left out, of training and of what was evaluated on."""
+    if "config" not in results:  # of the PyTorch code
+        return 0
+    trained = (results.get("train") or {}).get("skipped_images") or 0
+    return trained + sum((results["data"].get("skipped") or {}).values())

@@ -143,7 +143,7 @@ def check_patterns(config: ConfigDict) -> None:
     Raises:
       UserError: naming the pattern and the parameters that there are.
     """
-    _shapes(config, num_classes(config))
+    weight_shapes(config, num_classes(config))
 
 
 def check_weights(config: ConfigDict, weights: dict[str, Any], num_classes: int, where: str):
@@ -152,7 +152,7 @@ def check_weights(config: ConfigDict, weights: dict[str, Any], num_classes: int,
     Raises:
       UserError: naming `where` they are from.
     """
-    shared, *of_members = _shapes(config, num_classes)
+    shared, *of_members = weight_shapes(config, num_classes)
     found = [weights.get(name) for name in ("shared", "late_phase", "batch_stats")]
     if jax.tree.map(jnp.shape, found) != [
         jax.tree.map(lambda leaf: leaf.shape, shared),
@@ -161,8 +161,12 @@ def check_weights(config: ConfigDict, weights: dict[str, Any], num_classes: int,
         raise UserError(f"{where}: must be weights of the network in config.json, they are not")
 
 
-def _shapes(config: ConfigDict, num_classes: int) -> tuple[Any, Any, Any]:
-    """Shapes of `shared`, and of one member's `late_phase` and `batch_stats`."""
+def weight_shapes(config: ConfigDict, num_classes: int) -> tuple[Any, Any, Any]:
+    """`shared`, and one member's `late_phase` and `batch_stats`, as `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      UserError: late-phase patterns match nothing.
+    """
     model = build_model(config, num_classes)
     images = jax.ShapeDtypeStruct((1, *image_shape(config)), model.dtype)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)

@@ -1,6 +1,11 @@
-"""Writes the collapsed network of a finished run as torchvision's state dict.
+"""Writes the network of a finished run as a state dict for PyTorch.
 
 python -m lpw_jax.export --workdir DIR --output FILE.safetensors
+
+Networks of torchvision are written collapsed, under torchvision's names, Wide ResNets with all
+members, under those of the published CIFAR code. There the model is to be built released:
+HYPERWRN(depth, width, num_classes, num_specialists=K, start_tied=False, use_template_bank=[],
+hard_sharing=["input_layer", "adapter", "conv_block"]).
 
 In PyTorch: model.load_state_dict(safetensors.torch.load_file("FILE.safetensors")).
 """
@@ -11,33 +16,55 @@ from collections.abc import Sequence
 import jax
 
 from lpw_jax import config as config_lib
-from lpw_jax import console, loading, pretrained, storage, weight_files
+from lpw_jax import (
+    console,
+    late_phase,
+    loading,
+    pretrained,
+    reference_weights,
+    storage,
+    weight_files,
+)
 from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.results_report import network_name
 from lpw_jax.workdir import Workdir
 
+NAMES = ("torchvision", "reference")
 
-def export(workdir: str, output: str) -> None:
-    """Writes the one network that the members of a run average to as .safetensors to `output`.
+
+def export(workdir: str, output: str, *, names: str | None = None) -> None:
+    """Writes the network of a run as .safetensors to `output`.
+
+    `names` is 'torchvision' (of its networks; the one that the members average to) or 'reference'
+    (of a Wide ResNet; all members, for the published CIFAR code); None chooses by the network.
 
     Raises:
-      UserError: `workdir` holds no finished training, or one of a network that torchvision does
-        not have; `output` cannot be written.
+      UserError: `workdir` holds no finished training, or one that has no such names; `output`
+        cannot be written.
     """
     stored, _ = Workdir(workdir).read_trained()
     config = config_lib.from_dict(stored)
     name = config.model.name
-    if name not in pretrained.PUBLISHED:
-        raise UserError(
-            f"--workdir = {workdir!r}: must hold a network that torchvision has "
-            f"({', '.join(pretrained.PUBLISHED)}), but holds {name}"
-        )
+    possible = "torchvision" if name in pretrained.PUBLISHED else "reference"
+    if names not in (None, possible):
+        raise UserError(f"--names = {names!r}: must be {possible!r} for {name}, in {workdir!r}")
     with (
         jax.enable_x64(config.train.compute_dtype == "float64"),
         weight_files.replacing(storage.path(output)) as temporary,
     ):
         run = loading.load(workdir)
-        temporary.write_bytes(pretrained.encode_torchvision(run.collapsed, model_name=name))
-    console.say(f"{output}: {name}, collapsed, as torchvision's state dict")
+        if possible == "torchvision":
+            content = pretrained.encode_torchvision(run.collapsed, model_name=name)
+            what = f"{name}, collapsed, as torchvision's state dict"
+        else:
+            reference_weights.check_division(run.stacked)
+            content = reference_weights.encode(run.stacked, depth=config.model.depth)
+            members = late_phase.num_members(run.stacked["late_phase"])
+            what = (
+                f"{network_name(config.model)}, K = {members}, as the published code's state dict"
+            )
+        temporary.write_bytes(content)
+    console.say(f"{output}: {what}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,8 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="the .safetensors file to write"
     )
+    parser.add_argument(
+        "--names", choices=NAMES, help="whose names (default: those of the run's network)"
+    )
     args = parser.parse_args(argv)
-    return exit_code(parser.prog, lambda: export(args.workdir, args.output))
+    return exit_code(parser.prog, lambda: export(args.workdir, args.output, names=args.names))
 
 
 if __name__ == "__main__":

@@ -89,9 +89,9 @@ def load_variables(
     else:
         names = {path: torchvision_names.torch_name(model_name, path) for path in shapes}
         entries = _modernised(place, entries, names.values())
-        wanted = {name: _torch_shape(shapes[path]) for path, name in names.items()}
-    _check_entries(place, entries, wanted, model_name)
-    entries = _floats(place, entries)
+        wanted = {name: torchvision_names.torch_shape(shapes[path]) for path, name in names.items()}
+    check_entries(place, entries, wanted, model_name)
+    entries = floats(place, entries)
     ours = {
         path: entries[name] if own else torchvision_names.from_torch(entries[name])
         for path, name in names.items()
@@ -138,10 +138,6 @@ def _shapes(model_name: str, num_classes: int) -> Shapes:
     return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return torchvision_names.to_torch(np.broadcast_to(0, shape)).shape
-
-
 def _flat(variables: Mapping[str, Any]) -> Arrays:
     return {p: np.asarray(array) for p, array in flatten_dict(variables, sep="/").items()}
 
@@ -182,8 +178,12 @@ def _modernised(place: epath.Path, entries: Arrays, names: Iterable[str]) -> Arr
     return renamed
 
 
-def _check_entries(place: epath.Path, entries: Arrays, wanted: Shapes, model_name: str) -> None:
-    """Refuses other names and shapes than those `wanted`."""
+def check_entries(place: epath.Path, entries: Arrays, wanted: Shapes, model: str) -> None:
+    """Refuses other names and shapes than those `wanted`, which are those of the network `model`.
+
+    Raises:
+      UserError: naming the file `place` and what is missing, unknown or of another shape.
+    """
     faults = {
         "missing": [name for name in wanted if name not in entries],
         "unknown": sorted(name for name in entries if name not in wanted),
@@ -195,24 +195,28 @@ def _check_entries(place: epath.Path, entries: Arrays, wanted: Shapes, model_nam
     }
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
-        raise UserError(f"{place}: must hold the weights of {model_name}; {listed}")
+        raise UserError(f"{place}: must hold the weights of {model}; {listed}")
 
 
-def _floats(place: epath.Path, entries: Arrays) -> Arrays:
-    """float64 as it is, narrower numbers as float32; refuses what are no finite such numbers."""
-    floats, faults = {}, []
+def floats(place: epath.Path, entries: Arrays) -> Arrays:
+    """float64 as it is, narrower numbers as float32.
+
+    Raises:
+      UserError: naming what are no finite such numbers.
+    """
+    found, faults = {}, []
     for name, array in entries.items():
         if jnp.issubdtype(array.dtype, jnp.floating):
             dtype = np.promote_types(array.dtype, np.float32)
-            floats[name] = array.astype(dtype, copy=False)
+            found[name] = array.astype(dtype, copy=False)
             # False for NaN too, and for what float32 cannot hold.
-            is_finite = (np.abs(floats[name]) <= np.finfo(np.float32).max).all()
-        faults += [] if name in floats and is_finite else [name]
+            is_finite = (np.abs(found[name]) <= np.finfo(np.float32).max).all()
+        faults += [] if name in found and is_finite else [name]
     if faults:
         raise UserError(
             f"{place}: must hold finite floating-point numbers; not so: {_some(faults)}"
         )
-    return floats
+    return found
 
 
 def _some(names: list[str]) -> str:

@@ -1,19 +1,39 @@
-"""Converts pretrained weights of torchvision to this program's own format.
+"""Converts weights of PyTorch: pretrained ones of torchvision, trained ones of the published code.
 
 examples:
   python -m lpw_jax.torch_import resnet50 --weights resnet50.safetensors --output r50.safetensors
   python -m lpw_jax.torch_import resnet50 --weights imagenet1k_v1 --output r50.safetensors
+  python -m lpw_jax.torch_import late_phase --weights model.npz --config configs/cifar10_bn.py \\
+      --workdir runs/pytorch/seed0
+
+torchvision's become a file in this program's own format, for model.pretrained; those of the
+published CIFAR code a run, which lpw_jax.evaluate evaluates. Its checkpoint is a pickle of its own
+classes; with them at hand, that is in a clone of it, these lines save what is imported here
+('swa_model' after SWA; PyTorch 2.6 and later need weights_only=False in torch.load, too):
+
+  import dill, numpy, torch
+  model = torch.load("final_....pth.tar", map_location="cpu", pickle_module=dill)["model"]
+  numpy.savez("model.npz", **{name: t.numpy() for name, t in model.state_dict().items()})
 
 Reading a .pth file needs PyTorch: pip install '.[torch]'.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 import jax
 
-from lpw_jax import console, pretrained, storage, weight_download, weight_files
-from lpw_jax.errors import exit_code, leave
+from lpw_jax import config as config_lib
+from lpw_jax import (
+    console,
+    pretrained,
+    reference_import,
+    storage,
+    weight_download,
+    weight_files,
+)
+from lpw_jax.errors import UserError, exit_code, leave
 
 
 def convert(
@@ -52,39 +72,68 @@ def convert(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
+    parser = _parser()
+    others, overrides = config_lib.split_flags(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(others)
+
+    def run():
+        if args.model == "late_phase":
+            config = config_lib.load_config(args.config, overrides)
+            reference_import.run(config, weights=args.weights, workdir=args.workdir, tied=args.tied)
+            return
+        if overrides:
+            raise UserError(f"{overrides[0]}: only late_phase has a config")
+        convert(
+            args.model,
+            weights=args.weights,
+            output=args.output,
+            num_classes=args.num_classes,
+            url=args.url,
+        )
+
+    return exit_code(parser.prog, run)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lpw_jax.torch_import",
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", choices=pretrained.PUBLISHED, help="the network")
-    parser.add_argument(
+    models = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
+    for name in pretrained.PUBLISHED:
+        model = models.add_parser(name, help="torchvision's", allow_abbrev=False)
+        model.add_argument(
+            "--weights",
+            required=True,
+            metavar="FILE",
+            help="a state dict (.safetensors, .pth), or imagenet1k_v1 to fetch torchvision's",
+        )
+        model.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+        model.add_argument(
+            "--num_classes", type=int, default=1000, metavar="N", help="outputs of its head (1000)"
+        )
+        model.add_argument(
+            "--url",
+            default=weight_download.URL,
+            help="another folder on a server that has torchvision's files",
+        )
+    late_phase = models.add_parser("late_phase", help="the published CIFAR code's trained network")
+    late_phase.add_argument(
         "--weights",
         required=True,
         metavar="FILE",
-        help="a state dict (.safetensors, .pth), or imagenet1k_v1 to fetch what torchvision has",
+        help="its state dict (.npz, .safetensors, .pth)",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
-    parser.add_argument(
-        "--num_classes", type=int, default=1000, metavar="N", help="outputs of its head (1000)"
+    config_lib.add_config_flags(late_phase)
+    late_phase.add_argument("--workdir", required=True, metavar="DIR", help="a new folder for it")
+    late_phase.add_argument(
+        "--tied",
+        action="store_true",
+        help="take the tied copy of a network that was not released, not the members",
     )
-    parser.add_argument(
-        "--url",
-        default=weight_download.URL,
-        help="another folder on a server that has torchvision's files",
-    )
-    args = parser.parse_args(argv)
-    return exit_code(
-        parser.prog,
-        lambda: convert(
-            args.model,
-            weights=args.weights,
-            output=args.output,
-            num_classes=args.num_classes,
-            url=args.url,
-        ),
-    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 COUNTER = "num_batches_tracked"  # of each batch norm; nothing here uses it
-_LEAVES = {
+LEAVES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
@@ -29,7 +29,7 @@ def torch_name(model_name: str, path: str) -> str:
     if model_name not in _MODULES:
         raise ValueError(f"model.name = {model_name!r}: must be one of {', '.join(_MODULES)}")
     _, *modules, leaf = path.split("/")
-    return ".".join([*map(_MODULES[model_name], modules), _LEAVES[leaf]])
+    return ".".join([*map(_MODULES[model_name], modules), LEAVES[leaf]])
 
 
 def counters(names: Iterable[str]) -> list[str]:
@@ -46,6 +46,11 @@ def modern_name(name: str) -> str:
 def to_torch(array: np.ndarray) -> np.ndarray:
     """Our layout to PyTorch's; what is no kernel stays as it is."""
     return array.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim))
+
+
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that an array of our `shape` has in PyTorch."""
+    return to_torch(np.broadcast_to(0, shape)).shape
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:

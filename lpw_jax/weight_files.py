@@ -1,9 +1,10 @@
-"""Named arrays in .safetensors files, and in those that torch.save writes (read only)."""
+"""Named arrays in .safetensors files, and, read only, in .npz files and those of torch.save."""
 
 import contextlib
 import io
 import json
 import secrets
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,11 +44,11 @@ def decode(data: bytes, place: epath.Path) -> tuple[Arrays, dict[str, str], str]
     """What `data`, the content of the file `place`, holds; its beginning tells the format.
 
     Returns:
-      Arrays by name (of torch.save, narrow numbers as float32), metadata, and 'safetensors' or
-      'pth'.
+      Arrays by name (of torch.save, narrow numbers as float32), metadata, and 'safetensors', 'npz'
+      or 'pth'.
 
     Raises:
-      UserError: it is damaged, or neither format; PyTorch is needed and not there.
+      UserError: it is damaged, or no such format; PyTorch is needed and not there.
     """
     if data[8:9] == b"{":
         with storage.reading(place, _REMEDY):
@@ -59,12 +60,24 @@ def decode(data: bytes, place: epath.Path) -> tuple[Arrays, dict[str, str], str]
                     "; convert them to F32"
                 )
             return safetensors.numpy.load(data), metadata, "safetensors"
+    if _is_npz(data):
+        with storage.reading(place, _REMEDY), np.load(io.BytesIO(data)) as file:
+            return dict(file), {}, "npz"
     if data.startswith((b"PK", b"\x80")):
         return _decode_torch(data, place), {}, "pth"
     raise UserError(
-        f"{place}: must be weights as .safetensors or as torch.save writes them, but its content "
-        f"is neither; {_REMEDY}"
+        f"{place}: must be weights as .safetensors, .npz or as torch.save writes them, but its "
+        f"content is none of them; {_REMEDY}"
     )
+
+
+def _is_npz(data: bytes) -> bool:
+    """Whether this is a zip archive of numpy's; those of torch.save hold no .npy."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return False
 
 
 def encode(entries: Arrays, metadata: dict[str, str]) -> bytes:

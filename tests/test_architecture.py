@@ -28,22 +28,19 @@ LAYERS = (
         "config_schema",
         "weight_files",
         "torchvision_names",
+        "reference_names",
         "lock",
     ),
-    ("models", "models.*", "data", "data.*", "pretrained"),
+    ("models", "models.*", "data", "data.*", "pretrained", "reference_weights"),
     ("late_phase", "swa", "state", "step", "progress"),
     ("parallel", "hosts", "preemption", "checkpoint", "workdir"),
     ("console", "schedule_report", "results_report", "preflight", "compilation", "weight_download"),
     ("runner", "predict"),
     ("train", "saver", "timeline", "evaluate", "experiment", "loading", "memory"),
-    ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export"),
-    ("comparison", "comparison.*"),
-    ("compare",),
-    ("main", PACKAGE),  # the package itself offers the public names
-)
-CONFIG_READERS = {
-    "config", "config_file", "config_schema", "experiment", "timeline", "loading", "train",
-    "evaluate", "launch", "main", "benchmark.*", "export", "comparison.settings",
+    "launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export", "comparison",
+    "comparison.*", "compare", "main", "config", "config_file", "config_schema", "experiment",
+    "timeline", "loading", "train", "evaluate", "launch", "main", "benchmark.*", "export",
+    "comparison.settings", "reference_import",
 }  # fmt: skip
 MAX_LINES = 300
 

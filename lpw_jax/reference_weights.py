@@ -64,7 +64,7 @@ class StateDict:
 
         Raises:
           UserError: entries are missing, unknown, wrongly shaped or not finite, which are named; or
-            the members were never trained.
+            it is the other copies that were trained.
         """
         members = [member(k) for k in range(self.architecture.num_members)]
         shapes = _flat(shapes)
@@ -83,8 +83,7 @@ class StateDict:
         }
         pretrained.check_entries(self._place, entries, wanted, "this Wide ResNet")
         entries = pretrained.floats(self._place, entries)
-        if not tied:
-            self._check_released(counters)
+        self._check_trained(counters, tied=tied)
         weights: dict[str, Arrays] = {collection: {} for collection in COLLECTIONS}
         for (collection, path), copies in names.items():
             arrays = [torchvision_names.from_torch(entries[name]) for name in copies]
@@ -97,16 +96,21 @@ class StateDict:
         copies = [member(0)] if collection == "shared" else copies
         return [reference_name(path, copy, depth=self.architecture.depth) for copy in copies]
 
-    def _check_released(self, counters: set[str]) -> None:
-        """Refuses members that have seen no batch while the tied copy has."""
+    def _check_trained(self, counters: set[str], *, tied: bool) -> None:
+        """Refuses copies that have seen fewer images than the others, if the file tells."""
         seen = {True: 0, False: 0}
         for name in counters & self._entries.keys():
-            seen[f".{TIED}." in name] += int(self._entries[name])
-        if seen[True] and not seen[False]:
-            raise UserError(
-                f"{self._place}: must hold trained members, but only its tied copy has seen "
-                "images: it was saved before the release; --tied takes that copy"
-            )
+            is_tied = f".{TIED}." in name
+            seen[is_tied] = max(seen[is_tied], int(self._entries[name]))
+        if seen[tied] >= seen[not tied]:
+            return
+        raise UserError(
+            f"{self._place}: must hold a tied copy that was trained to the end, but it is that of "
+            "the release; without --tied its members are taken"
+            if tied
+            else f"{self._place}: must hold trained members, but the tied copy has seen more "
+            "images: it was saved before the release; --tied takes that copy"
+        )
 
 
 def encode(weights: Tree, *, depth: int) -> bytes:

@@ -130,10 +130,12 @@ def test_the_tied_copy_becomes_a_run_that_was_never_released(float64, tmp_path):
         run.member(1)
 
 
-def test_members_that_were_never_trained_are_refused(tmp_path, capsys):
-    entries = saved(golden_entries("cifar_sgd_coasting", "final/"), seen=0)
-    assert run_import(entries, tmp_path) == 2
+def test_copies_that_were_not_trained_to_the_end_are_refused(tmp_path, capsys):
+    entries = golden_entries("cifar_sgd_coasting", "final/")
+    assert run_import(saved(entries, seen=0), tmp_path) == 2
     assert "saved before the release; --tied takes that copy" in capsys.readouterr().err
+    assert run_import(saved(entries), tmp_path, "--tied") == 2
+    assert "it is that of the release; without --tied" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -1,0 +1,58 @@
+"""What differs from the published PyTorch code, where no other test says so; the README's list."""
+
+import ast
+import re
+from pathlib import Path
+
+from test_golden import CONFIG
+from test_import_late_phase import golden_entries, run_import
+
+from lpw_jax import experiment, schedules
+from lpw_jax.config import load_config
+from lpw_jax.data import ood
+from lpw_jax.workdir import Workdir
+
+ROOT = Path(__file__).parents[1]
+ONLY_BATCH_NORM = "--config.late_phase.patterns=(.*/)?bn[^/]*/(scale|bias)"
+
+
+def test_results_count_one_network_and_the_published_code_every_copy(tmp_path):
+    entries = golden_entries("cifar_sgd_coasting", "final/")
+    assert run_import(entries, tmp_path) == 0
+    results = Workdir(tmp_path / "run").read_results()
+    members = {name: array for name, array in entries.items() if "running_" not in name}
+    everyone = sum(array.size for array in members.values())
+    tied = sum(array.size for name, array in members.items() if "no_coef_modules.1" in name)
+    late, k = results["num_late_phase_parameters"], 3
+    assert tied == late
+    assert everyone + tied == results["num_parameters"] + k * late
+
+
+def test_the_head_is_late_phase_unless_the_patterns_leave_it_out():
+    for flags, is_late in (([], True), ([ONLY_BATCH_NORM], False)):
+        shared, late, _ = experiment.weight_shapes(load_config(CONFIG, flags), 10)
+        assert ("head" in late, "head" in shared) == (is_late, not is_late)
+        assert "bn_out" in late and "bn_out" not in shared
+
+
+def test_aurocs_are_named_in_the_published_codes_order():
+    assert tuple(ood.OOD_SETS) == ("LSUN", "TIN", "SVHN", "CIFAR")
+
+
+def test_a_minibatch_of_125_leaves_no_remainder_of_cifar():
+    for size, images in ((125, 50_000), (128, 49_920)):
+        for members in (1, 10):
+            cycles = schedules.cycles_per_epoch(50_000, batch_size=size, num_members=members)
+            assert cycles * size * members == images
+
+
+def test_every_test_that_the_readme_cites_exists():
+    cited = set(re.findall(r"(tests/\w+\.py)(?:::(\w+))?", (ROOT / "README.md").read_text()))
+    assert cited
+    for file, name in cited:
+        functions = {
+            node.name
+            for node in ast.walk(ast.parse((ROOT / file).read_text()))
+            if isinstance(node, ast.FunctionDef)
+        }
+        assert not name or name in functions, f"{file}::{name}"

@@ -101,7 +101,7 @@ class StateDict:
         seen = {True: 0, False: 0}
         for name in counters & self._entries.keys():
             is_tied = f".{TIED}." in name
-            seen[is_tied] = max(seen[is_tied], int(self._entries[name]))
+            seen[is_tied] = max(seen[is_tied], int(self._entries[name].max(initial=0)))
         if seen[tied] >= seen[not tied]:
             return
         raise UserError(

@@ -37,10 +37,15 @@ LAYERS = (
     ("console", "schedule_report", "results_report", "preflight", "compilation", "weight_download"),
     ("runner", "predict"),
     ("train", "saver", "timeline", "evaluate", "experiment", "loading", "memory"),
-    "launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export", "comparison",
-    "comparison.*", "compare", "main", "config", "config_file", "config_schema", "experiment",
-    "timeline", "loading", "train", "evaluate", "launch", "main", "benchmark.*", "export",
-    "comparison.settings", "reference_import",
+    ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "reference_import", "export"),
+    ("comparison", "comparison.*"),
+    ("compare",),
+    ("main", PACKAGE),  # the package itself offers the public names
+)
+CONFIG_READERS = {
+    "config", "config_file", "config_schema", "experiment", "timeline", "loading", "train",
+    "evaluate", "launch", "main", "benchmark.*", "export", "comparison.settings", "torch_import",
+    "reference_import",
 }  # fmt: skip
 MAX_LINES = 300
 

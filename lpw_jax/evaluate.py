@@ -1,6 +1,7 @@
 """Evaluates a trained run in three views: collapsed, ensemble and each member.
 
 python -m lpw_jax.evaluate --workdir DIR [--config.data.dir=...] [--config.data.ood_dir=...]
+python -m lpw_jax.evaluate --ensemble RUN1 RUN2 ... [--output DIR]
 """
 
 import argparse
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpw_jax import compilation, console, experiment, metrics, results_report
+from lpw_jax import compilation, console, deep_ensemble, experiment, metrics, results_report
 from lpw_jax import config as config_lib
 from lpw_jax import late_phase as lp
 from lpw_jax.data import ood
@@ -256,8 +257,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a finished run")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", metavar="DIR", help="folder of a finished run")
+    what.add_argument(
+        "--ensemble", nargs="+", metavar="RUN", help="finished runs, the members of a deep ensemble"
+    )
+    deep_ensemble.add_flags(parser)
     args, overrides = parser.parse_known_args(argv)
+    if args.ensemble:
+        if overrides:
+            parser.error(f"unrecognized arguments with --ensemble: {' '.join(overrides)}")
+        options = {name: getattr(args, name) for name in ("output", "view", "mixed")}
+        return exit_code(parser.prog, lambda: deep_ensemble.run(args.ensemble, **options))
+    if args.output or args.mixed or args.view != parser.get_default("view"):
+        parser.error("--output, --view and --mixed go with --ensemble")
     return exit_code(parser.prog, lambda: run(args.workdir, overrides))
 
 

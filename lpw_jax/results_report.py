@@ -59,10 +59,12 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
     Args:
         results: `data.{name,note}` and `views.{collapsed,ensemble,members}` of `results.json`.
-            What is missing or null there (an OOD set, its mean) is shown as `-`.
+            What is missing or null there (an OOD set, its mean) is shown as `-`, a view that is
+            null not at all.
     """
     views = results["views"]
-    collapsed, ensemble, members = views["collapsed"], views["ensemble"], views["members"]
+    # A deep ensemble has no collapsed network.
+    collapsed, ensemble, members = views["collapsed"] or {}, views["ensemble"], views["members"]
     ood_sets = list(dict.fromkeys([*collapsed.get("ood", {}), *ensemble.get("ood", {})]))
     if not any([*collapsed.get("ood", {}).values(), *ensemble.get("ood", {}).values()]):
         ood_sets = []  # they would all be dashes
@@ -78,7 +80,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         caption_justify="left",
     )
     table.add_column("\nview", no_wrap=True)
-    columns = [column for column in _COLUMNS if column[0] in collapsed]
+    columns = [column for column in _COLUMNS if column[0] in ensemble]
     for _, header, _ in columns:
         table.add_column(header, justify="right", no_wrap=True, min_width=7)
     auroc_columns = [*ood_sets, "mean"] if ood_sets else []
@@ -86,6 +88,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
         table.add_column(Text(f"AUROC\n{name}"), justify="right", overflow="fold", min_width=6)
 
     for name, view in (("collapsed", collapsed), ("ensemble", ensemble)):
+        if not view:
+            continue
         sets = [view.get("ood", {}).get(ood_set) or {} for ood_set in ood_sets]
         aurocs = [*(ood.get("auroc") for ood in sets), view.get("ood_mean_auroc")]
         cells = [_decimal(auroc, 3) for auroc in aurocs[: len(auroc_columns)]]

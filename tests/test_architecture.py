@@ -36,7 +36,7 @@ LAYERS = (
     ("parallel", "hosts", "preemption", "checkpoint", "workdir"),
     ("console", "schedule_report", "results_report", "preflight", "compilation", "weight_download"),
     ("runner", "predict"),
-    ("train", "saver", "timeline", "evaluate", "experiment", "loading", "memory"),
+    ("train", "saver", "timeline", "evaluate", "experiment", "loading", "memory", "deep_ensemble"),
     ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "reference_import", "export"),
     ("comparison", "comparison.*"),
     ("compare",),
@@ -45,7 +45,7 @@ LAYERS = (
 CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "timeline", "loading", "train",
     "evaluate", "launch", "main", "benchmark.*", "export", "comparison.settings", "torch_import",
-    "reference_import",
+    "reference_import", "deep_ensemble",
 }  # fmt: skip
 MAX_LINES = 300
 

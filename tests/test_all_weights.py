@@ -1,0 +1,213 @@
+"""The paper's ablations: every weight late-phase (nothing is shared), and release at the start."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from short_run import DIGITS, SHORT, subset
+from tiny_net import TinyNet, images, labels
+
+import lpw_jax
+from lpw_jax import dry_run, evaluate, main, optimizers, state, step, train
+from lpw_jax import late_phase as lp
+from lpw_jax.config import load_config
+from lpw_jax.data import epoch_order
+from lpw_jax.parallel import Devices
+from lpw_jax.schedules import Rates
+from lpw_jax.workdir import Workdir
+
+K, B = 3, 8
+ALL = "--config.late_phase.patterns=.*"
+# Data is only normalised, so that a minibatch is its images.
+PLAIN = ["--config.train.crop_padding=0", "--config.train.flip=False"]
+EXACT = ["--config.train.batch_size=16", "--config.train.compute_dtype=float64"]
+
+
+@pytest.fixture
+def tx(float64):
+    return optimizers.sgd(momentum=0.9, nesterov=True)
+
+
+def released(tx):
+    options = {"image_shape": (8, 8, 3), "patterns": (".*",), "tx": tx}
+    start = state.init(jax.random.key(0), TinyNet(), **options)
+    return state.release(start, jax.random.key(1), num_members=K, sigma=0.3, tx=tx)
+
+
+def tiny_cycles(tx, start, batches, *, coasting="none", member_mode="vmap"):
+    train_step = jax.jit(
+        step.make_train_step(model=TinyNet(), tx=tx, coasting=coasting, member_mode=member_mode)
+    )
+    for image, label in batches:
+        batch = {"image": jnp.asarray(image), "label": jnp.asarray(label)}
+        start, _ = train_step(start, batch, Rates(0.7, 0.3, 0.2, 3e-2, 0.5))
+    return start
+
+
+def independent_sgd(model, member, stats, minibatches, *, rate, decay):
+    """One ordinary training: parameters and running statistics after its minibatches.
+
+    `rate` is a function of the number of minibatches before.
+    """
+    sgd = optax.chain(
+        optax.add_decayed_weights(decay), optax.sgd(rate, momentum=0.9, nesterov=True)
+    )
+    opt = sgd.init(member)
+
+    @jax.jit
+    def update(params, stats, opt, image, label):
+        def loss(params):
+            logits, seen = model.apply(
+                {"params": params}, image, train=True, mutable=["batch_stats"]
+            )
+            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)
+            return -picked.mean(), seen["batch_stats"]
+
+        grads, seen = jax.grad(loss, has_aux=True)(params)
+        updates, opt = sgd.update(grads, opt, params)
+        stats = jax.tree.map(lambda r, b: 0.9 * r + 0.1 * b, stats, seen)
+        return optax.apply_updates(params, updates), stats, opt
+
+    for image, label in minibatches:
+        member, stats, opt = update(member, stats, opt, jnp.asarray(image), jnp.asarray(label))
+    return member, stats
+
+
+def assert_close(a, b, tolerance=1e-10):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance), a, b)
+
+
+def tiny_batches(cycles=3):
+    return [(images(c, K, B), labels(c, K, B)) for c in range(cycles)]
+
+
+@pytest.mark.parametrize("member_mode", step.MEMBER_MODES)
+def test_members_that_share_nothing_are_independent_trainings(tx, member_mode):
+    start = released(tx)
+    end = tiny_cycles(tx, start, tiny_batches(), member_mode=member_mode)
+    assert start.shared == end.shared == {}
+    for k in range(K):
+        own = [(image[k], label[k]) for image, label in tiny_batches()]
+        weights, stats = (lp.member(tree, k) for tree in (start.late_phase, start.batch_stats))
+        alone = independent_sgd(TinyNet(), weights, stats, own, rate=lambda _: 0.2, decay=3e-2)
+        assert_close((lp.member(end.late_phase, k), lp.member(end.batch_stats, k)), alone)
+
+
+@pytest.mark.parametrize("coasting", ["reference", "every_minibatch", "none"])
+def test_members_that_share_nothing_do_not_hear_of_one_another(tx, coasting):
+    start, batches = released(tx), tiny_batches()
+    end = tiny_cycles(tx, start, batches, coasting=coasting)
+    for image, _ in batches:
+        image[1] += 1.0
+    moved = start.replace(
+        late_phase=jax.tree.map(lambda leaf: leaf.at[1].multiply(1.5), start.late_phase)
+    )
+    other = tiny_cycles(tx, moved, batches, coasting=coasting)
+    for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(other), strict=True):
+        if a.ndim:
+            np.testing.assert_allclose(a[0], b[0], rtol=0, atol=1e-12)
+            np.testing.assert_allclose(a[2], b[2], rtol=0, atol=1e-12)
+    head = end.late_phase["head"]["kernel"], other.late_phase["head"]["kernel"]
+    assert not np.allclose(head[0][1], head[1][1], atol=1e-3)
+
+
+def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(tx):
+    weights = state.weights_of(tiny_cycles(tx, released(tx), tiny_batches()))
+    collapsed = lp.collapse(**weights)["params"]
+    for layer, name in (("conv1", "kernel"), ("conv1", "bias"), ("head", "kernel")):
+        assert_close(collapsed[layer][name], weights["late_phase"][layer][name].mean(0))
+    one = lp.member((weights["late_phase"], weights["batch_stats"]), 1)
+    equal = [lp.copy_members(jax.tree.map(lambda leaf: leaf[None], tree), K) for tree in one]
+    network = lp.collapse({}, *equal)
+    image = images(9, B)
+    own = TinyNet().apply({"params": one[0], "batch_stats": one[1]}, image)
+    assert_close(TinyNet().apply(network, image), own)
+
+
+def trained(config, folder, num_devices=1):
+    devices = Devices.over(jax.devices()[:num_devices])
+    return train.Training(config, subset(70), devices).run(Workdir(folder))[0]
+
+
+@pytest.mark.usefixtures("float64")
+def test_released_at_the_start_and_sharing_nothing_a_run_is_independent_trainings(tmp_path):
+    flags = [
+        *EXACT,
+        *PLAIN,
+        ALL,
+        "--config.train.epochs=3",
+        "--config.train.anneal_start=0",
+        "--config.train.anneal_end=2",
+        "--config.late_phase.release_epoch=0",
+        "--config.late_phase.num_members=2",
+        "--config.late_phase.sigma=0.2",
+        "--config.late_phase.weight_decay=0.01",
+        "--config.late_phase.coasting=none",
+    ]
+    config = load_config(DIGITS, flags)
+    training = train.Training(config, subset(70), Devices.over(jax.devices()[:1]))
+    start = training.released(training.initial_state)
+    end, _ = training.run(Workdir(tmp_path))
+    data = subset(70)
+    normal = (data.train_images / 255.0 - np.array(data.mean)) / np.array(data.std)
+    for k in range(2):
+        own = []
+        for epoch in (1, 2, 3):  # two cycles of two minibatches each
+            order = epoch_order(config.seed, epoch, 70)[:64].reshape(2, 2, 16)
+            own += [(normal[cycle[k]], data.train_labels[cycle[k]]) for cycle in order]
+        alone = independent_sgd(
+            training.model,
+            *(lp.member(tree, k) for tree in (start.late_phase, start.batch_stats)),
+            own,
+            rate=lambda count: jnp.array([0.1, 0.0505, 0.001])[count // 2],
+            decay=0.01,
+        )
+        assert_close((lp.member(end["late_phase"], k), lp.member(end["batch_stats"], k)), alone)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("released_at", [0, 1])
+def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(released_at, tmp_path):
+    flags = [ALL] if released_at else ["--config.swa.start_epoch=1"]
+    flags += [f"--config.late_phase.release_epoch={released_at}", "--config.checkpoint.keep=9"]
+    flags += ["--config.late_phase.num_members=4", "--config.checkpoint.every_epochs=1"]
+    flags = [*SHORT, *EXACT, *flags]
+    config = load_config(DIGITS, flags)
+    one = trained(config, tmp_path / "run")
+    assert ("conv_in" in one["shared"]) == (released_at == 0)
+    other = load_config(
+        DIGITS, [*flags, "--config.parallel.layout=members", "--config.late_phase.member_mode=vmap"]
+    )
+    assert_close(trained(other, tmp_path / "other", num_devices=2), one, 1e-9)
+
+    checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    for number, kept in enumerate(checkpoints[:-1], 1):
+        cut = tmp_path / f"cut{number}" / "checkpoints" / kept.name
+        shutil.copytree(kept, cut)
+        resumed = trained(config, cut.parents[1])
+        jax.tree.map(np.testing.assert_array_equal, resumed, one)
+    assert number >= 2
+
+
+def test_the_whole_program_runs_with_nothing_shared(tmp_path, capsys):
+    flags = ["--config", DIGITS, "--workdir", str(tmp_path / "run"), *SHORT, ALL]
+    flags += ["--config.data.validation_examples=1000"]
+    assert main.main([*flags, "--dry_run"]) == 0
+    shown = capsys.readouterr().out
+    assert "dry run: all checks passed" in shown
+    (total,) = [line.split() for line in shown.splitlines() if line.strip().startswith("total")]
+    assert total == ["total", "0", "77,850", "77,850", "100.00", "%"]
+    assert shown.count(", step ") == 2 * dry_run.STEPS
+    assert main.main(flags) == 0 and main.main(flags) == 0  # the second one only shows it
+    before = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert before["num_parameters"] == before["num_late_phase_parameters"] == 77_850
+    assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 0
+    after = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert after["views"]["collapsed"]["nll"] == pytest.approx(before["views"]["collapsed"]["nll"])
+    run = lpw_jax.load(tmp_path / "run")
+    assert run.stacked["shared"] == {}
+    assert run.member(1)["params"]["conv_in"]["kernel"].shape == (3, 3, 3, 16)

@@ -21,7 +21,6 @@ Exit codes: 0 done, 75 asked to end and saved, 130 Ctrl-C, otherwise that of the
 
 import argparse
 import dataclasses
-import os
 import re
 import shlex
 import signal
@@ -35,6 +34,7 @@ from lpw_jax.errors import INTERRUPTED, PREEMPTED, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 COPY = "runs"  # of the runs in a bucket
+PYTHON = (sys.executable, "-m")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +130,7 @@ METHOD = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """Words of a command line, and variables that it needs in the environment."""
-
-    words: tuple[str, ...]
-    variables: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        settings = [f"{name}={shlex.quote(value)}" for name, value in self.variables]
-        return " ".join([*settings, shlex.join(self.words)])
+Command = tuple[str, ...]  # its words
 
 
 def trainings(
@@ -165,12 +156,11 @@ def trainings(
             except ConfigError as error:
                 raise ConfigError(f"{row.name}: {error}") from error
             workdir = _workdir(runs, row.name, seed)
+            words = (*PYTHON, "lpw_jax.main", "--config", file, "--workdir", workdir)
             if pod:
-                words = ("scripts/tpu_pod.sh", "resume-loop", f"--config=configs/{row.config}.py")
-                commands.append(Command((*words, *fields), (("WORKDIR", workdir),)))
-            else:
-                words = (sys.executable, "-m", "lpw_jax.main", "--config", file)
-                commands.append(Command((*words, "--workdir", workdir, *fields)))
+                words = ("env", f"WORKDIR={workdir}", "scripts/tpu_pod.sh", "resume-loop")
+                words = (*words, f"--config=configs/{row.config}.py")
+            commands.append((*words, *fields))
     return commands
 
 
@@ -182,19 +172,17 @@ def evaluations(
     if pod:
         excluded = "--exclude=.*/(checkpoints|weights)/.*"
         copy = ("gcloud", "storage", "rsync", "--recursive", excluded, runs, COPY)
-        commands, runs = [Command(copy)], COPY
+        commands, runs = [("mkdir", "-p", COPY), copy], COPY
     workdirs = [_workdir(runs, row.name, seed) for row in table.rows for seed in seeds]
     if len(seeds) > 1:
         members = [_workdir(runs, table.ensemble_of, seed) for seed in seeds]
         which = f"seeds{seeds[0]}-{seeds[-1]}"
         ensemble = str(Path(runs, f"{table.ensemble_of}_deep_ensemble", which))
-        words = (sys.executable, "-m", "lpw_jax.evaluate", "--ensemble", *members)
-        commands.append(Command((*words, "--output", ensemble)))
+        commands.append((*PYTHON, "lpw_jax.evaluate", "--ensemble", *members, "--output", ensemble))
         workdirs.append(ensemble)
     against = ("--against", "published") if table.published else ()
     out = str(Path(runs, f"{name}_comparison"))
-    words = (sys.executable, "-m", "lpw_jax.compare", *workdirs)
-    return [*commands, Command((*words, *against, "--out", out))]
+    return [*commands, (*PYTHON, "lpw_jax.compare", *workdirs, *against, "--out", out)]
 
 
 def run(commands: Sequence[Command], *, keep_going: bool = False) -> int:
@@ -215,21 +203,22 @@ def run(commands: Sequence[Command], *, keep_going: bool = False) -> int:
         for command in commands:
             if asked:
                 return INTERRUPTED if signal.SIGINT in asked else PREEMPTED
-            print(f"+ {command}", flush=True)
-            child = subprocess.Popen(command.words, env=os.environ | dict(command.variables))
+            print(f"+ {shlex.join(command)}", flush=True)
+            child = subprocess.Popen(command)
             if asked:
                 child.terminate()
             code = child.wait()
             child = None
             if code:
-                print(f"run_table.py: exit code {code}: {command}", file=sys.stderr)
+                code = code if code > 0 else 128 - code  # killed by a signal: as shells count
+                print(f"run_table.py: exit code {code}: {shlex.join(command)}", file=sys.stderr)
                 first_failure = first_failure or code
                 if not keep_going or code in (PREEMPTED, INTERRUPTED):
-                    return code if code > 0 else 128 - code
+                    return code
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return first_failure if first_failure >= 0 else 128 - first_failure
+    return first_failure
 
 
 def parse_seeds(text: str) -> range:
@@ -294,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--index = {args.index}: must be 0 to {len(commands) - 1}")
     if args.run:
         return run(commands, keep_going=args.keep_going)
-    print(*commands, sep="\n")
+    print(*map(shlex.join, commands), sep="\n")
     return 0
 
 

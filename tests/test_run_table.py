@@ -1,0 +1,195 @@
+"""scripts/run_table.py: every command it prints is a run, and it runs them as a table."""
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lpw_jax import config as config_lib
+from lpw_jax import main as main_lib
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "run_table.py"
+TINY = [
+    "--config.train.epochs=1",
+    "--config.train.anneal_start=0",
+    "--config.train.anneal_end=1",
+    "--config.late_phase.release_epoch=0",
+    "--config.swa.start_epoch=1",
+    "--config.data.validation_examples=1300",
+]
+METHODS = ["base", "base, SWA", "late", "late, SWA", "from start", "late, all"]
+
+
+@pytest.fixture(scope="module")
+def program():
+    spec = importlib.util.spec_from_file_location("run_table", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_table"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def printed(program, capsys):
+    def words_of(*arguments):
+        assert program.main(arguments) == 0
+        return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+
+    return words_of
+
+
+def parsed(command):
+    """What lpw_jax.main makes of a printed training: its workdir and its config."""
+    assert command[:3] == [sys.executable, "-m", "lpw_jax.main"]
+    args, config = config_lib.parse(main_lib.parser(), command[3:])
+    return args.workdir, config
+
+
+def method(config):
+    released = config.late_phase.release_epoch
+    name = "base" if released < 0 else "late" if released else "from start"
+    every = ", all" if config.late_phase.patterns == (".*",) else ""
+    return name + every + (", SWA" if config.swa.start_epoch else "")
+
+
+@pytest.mark.parametrize("table", ["cifar10", "cifar100", "cifar10_small", "digits"])
+def test_main_accepts_every_training_and_each_seed_has_every_method(table, printed):
+    commands = printed(table, "--seeds=2-3", "--runs=x/y", "--config.data.dir=/a b")
+    runs = [parsed(command) for command in commands[:-2]]
+    assert [method(config) for _, config in runs] == 2 * METHODS
+    assert [config.seed for _, config in runs] == [2] * 6 + [3] * 6
+    assert {config.data.dir for _, config in runs} == {"/a b"}
+    assert len({config.train.epochs for _, config in runs}) == 1  # the same budget
+    assert len({config.train.batch_size for _, config in runs}) == 1
+    workdirs = [workdir for workdir, _ in runs]
+    assert len(set(workdirs)) == 12 and all(w.startswith("x/y/") for w in workdirs)
+    ensemble, comparison = commands[-2:]
+    output = f"x/y/{table}_sgd_deep_ensemble/seeds2-3"
+    members = [w for w in workdirs if w.startswith(f"x/y/{table}_sgd/")]
+    assert ensemble[2:] == ["lpw_jax.evaluate", "--ensemble", *members, "--output", output]
+    compared = comparison[3 : 3 + 13]
+    assert comparison[2] == "lpw_jax.compare" and sorted(compared) == sorted([*workdirs, output])
+    against = ["--against", "published"] if "small" not in table and table != "digits" else []
+    assert comparison[16:] == [*against, "--out", f"x/y/{table}_comparison"]
+
+
+def test_flags_reach_every_run_but_make_no_method_of_another(printed):
+    commands = printed("digits", "--seeds=1", *TINY, "--config.late_phase.patterns=head/.*")
+    configs = [parsed(command)[1] for command in commands[:-1]]
+    assert [config.train.epochs for config in configs] == [1] * 6
+    assert [config.late_phase.release_epoch for config in configs] == [-1, -1, 0, 0, 0, 0]
+    assert [config.swa.start_epoch for config in configs] == [0, 1, 0, 1, 0, 0]
+    patterns = [config.late_phase.patterns for config in configs]
+    assert patterns == [("head/.*",)] * 5 + [(".*",)]
+    assert commands[-1][2] == "lpw_jax.compare"  # one seed makes no ensemble
+
+
+def test_index_and_count_are_for_arrays(printed):
+    everything = printed("digits", "--seeds=2")
+    assert printed("digits", "--seeds=2", "--count") == [["12"]]
+    each = [printed("digits", "--seeds=2", f"--index={i}") for i in range(12)]
+    assert [command for (command,) in each] == everything[:-2]
+
+
+def test_pod_commands_are_those_of_the_pod_script(printed):
+    commands = printed(
+        "cifar10", "--seeds=2", "--pod", "--runs=gs://b/runs", "--config.train.cutout=4"
+    )
+    first = ["env", "WORKDIR=gs://b/runs/cifar10_sgd/seed0", "scripts/tpu_pod.sh", "resume-loop"]
+    flags = ["--config=configs/cifar10_sgd.py", "--config.train.cutout=4", "--config.seed=0"]
+    assert commands[0] == first + flags
+    settings = [f"{name}=x" for name in ("NAME", "PROJECT", "ZONE", "BUCKET", "TYPE")]
+    words = [*commands[0][:2], *settings, commands[0][2], "--print", *commands[0][3:]]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--workdir gs://b/runs/cifar10_sgd/seed0 --config.data.dir=gs://x/tfds" in shown
+    copied = commands[13]
+    assert copied[:4] == ["gcloud", "storage", "rsync", "--recursive"] and copied[-1] == "runs"
+    assert commands[14][5] == "runs/cifar10_sgd/seed0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cifar11"], "invalid choice"),
+        (["digits", "--seeds=0"], "must be a number of seeds, or FIRST-LAST"),
+        (["digits", "--seeds=3-2"], "must be a number of seeds, or FIRST-LAST"),
+        (["digits", "--seeds=1-2-3"], "must be a number of seeds, or FIRST-LAST"),
+        (["digits", "--config.seed=1"], "--seeds says which"),
+        (["digits", "--config.train.epochs=3"], "digits_swa: swa.start_epoch = 10"),
+        (["digits", "--config.train.epoch=3"], "train.epoch: unknown field"),
+        (["digits", "--seeds=1", "--index=6"], "--index = 6: must be 0 to 5"),
+        (["digits", "--pod"], "must be gs://BUCKET/FOLDER with --pod"),
+        (["digits", "--seed=3"], "unrecognized arguments: --seed=3"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(program, arguments, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        program.main([*arguments, "--run"])
+    assert end.value.code == 2 and words in capsys.readouterr().err
+
+
+def shell(line):
+    return ("bash", "-c", line)
+
+
+@pytest.mark.parametrize(
+    ("codes", "keep_going", "done", "code"),
+    [
+        ([0, 0, 0], False, 3, 0),
+        ([0, 2, 0], False, 2, 2),
+        ([2, 0, 1], True, 3, 2),
+        ([0, 75, 0], True, 2, 75),
+        ([1, 130, 0], True, 2, 130),
+    ],
+)
+def test_a_failure_ends_the_table_or_is_remembered(
+    program, codes, keep_going, done, code, tmp_path
+):
+    log = shlex.quote(str(tmp_path / "log"))
+    commands = [shell(f"echo x >> {log}; exit {each}") for each in codes]
+    assert program.run(commands, keep_going=keep_going) == code
+    assert len((tmp_path / "log").read_text().splitlines()) == done
+
+
+def test_sigterm_is_passed_on_and_nothing_more_is_started(tmp_path):
+    log = tmp_path / "log"
+    commands = [
+        shell(f"trap 'echo asked >> {log}; exit 75' TERM; echo up; while :; do sleep 0.05; done"),
+        shell(f"echo second >> {log}"),
+    ]
+    code = f"import sys, run_table; sys.exit(run_table.run({commands!r}, keep_going=True))"
+    table = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": f"{SCRIPT.parent}:{ROOT}", "PATH": "/bin:/usr/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with table:
+        assert any(line == "up\n" for line in table.stdout)
+        table.terminate()
+        assert table.wait(30) == 75
+    assert log.read_text() == "asked\n"
+
+
+def test_a_small_table_is_run_and_run_again_only_shown(program, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device compiles faster than eight
+    one = program.Table(program.TABLES["digits"].rows[:1], ensemble_of="digits_sgd")
+    runs = str(tmp_path / "runs")
+    commands = program.trainings(one, range(2), runs=runs, flags=TINY)
+    commands += program.evaluations("digits", one, range(2), runs=runs)[:1]
+    assert program.run(commands) == 0
+    found = json.loads(
+        (tmp_path / "runs/digits_sgd_deep_ensemble/seeds0-1/results.json").read_text()
+    )
+    assert found["ensemble_of"]["seeds"] == [0, 1] and len(found["views"]["members"]) == 2
+    capfd.readouterr()
+    arguments = ["digits", "--seeds=2", "--runs", runs, "--run", "--index=0", *TINY]
+    assert program.main(arguments) == 0
+    assert "holds this run, finished" in capfd.readouterr().out

@@ -109,7 +109,27 @@ def test_pod_commands_are_those_of_the_pod_script(printed):
     assert "--workdir gs://b/runs/cifar10_sgd/seed0 --config.data.dir=gs://x/tfds" in shown
     copied = commands[13]
     assert copied[:4] == ["gcloud", "storage", "rsync", "--recursive"] and copied[-1] == "runs"
-    assert commands[14][5] == "runs/cifar10_sgd/seed0"
+    assert commands[14][4] == "runs/cifar10_sgd/seed0"
+
+
+def test_the_documented_slurm_line_runs_a_training_a_task(program, tmp_path):
+    """With stand-ins for Slurm, and for the Python that would train."""
+    lines = program.__doc__.partition('TABLE="')[2].partition("\n\n")[0]
+    stand_ins = {
+        "sbatch": 'echo "$@"\nexport SLURM_ARRAY_TASK_ID=29\nbash -c "${@: -1}"',
+        "srun": '"$@"',
+        "python": f'[[ $* == *--run\\ * ]] && echo "$@" && exit\n{sys.executable} "$@"',
+    }
+    for name, text in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/bin:/usr/bin", "PYTHONPATH": str(ROOT)}
+    line = ["bash", "-c", f'TABLE="{lines}']
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    array, task = done.stdout.splitlines()
+    assert array.startswith("--array=0-29 --gpus=1 --signal=TERM@300")
+    words = "scripts/run_table.py cifar10 --seeds 5 --runs /network/runs --config.data.dir"
+    assert task == f"{words}=/network/tfds --run --index 29"
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,12 @@ def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(rel
     assert_close(trained(other, tmp_path / "other", num_devices=2), one, 1e-9)
 
     checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name))
-    for number, kept in enumerate(checkpoints[:-1], 1):
-        cut = tmp_path / f"cut{number}" / "checkpoints" / kept.name
-        shutil.copytree(kept, cut)
-        resumed = trained(config, cut.parents[1])
-        jax.tree.map(np.testing.assert_array_equal, resumed, one)
-    assert number >= 2
+    cut = tmp_path / "cut" / "checkpoints"
+    shutil.copytree(checkpoints[1], cut / checkpoints[1].name)
+    resumed = trained(config, cut.parent)
+    jax.tree.map(np.testing.assert_array_equal, resumed, one)
+    records = [json.loads(line) for line in (tmp_path / "cut/metrics.jsonl").open()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
 
 
 def test_the_whole_program_runs_with_nothing_shared(tmp_path, capsys):

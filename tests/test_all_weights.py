@@ -171,7 +171,9 @@ def test_released_at_the_start_and_sharing_nothing_a_run_is_independent_training
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("released_at", [0, 1])
-def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(released_at, tmp_path):
+def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(
+    released_at, tmp_path, capsys
+):
     flags = [ALL] if released_at else ["--config.swa.start_epoch=1"]
     flags += [f"--config.late_phase.release_epoch={released_at}", "--config.checkpoint.keep=9"]
     flags += ["--config.late_phase.num_members=4", "--config.checkpoint.every_epochs=1"]
@@ -189,8 +191,7 @@ def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(rel
     shutil.copytree(checkpoints[1], cut / checkpoints[1].name)
     resumed = trained(config, cut.parent)
     jax.tree.map(np.testing.assert_array_equal, resumed, one)
-    records = [json.loads(line) for line in (tmp_path / "cut/metrics.jsonl").open()]
-    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert "resumed at epoch 3" in capsys.readouterr().out
 
 
 def test_the_whole_program_runs_with_nothing_shared(tmp_path, capsys):

@@ -17,9 +17,9 @@ from lpw_jax import config as config_lib
 from lpw_jax import console, metrics, results_report
 from lpw_jax.data import ood
 from lpw_jax.errors import UserError
+from lpw_jax.views import VIEWS
 from lpw_jax.workdir import Workdir
 
-VIEWS = ("collapsed", "ensemble")
 EVALUATE = "python -m lpw_jax.evaluate --workdir"
 
 

@@ -2,89 +2,28 @@
 
 python -m lpw_jax.evaluate --workdir DIR [--config.data.dir=...] [--config.data.ood_dir=...]
 python -m lpw_jax.evaluate --ensemble RUN1 RUN2 ... [--output DIR]
+python -m lpw_jax.evaluate --workdir DIR --corruptions DIR   (CIFAR-10-C or CIFAR-100-C)
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpw_jax import compilation, console, deep_ensemble, experiment, metrics, results_report
+from lpw_jax import compilation, console, corruptions, deep_ensemble, experiment, results_report
 from lpw_jax import config as config_lib
 from lpw_jax import late_phase as lp
+from lpw_jax.data import corruptions as corrupted_data
 from lpw_jax.data import ood
-from lpw_jax.data.source import Source
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
+from lpw_jax.evaluator import Evaluator
 from lpw_jax.parallel import Devices
-from lpw_jax.predict import Predictor
 from lpw_jax.preemption import Preemption
+from lpw_jax.views import VIEWS, ood_separation, temperature_scaled
 from lpw_jax.workdir import Workdir
-
-VIEWS = ("collapsed", "ensemble")
-
-
-class Evaluator:
-    """Predictions and metrics of any weights of one network on one data set; compiled once."""
-
-    def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
-        self.config, self.dataset = config, dataset
-        self.sources = experiment.evaluation_sources(config, dataset)
-        self._predict = Predictor(
-            devices=devices,
-            model=experiment.build_model(config, dataset.num_classes),
-            batch=self.sources["test"].batch,
-            # A batch of one member fills a device; merged ones would only need more memory.
-            member_mode=experiment.member_mode(config, fits=lambda: False),
-            batch_size=config.evaluate.batch_size,
-        )
-
-    def views(
-        self, weights: dict[str, Any], *, on_batch: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        """Metrics of the three views on the test set; `on_batch` may end it."""
-        return self.predict(self.place(weights), self.sources["test"], on_batch=on_batch)[1]
-
-    def place(self, weights: dict[str, Any]) -> Any:
-        """As in `Predictor`."""
-        return self._predict.place(weights)
-
-    def predict(
-        self, placed: Any, source: Source, *, on_batch: Callable[[], None]
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
-        """Predictions of a whole source, and metrics of the views if it has labels.
-
-        Returns:
-          `collapsed` logits [N, classes], `ensemble`, the log of the members' mean probabilities
-          [N, classes], `label` [N] and, if configured, `members` logits [K, N, classes]; and the
-          `views` of results.json, None without labels.
-        """
-        kept = [*VIEWS, "label", *(["members"] if self.config.evaluate.member_predictions else [])]
-        parts, scores = {name: [] for name in kept}, []
-        for found in self._predict(placed, source):
-            on_batch()
-            if not len(found["label"]):
-                continue
-            ensemble = metrics.ensemble_log_probs(found["members"])
-            found["ensemble"] = ensemble.astype(found["collapsed"].dtype)
-            for name in kept:
-                parts[name].append(found[name])
-            if found["label"].min() >= 0:
-                scores.append(_scores(found))
-        if not parts["label"]:
-            raise SharedError(f"{self.dataset.name}: there must be images to evaluate on")
-        arrays = {
-            name: np.concatenate(part, axis=int(name == "members")) for name, part in parts.items()
-        }
-        if not scores:
-            return arrays, None
-        joined = jax.tree.map(lambda *found: np.concatenate(found), *scores)
-        return arrays, {
-            **{view: metrics.summary(joined[view]) for view in VIEWS},
-            "members": [metrics.summary(member) for member in joined["members"]],
-        }
 
 
 def evaluate(
@@ -114,17 +53,23 @@ def evaluate(
         return predictions, views
 
     test, views = predict_and_save("test", evaluator.sources["test"])
-    validation = evaluator.sources.get("validation")
-    if validation is not None:
-        _, validation = predict_and_save("validation", validation)
+    held_out, validation = evaluator.sources.get("validation"), None
+    if held_out is not None:
+        held_out, validation = predict_and_save("validation", held_out)
     for view in VIEWS:
-        views[view]["ood"] = dict.fromkeys(ood.OOD_SETS)
+        scaled = validation and temperature_scaled(held_out, test, view)
+        if validation and not scaled:
+            console.warn(
+                f"no temperature was fitted for {view}: of the validation images either all are "
+                "predicted right, or no more than by chance; hold out more "
+                "(data.validation_examples) in another training"
+            )
+        views[view] |= {"temperature_scaled": scaled, "ood": dict.fromkeys(ood.OOD_SETS)}
     for name, images in ood_sets.items():
         source = experiment.unlabelled_source(evaluator.config, evaluator.dataset, images)
         outside, _ = predict_and_save(f"ood_{name}", source)
         for view in VIEWS:
-            entropies = (metrics.predictive_entropy(log_probs(p, view)) for p in (test, outside))
-            views[view]["ood"][name] = metrics.ood_metrics(*entropies)
+            views[view]["ood"][name] = ood_separation(test, outside, view)
     for view in VIEWS:
         sets = views[view]["ood"].values()
         views[view]["ood_mean_auroc"] = (
@@ -132,25 +77,6 @@ def evaluate(
         )
     ood_note = ood.ood_note({name: len(images) for name, images in ood_sets.items()})
     return {"views": views, "validation": validation, "ood_note": ood_note, "skipped": skipped}
-
-
-def log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
-    """Log probabilities [N, classes] of a view of `Evaluator.predict`'s result."""
-    if view == "ensemble":
-        return predictions["ensemble"]
-    return metrics.log_softmax(predictions[view])
-
-
-def _scores(found: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Every example's scores in the three views."""
-    labels = found["label"]
-    return {
-        **{view: metrics.example_scores(log_probs(found, view), labels) for view in VIEWS},
-        "members": [
-            metrics.example_scores(metrics.log_softmax(logits), labels)
-            for logits in found["members"]
-        ],
-    }
 
 
 def summarize(
@@ -222,11 +148,12 @@ def finish(
     return results
 
 
-def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "") -> dict:
     """Evaluates the final weights in `workdir` again and rewrites its results.
 
     `overrides` are flags such as '--config.data.ood_dir=DIR'; they may change where data lies and
-    how it is evaluated, nothing that was trained.
+    how it is evaluated, nothing that was trained. With `corruptions_dir` it evaluates the corrupted
+    images there instead, and writes and returns corruptions.json.
     """
     folder = Workdir(workdir)
     stored, results = folder.read_trained()
@@ -236,6 +163,7 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             changeable = ", ".join(config_lib.NOT_TRAINED)
             raise UserError(f"{flag}: only {changeable} can change after training")
     config = config_lib.override(config_lib.from_dict(stored), overrides)
+    corrupted = corruptions_dir and corrupted_data.load(config.data.name, corruptions_dir)
     compilation.use_cache()
     preemption = Preemption()
     with (
@@ -244,6 +172,10 @@ def run(workdir: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         folder.claimed(),
     ):
         weights = folder.load_weights()
+        if corrupted:
+            dataset = experiment.load_dataset(config)
+            evaluator = Evaluator(config, dataset, Devices.over())
+            return corruptions.evaluate(evaluator, weights, corrupted, folder, preemption)
         dataset, ood_sets = experiment.load_data(config, to_train=False)
         evaluator = Evaluator(config, dataset, Devices.over())
         return finish(evaluator, weights, ood_sets, folder, results, preemption)
@@ -262,16 +194,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     what.add_argument(
         "--ensemble", nargs="+", metavar="RUN", help="finished runs, the members of a deep ensemble"
     )
+    parser.add_argument(
+        "--corruptions",
+        metavar="DIR",
+        default="",
+        help="folder of CIFAR-10-C's or CIFAR-100-C's .npy files, evaluated instead of the test "
+        "set; the results are in the workdir's corruptions.json",
+    )
     deep_ensemble.add_flags(parser)
     args, overrides = parser.parse_known_args(argv)
     if args.ensemble:
-        if overrides:
-            parser.error(f"unrecognized arguments with --ensemble: {' '.join(overrides)}")
+        if overrides or args.corruptions:
+            given = [*overrides, *(["--corruptions"] if args.corruptions else [])]
+            parser.error(f"not with --ensemble: {' '.join(given)}")
         options = {name: getattr(args, name) for name in ("output", "view", "mixed")}
         return exit_code(parser.prog, lambda: deep_ensemble.run(args.ensemble, **options))
     if args.output or args.mixed or args.view != parser.get_default("view"):
         parser.error("--output, --view and --mixed go with --ensemble")
-    return exit_code(parser.prog, lambda: run(args.workdir, overrides))
+    return exit_code(
+        parser.prog, lambda: run(args.workdir, overrides, corruptions_dir=args.corruptions)
+    )
 
 
 if __name__ == "__main__":

@@ -120,19 +120,22 @@ def evaluation_sources(config: ConfigDict, dataset: AnyDataset) -> dict[str, Sou
     """Examples to be evaluated: `test` and, if some are held out, `validation`."""
     if isinstance(dataset, ImageNet):
         return dataset.evaluation_sources(dtype=jnp.dtype(config.train.compute_dtype))
-    sources = {"test": _images(config, dataset, dataset.test_images, dataset.test_labels)}
+    sources = {"test": image_source(config, dataset, dataset.test_images, dataset.test_labels)}
     if len(dataset.validation_labels):
         held_out = dataset.validation_images, dataset.validation_labels
-        sources["validation"] = _images(config, dataset, *held_out)
+        sources["validation"] = image_source(config, dataset, *held_out)
     return sources
 
 
 def unlabelled_source(config: ConfigDict, dataset: Dataset, images: np.ndarray) -> Source:
     """Other images, normalised as those of `dataset`."""
-    return _images(config, dataset, images, np.full(len(images), -1, np.int32))
+    return image_source(config, dataset, images, np.full(len(images), -1, np.int32))
 
 
-def _images(config, dataset, images, labels):
+def image_source(
+    config: ConfigDict, dataset: Dataset, images: np.ndarray, labels: np.ndarray
+) -> Source:
+    """Other images with labels, normalised as those of `dataset`."""
     dtype = jnp.dtype(config.train.compute_dtype)
     return in_memory.Images(images, labels, mean=dataset.mean, std=dataset.std, dtype=dtype)
 

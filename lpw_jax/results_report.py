@@ -60,7 +60,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
     Args:
         results: `data.{name,note}` and `views.{collapsed,ensemble,members}` of `results.json`.
             What is missing or null there (an OOD set, its mean) is shown as `-`, a view that is
-            null not at all.
+            null not at all; how members differ and temperatures stand below, if they are there.
     """
     views = results["views"]
     # A deep ensemble has no collapsed network.
@@ -76,7 +76,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,  # the columns' minimal widths leave the gaps: four OOD sets fit in 80 columns
         show_edge=False,
-        caption=Text(f"Test set of {data['name']}{note}"),
+        caption=Text("\n".join([f"Test set of {data['name']}{note}", *_measures(views)])),
         caption_justify="left",
     )
     table.add_column("\nview", no_wrap=True)
@@ -105,6 +105,24 @@ def _skipped(data: Mapping[str, Any]) -> str:
     """Which images were left out of an evaluation (`data.skip_corrupt`), in words."""
     counts = (data.get("skipped") or {}).items()
     return ", ".join(f"{n} {name} images left out as corrupt" for name, n in counts if n)
+
+
+def _measures(views: Mapping[str, Any]) -> list[str]:
+    """A line on how the members differ and one on temperatures, if these were measured."""
+    lines, ensemble = [], views["ensemble"]
+    if ensemble.get("disagreement") is not None:
+        lines.append(
+            f"Two members disagree on {100 * ensemble['disagreement']:.2f} % of the images; "
+            f"mutual information {ensemble['mutual_information']:.4f} nats"
+        )
+    calibrated = [
+        f"{name} T = {found['temperature']:.3f}, NLL {found['nll']:.4f}, ECE {found['ece']:.4f}"
+        for name in ("collapsed", "ensemble")
+        if (found := (views[name] or {}).get("temperature_scaled"))
+    ]
+    if calibrated:
+        lines.append(f"At validation's temperature: {'; '.join(calibrated)}")
+    return lines
 
 
 def _over_members(members: Sequence[Mapping[str, Any]], statistic: Any, columns: Any) -> dict:

@@ -15,20 +15,9 @@ PACKAGE = "lpw_jax"
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
     (
-        "errors",
-        "storage",
-        "schedules",
-        "optimizers",
-        "metrics",
-        "comparison",
-        "comparison.statistics",
-        "comparison.paired",
-        "config",
-        "config_file",
-        "config_schema",
-        "weight_files",
-        "torchvision_names",
-        "reference_names",
+        "errors", "storage", "schedules", "optimizers", "metrics", "uncertainty", "calibration",
+        "views", "comparison", "comparison.statistics", "comparison.paired", "config",
+        "config_file", "config_schema", "weight_files", "torchvision_names", "reference_names",
         "lock",
     ),
     ("models", "models.*", "data", "data.*", "pretrained", "reference_weights"),
@@ -36,16 +25,19 @@ LAYERS = (
     ("parallel", "hosts", "preemption", "checkpoint", "workdir"),
     ("console", "schedule_report", "results_report", "preflight", "compilation", "weight_download"),
     ("runner", "predict"),
-    ("train", "saver", "timeline", "evaluate", "experiment", "loading", "memory", "deep_ensemble"),
+    (
+        "train", "saver", "timeline", "evaluate", "evaluator", "corruptions", "deep_ensemble",
+        "experiment", "loading", "memory",
+    ),
     ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "reference_import", "export"),
     ("comparison", "comparison.*"),
     ("compare",),
     ("main", PACKAGE),  # the package itself offers the public names
-)
+)  # fmt: skip
 CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "timeline", "loading", "train",
-    "evaluate", "launch", "main", "benchmark.*", "export", "comparison.settings", "torch_import",
-    "reference_import", "deep_ensemble",
+    "evaluate", "evaluator", "launch", "main", "benchmark.*", "export", "comparison.settings",
+    "torch_import", "reference_import", "deep_ensemble",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -123,6 +123,22 @@ def test_results_without_ood_sets_have_no_auroc_and_one_member_no_deviation(pape
     assert text.rstrip().endswith("Test set of digits")
 
 
+def test_results_tell_how_members_differ_and_temperatures_if_these_were_measured(paper):
+    scaled = {"temperature": 1.23456, "nll": 0.1, "brier": 0.04, "ece": 0.011}
+    collapsed = view(0.5) | {"temperature_scaled": scaled}
+    ensemble = view(0.5) | {"mutual_information": 0.012345, "disagreement": 0.0213}
+    ensemble |= {"temperature_scaled": None}  # none was found
+    members = [view(0.5), view(0.5)]
+    text = text_of(paper, results_report.results_table(results(collapsed, ensemble, members)))
+    lines = " ".join(text.split())  # the caption is as wide as the table
+    words = "Two members disagree on 2.13 % of the images; mutual information 0.0123 nats"
+    temperatures = "At validation's temperature: collapsed T = 1.235, NLL 0.1000, ECE 0.0110"
+    assert words in lines and temperatures in lines
+    ensemble |= {"mutual_information": None, "disagreement": None}  # of one member
+    table = results_report.results_table(results(collapsed, ensemble, members))
+    assert "disagree" not in table.caption.plain
+
+
 def record(epoch, phase="tied", **more):
     figures = {"loss": 1.23456, "accuracy": 0.45, "images_per_second": 1234.6}
     return {"epoch": epoch, "phase": phase, **figures, **more}

@@ -14,6 +14,7 @@ from lpw_jax.config import load_config
 from lpw_jax.data import Dataset, cifar
 from lpw_jax.parallel import Devices
 from lpw_jax.preemption import Preemption
+from lpw_jax.views import log_probs as log_probs_of
 from lpw_jax.workdir import Workdir
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -146,7 +147,7 @@ def test_agrees_with_the_published_code(
         assert_agrees(logits, golden[f"member_logits/{k}"], f"member {k}")
     assert_agrees(test["collapsed"], golden["average_logits"], "collapsed logits")
     for view, recorded in (("collapsed", "average"), ("ensemble", "ensemble")):
-        log_probs, log_probs_ood = (evaluate.log_probs(part, view) for part in (test, ood))
+        log_probs, log_probs_ood = (log_probs_of(part, view) for part in (test, ood))
         assert_agrees(np.exp(log_probs), golden[f"{recorded}_probs"], view)
         entropy, entropy_ood = map(metrics.predictive_entropy, (log_probs, log_probs_ood))
         assert_agrees(entropy, golden[f"{recorded}_entropy"], f"{view} entropy")

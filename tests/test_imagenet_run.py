@@ -72,7 +72,8 @@ def test_a_run_tells_what_the_pretrained_weights_are_worth_and_its_best_epoch(fi
     assert results["data"]["num_test"] == NUM_VAL and results["train"]["skipped_images"] == 0
     assert results["data"]["name"] == "imagenet2012" and "officially" in finished.errors
     with np.load(finished.workdir / "predictions" / "test.npz") as arrays:
-        assert set(arrays) == {"collapsed", "ensemble", "label"}
+        of_members = {"energy", "mutual_information", "disagreement"}
+        assert set(arrays) == {"collapsed", "ensemble", "label"} | of_members
         assert arrays["collapsed"].shape == arrays["ensemble"].shape == (NUM_VAL, 1000)
 
 

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import pytest
 import short_run
+from scipy.special import log_softmax, logsumexp
 from short_run import CONFIGS, DIGITS
 
 import lpw_jax
-from lpw_jax import evaluate, main
+from lpw_jax import calibration, evaluate, main
 from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
 
@@ -77,6 +78,31 @@ def test_predictions_give_the_results(workdir):
     assert validation["label"].shape == (37,)
     accuracy = (validation["collapsed"].argmax(1) == validation["label"]).mean()
     assert accuracy == pytest.approx(results(workdir)["validation"]["collapsed"]["accuracy"])
+
+
+def test_calibration_and_how_members_differ_follow_from_predictions(workdir):
+    test = np.load(workdir / "predictions" / "test.npz")
+    validation = np.load(workdir / "predictions" / "validation.npz")
+    views = results(workdir)["views"]
+    classes = test["members"].argmax(axis=-1)
+    assert views["ensemble"]["disagreement"] == pytest.approx((classes[0] != classes[1]).mean())
+    for name in ("mutual_information", "disagreement"):
+        assert test[name].shape == (360,) and validation[name].shape == (37,)
+        assert views["ensemble"][name] == pytest.approx(test[name].mean())
+        assert name not in views["collapsed"]
+    np.testing.assert_allclose(
+        test["energy"], -logsumexp(test["members"], axis=-1).mean(axis=0), rtol=1e-5
+    )
+    for view in ("collapsed", "ensemble"):
+        temperature = calibration.fit_temperature(validation[view], validation["label"])
+        found = views[view]["temperature_scaled"]
+        if temperature is None:
+            assert found is None
+            continue
+        log_probs = log_softmax(test[view] / temperature, axis=-1)
+        nll = -log_probs[np.arange(360), test["label"]].mean()
+        assert found["temperature"] == pytest.approx(temperature, rel=1e-5)
+        assert found["nll"] == pytest.approx(nll, rel=1e-4)
 
 
 def test_loaded_run_predicts_what_the_program_predicted(workdir):

@@ -1,0 +1,123 @@
+"""CIFAR-10-C and CIFAR-100-C (Hendrycks and Dietterich, 2019), from their published .npy files.
+
+Each file holds a corruption's five severities one after the other, mildest first, each of the whole
+test set; labels.npy repeats the labels as often. The archives' four further corruptions, made to
+tune methods on (speckle_noise, gaussian_blur, spatter, saturate), are not looked at.
+"""
+
+import dataclasses
+
+import numpy as np
+from etils import epath
+
+from lpw_jax import storage
+from lpw_jax.data import cifar
+from lpw_jax.data.dataset import Dataset, check_labels
+from lpw_jax.errors import UserError
+
+CORRUPTIONS = (
+    "gaussian_noise", "shot_noise", "impulse_noise",
+    "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
+    "snow", "frost", "fog", "brightness",
+    "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+)  # fmt: skip
+SEVERITIES = 5
+_LABELS = "labels"
+_ARCHIVES = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
+_REMEDY = "unpack the archive again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrupted:
+    """Corrupted test images of `name`, on disk until they are read.
+
+    Attributes:
+      folder: where the files are.
+      labels: int32 [N], of every severity alike.
+      images: by corruption uint8 [5, N, 32, 32, 3], memory-mapped.
+    """
+
+    name: str
+    folder: str
+    labels: np.ndarray
+    images: dict[str, np.ndarray]
+
+    def matches(self, dataset: Dataset) -> bool:
+        """Whether these have the test labels of `dataset`, in whatever order.
+
+        tensorflow-datasets stores the images in another order than the published files do.
+
+        Raises:
+          UserError: they have not, but `dataset` is the official one.
+        """
+        counts, expected = (
+            np.bincount(labels, minlength=dataset.num_classes)
+            for labels in (self.labels, dataset.test_labels)
+        )
+        same = np.array_equal(counts, expected)
+        if not same and not dataset.unofficial:
+            raise UserError(
+                f"{storage.path(self.folder) / _LABELS}.npy: each class of {self.name} must have "
+                f"as many images as in the test set, {expected.min()}..{expected.max()}, but has "
+                f"{counts.min()}..{counts.max()}; use the files of {_ARCHIVES[self.name]}"
+            )
+        return same
+
+
+def load(name: str, folder: str) -> Corrupted:
+    """Opens the files of `cifar10` or `cifar100` in `folder`, and checks their types and shapes.
+
+    Raises:
+      UserError: there are none for `name`, files are missing (all of them are named) or damaged.
+    """
+    if name not in _ARCHIVES:
+        raise UserError(
+            f"--corruptions = {folder!r}: data.name must be {' or '.join(_ARCHIVES)}, of whose "
+            f"test images there are corrupted ones, but this run's is {name}"
+        )
+    place = storage.path(folder)
+    if storage.is_remote(place) or not storage.has_folder(place, what="a folder of .npy files"):
+        raise UserError(
+            f"--corruptions = {folder!r}: must be a folder on this machine with the files of "
+            f"{_ARCHIVES[name]}"
+        )
+    files = {stem: place / f"{stem}.npy" for stem in (*CORRUPTIONS, _LABELS)}
+    missing = [f.name for f in files.values() if not storage.has_file(f, what="a .npy file")]
+    if missing:
+        raise UserError(
+            f"--corruptions = {folder!r}: must hold all {len(files)} files of {_ARCHIVES[name]}, "
+            f"but lacks {', '.join(missing)}"
+        )
+    labels = _read_labels(files.pop(_LABELS), cifar.SPECS[name].num_classes)
+    images = {stem: _open_images(file, len(labels)) for stem, file in files.items()}
+    return Corrupted(name=name, folder=folder, labels=labels, images=images)
+
+
+def _read_labels(file: epath.Path, num_classes: int) -> np.ndarray:
+    labels = _open(file)
+    whole = labels.ndim == 1 and labels.size and labels.size % SEVERITIES == 0
+    if not whole or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(
+            f"{file}: must be integers [5 N], found {labels.dtype} {list(labels.shape)}; {_REMEDY}"
+        )
+    check_labels(labels, num_classes=num_classes, where=str(file), remedy=_REMEDY)
+    by_severity = np.array(labels, np.int32).reshape(SEVERITIES, -1)
+    if (by_severity != by_severity[0]).any():
+        raise UserError(f"{file}: labels must repeat after each of 5 severities; {_REMEDY}")
+    return by_severity[0]
+
+
+def _open_images(file: epath.Path, num_images: int) -> np.ndarray:
+    images = _open(file)
+    shape = (SEVERITIES * num_images, 32, 32, 3)
+    if images.dtype != np.uint8 or images.shape != shape:
+        raise UserError(
+            f"{file}: must be uint8 {list(shape)}, 5 severities of the {num_images:,} images that "
+            f"{_LABELS}.npy tells, found {images.dtype} {list(images.shape)}; {_REMEDY}"
+        )
+    return images.reshape(SEVERITIES, num_images, 32, 32, 3)
+
+
+def _open(file: epath.Path) -> np.ndarray:
+    with storage.reading(file, _REMEDY):
+        return np.lib.format.open_memmap(file, mode="r")

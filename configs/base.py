@@ -163,7 +163,8 @@ def get_config() -> ml_collections.ConfigDict:
                 # Images in one evaluation batch, over all devices; changes no result. >= 1.
                 batch_size=512,
                 # The test set is also evaluated at the end of every n-th epoch and of the last one,
-                # without SWA's averages; 0 = only after training.
+                # with SWA both the current weights and, on a copy whose batch-norm statistics take
+                # one more pass of the training set, their averages; 0 = only after training.
                 every_epochs=0,
                 # Whether predictions/ holds every member's logits, beside those of the collapsed
                 # network and the ensemble.

@@ -158,13 +158,14 @@ class TrainProgress:
         Args:
             record: `epoch`, `phase`, `loss`, `accuracy` (a fraction), `images_per_second`, and
                 optionally `member_accuracy`, whose range is shown when there are several, and
-                `evaluation`, views as in results.json.
+                `evaluation` and `evaluation_swa`, views as in results.json.
         """
         views = record.get("evaluation") or {}
         tested = [
-            f"test: {view} {accuracies(views[view])}"
+            f"test: {averages}{view} {accuracies(record[name][view])}"
+            for name, averages in (("evaluation", ""), ("evaluation_swa", "SWA "))
             for view in ("collapsed", "ensemble")
-            if view in views
+            if record.get(name)
         ]
         if self._live:
             self._progress.update(self._task, loss=f"loss {record['loss']:.4f}")
@@ -174,7 +175,7 @@ class TrainProgress:
         width = len(str(self._epochs))
         members = record.get("member_accuracy", [])
         spread = f" ({100 * min(members):.2f}..{100 * max(members):.2f})" if members[1:] else ""
-        if tested and len(views["members"]) > 1:
+        if len(views.get("members", [])) > 1:
             mean = statistics.mean(member["accuracy"] for member in views["members"])
             tested.append(f"test: members {100 * mean:.2f} % (mean)")
         words = (

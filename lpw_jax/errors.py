@@ -16,6 +16,10 @@ class ConfigError(UserError):
     """A configuration that cannot be run: one line for each mistake."""
 
 
+class NotFinite(UserError):
+    """Predictions are infinite or not numbers, because training has diverged."""
+
+
 class SharedError(UserError):
     """One that every process of the run raises, so that none waits for another."""
 

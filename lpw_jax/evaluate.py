@@ -13,7 +13,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpw_jax import compilation, console, corruptions, deep_ensemble, experiment, results_report
+from lpw_jax import (
+    compilation,
+    console,
+    corruptions,
+    deep_ensemble,
+    events,
+    experiment,
+    results_report,
+)
 from lpw_jax import config as config_lib
 from lpw_jax import late_phase as lp
 from lpw_jax.data import corruptions as corrupted_data
@@ -142,6 +150,7 @@ def finish(
         results["data"]["note"] = dataset.note
     results["data"] |= {name: found.pop(name) for name in ("ood_note", "skipped")}
     results |= {"status": "complete", **found}
+    events.write_results(folder, results)
     folder.write_json("results.json", results)
     results_report.say(results)
     console.say(f"results: {folder.path / 'results.json'}")

@@ -99,6 +99,27 @@ def perturb(key: jax.Array, late_phase: Tree, sigma: float) -> Tree:
     return jax.tree_util.tree_map_with_path(noisy, late_phase)
 
 
+def member_distance(late_phase: Tree, axis_name: str | None = None) -> jax.Array:
+    """How far apart members are: the mean over members of |phi_k - mean| / |mean|, a scalar.
+
+    Norms are over all late-phase leaves [K, ...], `mean` is that of the members. `axis_name` is as
+    in `member_indices`.
+    """
+
+    def over_members(x):
+        mean = x.mean(0)
+        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+
+    def norms(tree):  # of leaves [K, ...] or [1, ...], for each member
+        squares = [jnp.square(leaf).reshape(leaf.shape[0], -1).sum(1) for leaf in tree]
+        return jnp.sqrt(sum(squares))
+
+    leaves = jax.tree.leaves(late_phase)
+    means = [over_members(leaf)[None] for leaf in leaves]
+    apart = norms([leaf - mean for leaf, mean in zip(leaves, means, strict=True)])
+    return over_members(apart) / norms(means)[0]
+
+
 def coasting_steps(rule: str, num_members: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Zero-gradient optimiser steps that each member takes (before, after) its own in a cycle.
 

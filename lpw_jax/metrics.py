@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lpw_jax.errors import UserError
+from lpw_jax.errors import NotFinite
 
 ECE_BINS = 15
 TOP5_CLASSES = 100  # with few classes nearly everything is among five
@@ -154,7 +154,7 @@ def _finite(name: str, values: ArrayLike, ndim: int | None = None) -> NDArray[np
         raise ValueError(f"{name}: must be {expected}, got shape {values.shape}")
     num_bad = values.size - np.isfinite(values).sum()
     if num_bad:
-        raise UserError(
+        raise NotFinite(
             f"{name}: every value must be finite, got {num_bad} of {values.size} NaN or infinite; "
             "training has probably diverged (try a lower learning rate)"
         )

@@ -66,7 +66,7 @@ class Progress:
         images, seconds = (
             sum(record[name] for record in self.records) for name in ("images", "seconds")
         )
-        evaluated = [record for record in self.records if "evaluation" in record]
+        evaluated = [record for record in self.records if record.get("evaluation")]
         best = max(evaluated, key=lambda r: r["evaluation"]["collapsed"]["accuracy"], default=None)
         return {
             "train": {

@@ -1,6 +1,7 @@
 """Training on devices: an epoch of cycles, and the pass that re-estimates statistics after SWA."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,6 +102,11 @@ class Runner:
                 statistics, in_axes=(axes, None, 0, None, None), out_axes=axes, donate_argnums=(0,)
             )
 
+        divided = functools.partial(lp.member_distance, axis_name=AXIS)
+        self._member_distance = {
+            "data": jax.jit(lp.member_distance),
+            "members": devices.lift(divided, in_axes=(0,), out_axes=None),
+        }
         self._train_cycle = {name: train_program(name) for name in ("data", "members")}
         self._statistics = statistics_program(model.clone(axis_name=AXIS), "data")
         # Every device sees whole batches: its own members', or a last one too short to divide.
@@ -220,6 +226,10 @@ class Runner:
                 jax.block_until_ready(averages)
                 number += 1
                 yield averages
+
+    def member_distance(self, state: TrainState, *, num_members: int) -> float:
+        """`late_phase.member_distance` of a placed state; only a scalar leaves the devices."""
+        return float(self._member_distance[self._layout(num_members)](state.late_phase))
 
     def _layout(self, num_members: int) -> str:
         return self._released_layout if num_members > 1 else "data"

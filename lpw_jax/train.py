@@ -19,13 +19,13 @@ from lpw_jax import (
     memory,
     optimizers,
     preflight,
-    results_report,
     state,
     swa,
 )
 from lpw_jax.checkpoint import Checkpoints
 from lpw_jax.data import epoch_order
 from lpw_jax.errors import SharedError, UserError
+from lpw_jax.events import Events
 from lpw_jax.memory import CYCLES_IN_FLIGHT
 from lpw_jax.parallel import Devices
 from lpw_jax.preemption import Preemption
@@ -33,6 +33,7 @@ from lpw_jax.progress import Progress, stacked
 from lpw_jax.runner import Runner
 from lpw_jax.saver import Saver
 from lpw_jax.timeline import Timeline
+from lpw_jax.tracking import Tracker
 from lpw_jax.workdir import Workdir
 
 
@@ -97,10 +98,19 @@ class Training:
                 identity=self.identity,
                 snapshot=self._snapshot,
             )
+            self._tracker = Tracker(
+                runner=self.runner,
+                evaluator=self.evaluator,
+                statistics=lambda averages: self._statistics(averages, self.progress.epoch + 1),
+                pause=self._saver.pause,
+                stop=self._stop_unless_tolerated,
+            )
             self._start(self._saver.restore(self.initial_state))
             folder.start_session()
             if self._pretrained and not self.progress.pretrained:
-                self._evaluate_pretrained()
+                self.progress.pretrained = self._tracker.pretrained(
+                    self.initial_state, self._pretrained
+                )
             with console.TrainProgress(
                 total_steps=self.timeline.num_minibatches,
                 first_step=self.timeline.minibatches(self.progress.epoch, self.progress.cycle),
@@ -108,6 +118,7 @@ class Training:
                 epochs=self.timeline.epochs,
             ) as self._bar:
                 folder.write_metrics(self.progress.records)
+                self._events = Events(folder, self.progress.records)
                 with self._saved_before_errors():
                     while self.progress.epoch <= self.timeline.epochs:
                         self._train_epoch(folder)
@@ -174,14 +185,18 @@ class Training:
         record = progress.epoch_record(
             phase=timeline.phase(epoch), rates=rates, batch_size=self.config.train.batch_size
         )
-        if timeline.is_evaluated(epoch):
-            record["evaluation"] = self._evaluate()
-        progress.records.append(record)
+        record |= self._tracker.members(progress.state, num_members=num_members)
+        averages = progress.averages
         if timeline.is_averaged(epoch):
-            averages = progress.averages or swa.init(progress.state)
-            progress.averages = swa.update(averages, progress.state)
+            averages = swa.update(averages or swa.init(progress.state), progress.state)
+        # Whoever stops in an evaluation resumes before it: until its end the progress stays.
+        if timeline.is_evaluated(epoch):
+            record |= self._tracker.evaluations(progress.state, averages, num_members=num_members)
+        progress.records.append(record)
+        progress.averages = averages
         progress.next_epoch()
         folder.write_metrics(progress.records)
+        self._events.add(record)
         self._bar.epoch_line(record)
         every = self.config.checkpoint.every_epochs
         self._saver.pause(save=every > 0 and epoch % every == 0)
@@ -200,30 +215,23 @@ class Training:
     def _reestimate(self) -> None:
         """Batch-norm statistics of the averaged weights, over one more pass of the training set."""
         progress, epochs = self.progress, self.timeline.epochs
-        for averages in self.runner.reestimate_statistics(
-            progress.averages,
-            epoch_order(self.config.seed, progress.epoch, self.num_examples),
-            epoch=progress.epoch,
-            first_step=int(progress.state.step),
-            num_members=self._num_members(),
-            done=progress.cycle,
-        ):
+        for averages in self._statistics(progress.averages, progress.epoch, done=progress.cycle):
             progress.averages, progress.cycle = averages, progress.cycle + 1
             self._bar.update(1, epoch=epochs, phase="SWA")
             self._saver.pause()
 
-    def _evaluate(self) -> dict[str, Any]:
-        """Metrics of the current weights on the test set."""
-        current = self.runner.fetch(self.progress.state, num_members=self._num_members())
-        return self.evaluator.views(state.weights_of(current), on_batch=self._saver.pause)
-
-    def _evaluate_pretrained(self) -> None:
-        """Shows at once what a wrong import or resize would spoil."""
-        console.say(f"evaluating the pretrained {self.config.model.name}")
-        weights = state.weights_of(self.initial_state)
-        found = self.evaluator.views(weights, on_batch=self._saver.pause)["collapsed"]
-        self.progress.pretrained = {**self._pretrained, **found}
-        console.say(results_report.pretrained_line(self.progress.pretrained))
+    def _statistics(
+        self, averages: swa.Averages, epoch: int, *, done: int = 0
+    ) -> Iterator[swa.Averages]:
+        """The pass that follows the current weights as `epoch`; `averages` is donated to it."""
+        return self.runner.reestimate_statistics(
+            averages,
+            epoch_order(self.config.seed, epoch, self.num_examples),
+            epoch=epoch,
+            first_step=int(self.progress.state.step),
+            num_members=self._num_members(),
+            done=done,
+        )
 
     def _record(self) -> None:
         """Fetches the metrics of all cycles that are still on the devices, at once."""

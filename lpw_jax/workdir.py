@@ -34,8 +34,8 @@ class Workdir:
     """Files of one run under `path`, which may be local or remote (gs://...).
 
     config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
-    (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json. Of
-    several processes only the primary one writes.
+    (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json, and
+    tensorboard/ (`events`). Of several processes only the primary one writes.
 
     Methods that write raise a UserError when the file cannot be written.
     """
@@ -58,7 +58,7 @@ class Workdir:
         with contextlib.ExitStack() as stack:
 
             def claim():
-                with self._writing(self.path):
+                with self.writing(self.path):
                     new = not self.path.exists()
                     self.path.mkdir(parents=True, exist_ok=True)
                     if new:
@@ -168,7 +168,7 @@ class Workdir:
         """Saves the final `shared`, `late_phase` and `batch_stats`, in place of earlier ones."""
 
         def save():
-            with self._writing(self.path):
+            with self.writing(self.path):
                 killed = self.path.glob("weights.orbax*")  # what an earlier process had begun
                 for earlier in (self.path / "weights", *killed):
                     _remove(earlier)
@@ -193,7 +193,7 @@ class Workdir:
         """Removes predictions of an earlier evaluation, whose sets may have been others."""
 
         def clear():
-            with self._writing(self.path):
+            with self.writing(self.path):
                 _remove(self.path / "predictions")
 
         hosts.on_primary(clear)
@@ -214,7 +214,7 @@ class Workdir:
         temporary = target.with_name(target.name + _PARTIAL)
 
         def replace():
-            with self._writing(target):
+            with self.writing(target):
                 try:
                     write(temporary)
                     temporary.replace(target)
@@ -225,7 +225,8 @@ class Workdir:
         hosts.on_primary(replace)
 
     @contextlib.contextmanager
-    def _writing(self, path: epath.Path) -> Iterator[None]:
+    def writing(self, path: epath.Path) -> Iterator[None]:
+        """What fails in writing `path` becomes a UserError."""
         try:
             yield
         except UserError:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import event_files
 import jax
 import numpy as np
 
@@ -184,7 +185,8 @@ def halted() -> Path:
 
 
 def differences(workdir: Path, reference: Path) -> list[str]:
-    """All in which two finished runs differ, times excepted: weights, predictions, results, epochs.
+    """All in which two finished runs differ, times excepted: weights, predictions, results, epochs,
+    events.
 
     Arrays are compared bit for bit. Files that only one of the two has count too.
     """
@@ -206,6 +208,8 @@ def differences(workdir: Path, reference: Path) -> list[str]:
     if epochs[0] != epochs[1]:
         numbers = [epoch["epoch"] for epoch in epochs[0]]
         found.append(f"metrics.jsonl: epochs {numbers}")
+    points = [_points(folder) for folder in (workdir, reference)]
+    found += [f"tensorboard: {tag}" for tag, _ in sorted(points[0].items() ^ points[1].items())]
     return found
 
 
@@ -221,6 +225,12 @@ def _names(folder: Path) -> set[str]:
     names |= {f"predictions/{path.name}" for path in (folder / "predictions").iterdir()}
     left = (path.name for path in (folder / "checkpoints").iterdir() if not path.name.isdigit())
     return names | {f"checkpoints/{name}" for name in left}
+
+
+def _points(folder: Path) -> dict[tuple[str, int], float]:
+    """What TensorBoard shows, times excepted; names of its files have a time in them."""
+    found = event_files.points(folder)
+    return {point: value for point, value in found.items() if not point[0].endswith(TIMES)}
 
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:

@@ -23,11 +23,14 @@ LAYERS = (
     ("models", "models.*", "data", "data.*", "pretrained", "reference_weights"),
     ("late_phase", "swa", "state", "step", "progress"),
     ("parallel", "hosts", "preemption", "checkpoint", "workdir"),
-    ("console", "schedule_report", "results_report", "preflight", "compilation", "weight_download"),
+    (
+        "console", "events", "schedule_report", "results_report", "preflight", "compilation",
+        "weight_download",
+    ),
     ("runner", "predict"),
     (
-        "train", "saver", "timeline", "evaluate", "evaluator", "corruptions", "deep_ensemble",
-        "experiment", "loading", "memory",
+        "train", "tracking", "saver", "timeline", "evaluate", "evaluator", "corruptions",
+        "deep_ensemble", "experiment", "loading", "memory",
     ),
     ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "reference_import", "export"),
     ("comparison", "comparison.*"),
@@ -132,7 +135,7 @@ def test_importing_what_the_package_imports_does_not_load_tensorflow():
     third_party = {name.partition(".")[0] for name in names} - {PACKAGE}
     program = f"""
 import importlib, sys
-for name in {sorted(third_party | {"tensorflow_datasets"})}:
+for name in {sorted(third_party | {"tensorflow_datasets", "tensorboardX"})}:
     importlib.import_module(name)
 sys.exit("tensorflow" in sys.modules)
 """

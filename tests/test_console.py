@@ -158,6 +158,18 @@ def test_a_log_holds_one_line_an_epoch_and_no_bar(paper):
     ]
 
 
+def test_what_was_evaluated_of_an_epoch_is_shown_in_its_line(paper):
+    views = {"collapsed": {"accuracy": 0.5}, "ensemble": {"accuracy": 0.75}}
+    with console.TrainProgress(total_steps=20, batch_size=8, epochs=3, console=paper) as progress:
+        progress.epoch_line(record(1, evaluation=None))
+        progress.epoch_line(record(2, evaluation=views))
+        progress.epoch_line(record(3, evaluation=None, evaluation_swa=views))
+    first, second, third = paper.file.getvalue().splitlines()
+    assert "test" not in first
+    assert second.endswith("  test: collapsed 50.00 %  test: ensemble 75.00 %")
+    assert third.endswith("images/s  test: SWA collapsed 50.00 %  test: SWA ensemble 75.00 %")
+
+
 def test_a_terminal_shows_the_bar_with_epoch_phase_speed_and_loss(screen):
     with console.TrainProgress(
         total_steps=40, batch_size=128, epochs=200, console=screen

@@ -32,6 +32,7 @@ FLAGS = (
     "--config.swa.start_epoch=3",
     "--config.checkpoint.every_epochs=1",
     "--config.evaluate.batch_size=20",
+    "--config.evaluate.every_epochs=3",
 )
 TOLERANCE = 1e-9
 # Two data sets of one name and size, with other pixels.
@@ -135,6 +136,12 @@ def test_two_processes_make_the_run_of_one(layout, alone, both):
     for epoch, expected in zip(ours, theirs, strict=True):
         assert_agree(epoch["member_loss"], expected["member_loss"])
         assert epoch["member_accuracy"] == expected["member_accuracy"]
+        assert_agree(*(found.get("member_distance", 0.0) for found in (epoch, expected)))
+    assert ours[-1]["member_distance"] > 0
+    for name in ("evaluation", "evaluation_swa"):
+        found, wanted = (epochs[-1][name] for epochs in (ours, theirs))
+        assert found["ensemble"]["disagreement"] == wanted["ensemble"]["disagreement"]
+        assert_agree(found["ensemble"]["nll"], wanted["ensemble"]["nll"])
 
 
 def test_only_the_first_process_prints(both):

@@ -1,0 +1,216 @@
+"""What is seen of a training on its way changes nothing of it, and is seen once only."""
+
+import json
+import subprocess
+import sys
+
+import event_files
+import jax
+import numpy as np
+import pytest
+from short_run import DIGITS, SHORT, subset
+from tiny_net import PATTERNS, TinyNet, labels
+
+from lpw_jax import events, optimizers, state, train
+from lpw_jax import late_phase as lp
+from lpw_jax.config import load_config
+from lpw_jax.data import in_memory
+from lpw_jax.errors import Preempted
+from lpw_jax.parallel import Devices
+from lpw_jax.preemption import Preemption
+from lpw_jax.runner import Runner
+from lpw_jax.workdir import Workdir
+
+CONFIG = [*SHORT, "--config.train.batch_size=16"]
+TIMES = ("seconds", "images_per_second")
+
+
+class EndsAfter(Preemption):
+    """Asks a run to end at its n-th question whether it should."""
+
+    def __init__(self, questions):
+        super().__init__()
+        self.left = questions
+
+    def due(self):
+        self.left -= 1
+        return self.left == 0
+
+
+def training(*overrides):
+    config = load_config(DIGITS, [*CONFIG, *overrides])
+    return train.Training(config, subset(70), Devices.over(jax.devices()[:1]))
+
+
+def epochs(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(records):
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A training that evaluates after every epoch, its folder, and what it returned."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    ours = training("--config.evaluate.every_epochs=1")
+    return ours, folder, *ours.run(Workdir(folder))
+
+
+def test_evaluating_every_epoch_ends_with_the_same_weights_bit_for_bit(evaluated, tmp_path):
+    *_, weights, _ = evaluated
+    undisturbed, _ = training().run(Workdir(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, weights, undisturbed)
+    assert not [record for record in epochs(tmp_path) if "evaluation" in record]
+
+
+def test_a_run_that_is_ended_again_and_again_finds_the_same_bit_for_bit(evaluated, tmp_path):
+    ours, folder, weights, report = evaluated
+    for questions in range(1, 100):  # within cycles, statistics and evaluations
+        try:
+            resumed, again = ours.run(Workdir(tmp_path), EndsAfter(questions))
+            break
+        except Preempted:
+            continue
+    assert questions > 10
+    jax.tree.map(np.testing.assert_array_equal, weights, resumed)
+    assert without_times(epochs(tmp_path)) == without_times(epochs(folder))
+    assert again["best_epoch"] == report["best_epoch"]
+    points, expected = (event_files.points(run) for run in (tmp_path, folder))
+    assert points.keys() == expected.keys()
+    for tag, step in points.keys() - {("speed/images_per_second", step) for step in (1, 2, 3)}:
+        assert points[tag, step] == expected[tag, step]
+
+
+def test_averages_are_evaluated_as_if_training_ended_there(evaluated):
+    ours, folder, weights, _ = evaluated
+    records = epochs(folder)
+    assert [record["phase"] for record in records] == ["tied", "SWA", "SWA"]
+    assert ["evaluation_swa" in record for record in records] == [False, True, True]
+    assert records[-1]["evaluation_swa"] == ours.evaluator.views(weights)
+    assert records[-1]["evaluation_swa"] != records[-1]["evaluation"]
+
+
+def test_distance_and_disagreement_are_those_of_several_members(evaluated):
+    tied, *late = epochs(evaluated[1])
+    assert "member_distance" not in tied and tied["evaluation"]["ensemble"]["disagreement"] is None
+    for record in late:
+        assert 0 < record["member_distance"] < 1
+        for evaluation in ("evaluation", "evaluation_swa"):
+            assert 0 <= record[evaluation]["ensemble"]["disagreement"] <= 1
+
+
+def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(float64):
+    tx = optimizers.sgd(momentum=0.9, nesterov=True)
+    start = state.init(
+        jax.random.key(0), TinyNet(), image_shape=(8, 8, 3), patterns=PATTERNS, tx=tx
+    )
+    released = state.release(start, jax.random.key(1), num_members=4, sigma=0.5, tx=tx)
+    leaves = [np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(released.late_phase)]
+    members = np.concatenate(leaves, axis=1)
+    mean = sum(members) / 4
+    lengths = [np.linalg.norm(member - mean) for member in members]
+    expected = sum(lengths) / 4 / np.linalg.norm(mean)
+    assert expected > 0.1
+    for num_devices, layout in ((2, "data"), (2, "members"), (4, "members")):
+        runner = Runner(
+            devices=Devices.over(jax.devices()[:num_devices]),
+            layout=layout,
+            model=TinyNet(),
+            tx=tx,
+            coasting="none",
+            member_mode="vmap",
+            source=in_memory.TrainingSet(
+                np.zeros((8, 8, 8, 3), np.uint8),
+                labels(0, 8),
+                key=jax.random.key(0),
+                crop_padding=0,
+                flip=False,
+                cutout=0,
+                mean=(0.5,) * 3,
+                std=(0.2,) * 3,
+                dtype=np.dtype(np.float64),
+            ),
+            batch_size=8,
+        )
+        placed = runner.place(released, num_members=4)
+        found = runner.member_distance(placed, num_members=4)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    equal = lp.copy_members(start.late_phase, 3)
+    np.testing.assert_allclose(lp.member_distance(equal), 0, atol=1e-15)
+
+
+DIVERGES = (
+    "--config.train.learning_rate=1e30",
+    "--config.train.on_nonfinite=warn",
+    "--config.late_phase.release_epoch=-1",
+    "--config.swa.start_epoch=0",
+    "--config.evaluate.every_epochs=1",
+)
+
+
+def test_a_diverged_network_that_is_tolerated_has_no_evaluation(tmp_path, capsys):
+    _, report = training(*DIVERGES).run(Workdir(tmp_path))
+    assert [record["evaluation"] for record in epochs(tmp_path)] == [None] * 3
+    assert report["best_epoch"] is None and report["train"]["epochs"] == 3
+    printed = capsys.readouterr()
+    assert "the test set was not evaluated: " in printed.out + printed.err
+    tags = {tag for tag, _ in event_files.points(tmp_path)}
+    assert "speed/images_per_second" in tags and not [t for t in tags if t.startswith("test")]
+
+
+def test_events_are_the_lines_of_metrics_and_the_results(evaluated):
+    _, folder, _, report = evaluated
+    records = epochs(folder)
+    points = event_files.points(folder)
+    for record in records:
+        epoch, evaluation = record["epoch"], record["evaluation"]
+        members = evaluation["members"]
+        for tag, value in {
+            "train/loss": record["loss"],
+            "train/accuracy": record["accuracy"],
+            "learning_rate/shared": record["learning_rate"],
+            "learning_rate/late_phase": record["late_phase_learning_rate"],
+            "speed/images_per_second": record["images_per_second"],
+            "test/collapsed/accuracy": evaluation["collapsed"]["accuracy"],
+            "test/ensemble/nll": evaluation["ensemble"]["nll"],
+            "test/members_mean/ece": sum(member["ece"] for member in members) / len(members),
+        }.items():
+            np.testing.assert_allclose(points[tag, epoch], value, rtol=1e-6)
+    late = records[1:]
+    for tag, values in {
+        "members/distance": [record["member_distance"] for record in late],
+        "test/ensemble/disagreement": [
+            record["evaluation"]["ensemble"]["disagreement"] for record in late
+        ],
+        "test_swa/collapsed/brier": [r["evaluation_swa"]["collapsed"]["brier"] for r in late],
+        "train/member_loss_spread": [np.ptp(record["member_loss"]) for record in late],
+    }.items():
+        found = {step: value for (name, step), value in points.items() if name == tag}
+        np.testing.assert_allclose([found[2], found[3]], values, rtol=1e-5)
+        assert 1 not in found
+
+    ood = {"auroc": 0.75, "fpr95": None}
+    views = {"collapsed": {"accuracy": 0.5, "ood": {"SVHN": ood, "TIN": None}}}
+    for accuracy in (0.25, 0.5):  # the later evaluation takes the place of the other
+        views["collapsed"]["accuracy"] = accuracy
+        events.write_results(Workdir(folder), {**report, "views": views})
+    after = event_files.points(folder)
+    final = {"final/collapsed/accuracy": 0.5, "final/collapsed/ood/SVHN/auroc": 0.75}
+    assert after == points | {(tag, 3): value for tag, value in final.items()}
+
+
+READ = """
+import sys
+import tensorflow as tf
+print(sum(1 for _ in tf.data.TFRecordDataset(sys.argv[1:])))  # checks every checksum
+"""
+
+
+def test_another_reader_finds_the_events_whole(evaluated):
+    (file,) = (evaluated[1] / "tensorboard").glob("*tfevents*.epochs")
+    read = subprocess.run(
+        [sys.executable, "-c", READ, file], capture_output=True, text=True, check=True
+    )
+    assert int(read.stdout) == len(event_files.events(file)) == 2 + 3

@@ -59,8 +59,10 @@ def print_config(config: Mapping[str, Any], *, console: Console = terminal) -> N
     console.print(table)
 
 
-def parameter_table(shared: Mapping[str, Any], late_phase: Mapping[str, Any]) -> Table:
-    """Table of one member's weights by top-level module.
+def parameter_counts(
+    shared: Mapping[str, Any], late_phase: Mapping[str, Any]
+) -> dict[str, dict[str, int]]:
+    """Number of `shared` and `late_phase` weights of one member by top-level module.
 
     Args:
         shared: nested dict whose leaves have a `shape`.
@@ -70,17 +72,25 @@ def parameter_table(shared: Mapping[str, Any], late_phase: Mapping[str, Any]) ->
         ValueError: late-phase leaves do not agree on K.
     """
     num_members = _num_members(late_phase)
-    shared_sizes = {name: _size(tree) for name, tree in shared.items()}
-    late_sizes = {name: _size(tree) // max(num_members, 1) for name, tree in late_phase.items()}
+    return {
+        name: {
+            "shared": _size(shared.get(name, {})),
+            "late_phase": _size(late_phase.get(name, {})) // max(num_members, 1),
+        }
+        for name in dict.fromkeys([*shared, *late_phase])
+    }
+
+
+def parameter_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """Table of the numbers from `parameter_counts`."""
+    totals = [sum(count[kind] for count in counts.values()) for kind in ("shared", "late_phase")]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
-    totals = sum(shared_sizes.values()), sum(late_sizes.values())
     headers = ("shared", "late-phase", "total", "late-phase share")
     table.add_column("weights of one member", footer="total")
     for header, footer in zip(headers, _parameter_cells(*totals), strict=True):
         table.add_column(header, footer=footer, justify="right")
-    for name in dict.fromkeys([*shared_sizes, *late_sizes]):
-        cells = _parameter_cells(shared_sizes.get(name, 0), late_sizes.get(name, 0))
-        table.add_row(Text(name), *cells)
+    for name, count in counts.items():
+        table.add_row(Text(name), *_parameter_cells(count["shared"], count["late_phase"]))
     return table
 
 

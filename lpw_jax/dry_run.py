@@ -26,7 +26,7 @@ def rehearse(training: Training, folder: Workdir) -> None:
     Raises:
       UserError: a loss is not finite.
     """
-    folder.write_schedule(schedule_report.schedule_png(training.timeline.plan()))
+    folder.write_file(SCHEDULE, schedule_report.schedule_png(training.timeline.plan()))
     console.say(f"schedule: {folder.path / SCHEDULE}")
     for epoch, cycles in _phases(training):
         for number in range(1, STEPS + 1):

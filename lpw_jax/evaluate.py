@@ -20,10 +20,10 @@ from lpw_jax import (
     deep_ensemble,
     events,
     experiment,
+    report,
     results_report,
 )
 from lpw_jax import config as config_lib
-from lpw_jax import late_phase as lp
 from lpw_jax.data import corruptions as corrupted_data
 from lpw_jax.data import ood
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
@@ -94,15 +94,16 @@ def summarize(
     training: dict[str, Any],
 ) -> dict[str, Any]:
     """results.json before its `views`: what was trained, on what, and what `Training.run` says."""
-    late = sum(leaf.size for leaf in jax.tree.leaves(weights["late_phase"]))
-    late //= lp.num_members(weights["late_phase"])
-    shared = sum(leaf.size for leaf in jax.tree.leaves(weights["shared"]))
+    counts = console.parameter_counts(weights["shared"], weights["late_phase"])
+    late = sum(count["late_phase"] for count in counts.values())
+    shared = sum(count["shared"] for count in counts.values())
     return {
         "config": config_lib.to_dict(config),
         "seed": config.seed,
         "status": "trained",
         "num_parameters": shared + late,
         "num_late_phase_parameters": late,
+        "parameters": counts,
         "coasting": config.late_phase.coasting,
         "data": {
             **dataset.identity(),
@@ -153,7 +154,8 @@ def finish(
     events.write_results(folder, results)
     folder.write_json("results.json", results)
     results_report.say(results)
-    console.say(f"results: {folder.path / 'results.json'}")
+    report.refresh(folder)
+    console.say(f"results: {folder.path / 'results.json'}, shown in {report.NAME} beside it")
     return results
 
 

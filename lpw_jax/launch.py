@@ -129,7 +129,8 @@ def _prepared(config: ConfigDict, dataset: experiment.AnyDataset, devices: Devic
     if config.model.name != "wide_resnet":
         del shown["model"]["depth"], shown["model"]["width"]  # not this network's
     console.print_config(shown)
-    console.say(console.parameter_table(state.shared, state.late_phase))
+    counts = console.parameter_counts(state.shared, state.late_phase)
+    console.say(console.parameter_table(counts))
     console.say(
         f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
         f"members: {training.member_mode}, layout: {training.layout}"

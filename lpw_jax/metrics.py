@@ -4,6 +4,8 @@ N examples, C classes, K members. Every function refuses empty, misshapen or non
 a ValueError: a diverged run has no accuracy.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -86,11 +88,36 @@ def summary(scores: dict[str, NDArray]) -> dict[str, float]:
         "accuracy": float(scores["correct"].mean()),
         "nll": float(scores["nll"].mean()),
         "brier": float(scores["squared_error"].mean()),
-        "ece": _calibration_error(scores["confidence"], scores["correct"]),
+        "ece": calibration_bins(scores["confidence"], scores["correct"])["ece"],
     }
     if "in_top5" in scores:
         found["top5_accuracy"] = float(scores["in_top5"].mean())
     return found
+
+
+def calibration_bins(confidence: NDArray, correct: NDArray) -> dict[str, Any]:
+    """The bins of the `ece` of `summary`, from `confidence` and `correct` of `example_scores`.
+
+    Returns:
+        count: examples in each bin (lo, hi], [15].
+        accuracy, confidence: their means, [15]; NaN in empty bins.
+        ece: as in `summary`.
+    """
+    inner_edges = np.linspace(0.0, 1.0, ECE_BINS + 1)[1:-1]
+    bins = np.searchsorted(inner_edges, confidence, side="left")
+
+    def sums(weights=None):
+        return np.bincount(bins, weights=weights, minlength=ECE_BINS)
+
+    count = sums()
+    filled = np.where(count, count, np.nan)
+    # |accuracy - confidence| times the bin's size is the size of the summed difference.
+    return {
+        "count": count,
+        "accuracy": sums(correct) / filled,
+        "confidence": sums(confidence) / filled,
+        "ece": float(np.abs(sums(correct - confidence)).sum() / confidence.size),
+    }
 
 
 def predictive_entropy(log_probs: ArrayLike) -> NDArray[np.float64]:
@@ -126,14 +153,6 @@ def ood_metrics(in_scores: ArrayLike, out_scores: ArrayLike) -> dict[str, float]
         "aupr_out": float(average_precision_score(is_out, scores)),
         "fpr95": float((in_scores >= threshold).mean()),
     }
-
-
-def _calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    inner_edges = np.linspace(0.0, 1.0, ECE_BINS + 1)[1:-1]
-    bins = np.searchsorted(inner_edges, confidence, side="left")
-    # |accuracy - confidence| times the bin's size is the size of the summed difference.
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=ECE_BINS)
-    return float(np.abs(gaps).sum() / confidence.size)
 
 
 def _log_probabilities(log_probs: ArrayLike) -> NDArray[np.float64]:

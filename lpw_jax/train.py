@@ -25,7 +25,7 @@ from lpw_jax import (
 from lpw_jax.checkpoint import Checkpoints
 from lpw_jax.data import epoch_order
 from lpw_jax.errors import SharedError, UserError
-from lpw_jax.events import Events
+from lpw_jax.journal import Journal
 from lpw_jax.memory import CYCLES_IN_FLIGHT
 from lpw_jax.parallel import Devices
 from lpw_jax.preemption import Preemption
@@ -117,11 +117,10 @@ class Training:
                 batch_size=self.config.train.batch_size,
                 epochs=self.timeline.epochs,
             ) as self._bar:
-                folder.write_metrics(self.progress.records)
-                self._events = Events(folder, self.progress.records)
+                self._journal = Journal(folder, self.progress.records)
                 with self._saved_before_errors():
                     while self.progress.epoch <= self.timeline.epochs:
-                        self._train_epoch(folder)
+                        self._train_epoch()
                     if self.timeline.averages:
                         self._reestimate()
             if options.every_epochs or options.every_minutes:
@@ -155,7 +154,7 @@ class Training:
         if progress.averages is not None:
             progress.averages = self.runner.place(progress.averages, num_members=num_members)
 
-    def _train_epoch(self, folder: Workdir) -> None:
+    def _train_epoch(self) -> None:
         """Trains what is left of the current epoch and records it."""
         progress, timeline, epoch = self.progress, self.timeline, self.progress.epoch
         num_members, rates = timeline.members(epoch), timeline.rates(epoch)
@@ -195,8 +194,7 @@ class Training:
         progress.records.append(record)
         progress.averages = averages
         progress.next_epoch()
-        folder.write_metrics(progress.records)
-        self._events.add(record)
+        self._journal.add(record)
         self._bar.epoch_line(record)
         every = self.config.checkpoint.every_epochs
         self._saver.pause(save=every > 0 and epoch % every == 0)

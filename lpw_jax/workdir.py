@@ -34,8 +34,9 @@ class Workdir:
     """Files of one run under `path`, which may be local or remote (gs://...).
 
     config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
-    (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json, and
-    tensorboard/ (`events`). Of several processes only the primary one writes.
+    (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json,
+    tensorboard/ (`events`) and report.html (`report`). Of several processes only the primary one
+    writes.
 
     Methods that write raise a UserError when the file cannot be written.
     """
@@ -155,9 +156,9 @@ class Workdir:
             )
         return config, results
 
-    def write_schedule(self, picture: bytes) -> None:
-        """Writes schedule.png."""
-        self._replace(SCHEDULE, lambda temporary: temporary.write_bytes(picture))
+    def write_file(self, name: str, content: bytes) -> None:
+        """Writes a file of any kind; only the primary process's content counts."""
+        self._replace(name, lambda temporary: temporary.write_bytes(content))
 
     def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl, a line for each finished epoch."""

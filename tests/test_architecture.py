@@ -27,9 +27,10 @@ LAYERS = (
         "console", "events", "schedule_report", "results_report", "preflight", "compilation",
         "weight_download",
     ),
+    ("drawing", "html_page", "report", "report.*"),
     ("runner", "predict"),
     (
-        "train", "tracking", "saver", "timeline", "evaluate", "evaluator", "corruptions",
+        "train", "tracking", "journal", "saver", "timeline", "evaluate", "evaluator", "corruptions",
         "deep_ensemble", "experiment", "loading", "memory",
     ),
     ("launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "reference_import", "export"),

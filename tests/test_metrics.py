@@ -117,7 +117,7 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
     # 0.6 = 9/15 closes the ninth bin, where the wrong 0.59 also lies: their gaps cancel.
     # In the bin above it would add up to |0 - 0.59| + |1 - 0.6|.
     edge = np.linspace(0, 1, 16)[9]
-    ece = metrics._calibration_error(np.array([edge, 0.59]), np.array([True, False]))
+    ece = metrics.calibration_bins(np.array([edge, 0.59]), np.array([True, False]))["ece"]
     assert ece == pytest.approx((0.59 - 0.4) / 2)
 
 

@@ -1,0 +1,50 @@
+"""report.html of a run's folder: one page with its results, figures, config and cost."""
+
+import time
+from collections.abc import Callable
+
+from lpw_jax import console, hosts, storage
+from lpw_jax.workdir import Workdir
+
+NAME = "report.html"
+_SECONDS = 60  # from the start, and between two reports of a training
+_SHARE = 0.01  # of a training's time that its reports may take
+
+
+def refresh(folder: Workdir, *, due: Callable[[], bool] = lambda: True) -> None:
+    """Writes the report if it is `due` on the primary process. All processes call it together.
+
+    A report that cannot be made is a warning: no run should end by it.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    made = _attempt(folder) if hosts.is_primary() and due() else None
+    if hosts.on_primary(lambda: made is not None):
+        folder.write_file(NAME, made)
+
+
+class Live:
+    """The report of a training on its way: once a minute, and less often where that is slow."""
+
+    def __init__(self, folder: Workdir):
+        self._folder, self._next = folder, time.monotonic() + _SECONDS
+
+    def refresh(self) -> None:
+        """To be called at the end of an epoch."""
+        start = time.monotonic()
+        refresh(self._folder, due=lambda: start >= self._next)
+        end = time.monotonic()
+        if start >= self._next:
+            self._next = end + max(_SECONDS, (end - start) / _SHARE)
+
+
+def _attempt(folder: Workdir) -> bytes | None:
+    # Imported here: matplotlib takes a second to load.
+    from lpw_jax.report import page
+
+    try:
+        return page.build(folder).encode()
+    except Exception as error:
+        console.warn(f"{NAME} was not written: {storage.first_line(error)}")
+        return None

@@ -1,0 +1,172 @@
+"""The report's sections with figures; without data, a sentence says which setting gives them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lpw_jax import html_page
+from lpw_jax.report import curves, predicted
+from lpw_jax.report.run_files import VIEWS, Run
+
+
+def number(value: float | None) -> str:
+    """Four decimal places; '-' for what is not known."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def learning_curves(run: Run) -> Iterator[str]:
+    """Loss, accuracy and rates of the training."""
+    if not run.records:
+        yield html_page.paragraph("metrics.jsonl has no epoch yet; training writes one line each.")
+        return
+    yield html_page.paragraph(_schedule(run.config))
+    marks = curves.marks(run.config)
+    yield html_page.figures(
+        [
+            html_page.figure(
+                curves.training(run.records, marks, "loss"),
+                "Training loss over epochs: mean, and range of the members",
+            ),
+            html_page.figure(
+                curves.training(run.records, marks, "accuracy"),
+                "Training accuracy over epochs: mean, and range of the members",
+            ),
+            html_page.figure(
+                curves.learning_rates(run.records, marks),
+                "Learning rates of shared and late-phase weights over epochs",
+            ),
+        ]
+    )
+
+
+def _schedule(config: Mapping[str, Any]) -> str:
+    """What the marks in the figures mean, in words."""
+    late_phase, marks = config["late_phase"], curves.marks(config)
+    number = late_phase["num_members"]
+    members = f"{number} members" if number > 1 else "one member"
+    if marks.release is None:
+        words = ["No release: one network is trained (late_phase.release_epoch = -1)"]
+    elif marks.release == 0:
+        words = [f"{members.capitalize()} from the start"]
+    else:
+        words = [f"Release of {members} at the end of epoch {marks.release}"]
+    start, end = marks.annealing
+    words.append(f"learning rates fall after epoch {start} until epoch {end}")
+    if marks.swa is not None:
+        words.append(f"SWA averages the weights from epoch {marks.swa} on")
+    return "; ".join(words) + "."
+
+
+def accuracies(run: Run) -> Iterator[str]:
+    """Accuracy on the test set as training went on."""
+    if not any(record.get("evaluation") for record in run.records):
+        yield html_page.paragraph(
+            "The test set was not evaluated during training; evaluate.every_epochs = N does so at "
+            "the end of every N-th epoch."
+        )
+        return
+    marks = curves.marks(run.config)
+    what = (
+        "Test accuracy of the members, their ensemble and the collapsed network, and SWA's where "
+        "there are any, over "
+    )
+    drawn = [html_page.figure(curves.tested(run.records, marks), what + "all epochs")]
+    # After the release, or in the second half, views differ by less than the whole curve shows.
+    later = [r for r in run.records if r["epoch"] > (marks.release or len(run.records) // 2)]
+    if len(later) < len(run.records) and sum(bool(r.get("evaluation")) for r in later) > 1:
+        drawn.append(html_page.figure(curves.tested(later, marks), what + "the later epochs"))
+    yield html_page.figures(drawn)
+
+
+def members(run: Run) -> Iterator[str]:
+    """How different the members are, as training went on."""
+    marks = curves.marks(run.config)
+    drawn = []
+    if any(record.get("member_distance") is not None for record in run.records):
+        drawn.append((curves.distance, "Relative distance of the members to their mean"))
+    if any(curves.disagreement_of(record) is not None for record in run.records):
+        drawn.append((curves.disagreement, "Fraction of images on which two members differ"))
+    if drawn:
+        yield html_page.figures(
+            html_page.figure(draw(run.records, marks), f"{alt}, over epochs") for draw, alt in drawn
+        )
+    if len(drawn) < 2:
+        yield html_page.paragraph(
+            "Distances are known of members (late_phase.num_members > 1) after their release, how "
+            "often they differ also needs evaluate.every_epochs = N."
+        )
+
+
+def calibration(run: Run) -> Iterator[str]:
+    """Reliability diagrams."""
+    if not run.test:
+        yield html_page.paragraph(
+            "There is no predictions/test.npz; the evaluation after training (or lpw_jax.evaluate) "
+            "writes it."
+        )
+        return
+    yield html_page.figures(
+        html_page.figure(
+            predicted.reliability(
+                run.test[view]["confidence"],
+                run.test[view]["correct"],
+                f"{view}: ECE {run.views[view]['ece']:.4f}",
+            ),
+            f"Reliability diagram of the {view} predictions: accuracy against confidence",
+        )
+        for view in _distinct_views(run)
+    )
+
+
+def outside(run: Run) -> Iterator[str]:
+    """How well images of other kinds are told apart from those of the test set."""
+    sets = {view: run.views[view].get("ood", {}) for view in VIEWS} if run.views else {}
+    scored = [name for name, found in sets.get("collapsed", {}).items() if found]
+    if not scored:
+        yield html_page.paragraph(
+            "No out-of-distribution set was evaluated; data.ood_dir = DIR says where they are "
+            "(data.dir for CIFAR)."
+        )
+        return
+    views = _distinct_views(run)
+    scores = {f"{name}, {v}": _ood_scores(sets[v][name]) for name in scored for v in views}
+    columns = list(dict.fromkeys(title for found in scores.values() for title in found))
+    rows = [[row, *(number(found.get(t)) for t in columns)] for row, found in scores.items()]
+    yield html_page.table(["set, view", *columns], rows, align="l" + "r" * len(columns))
+    if not run.outside or not run.test:
+        note = "The histograms are drawn from predictions/, which is not in this folder."
+        yield html_page.paragraph(note)
+        return
+    yield html_page.figures(
+        html_page.figure(
+            predicted.entropies(
+                {view: run.test[view]["entropy"] for view in views},
+                {view: found[view]["entropy"] for view in views},
+                titles={v: f"{name}, {v}: AUROC {sets[v][name]['auroc']:.3f}" for v in views},
+                num_classes=run.results["data"]["num_classes"],
+            ),
+            f"Histograms of entropy on the test set and on {name}",
+        )
+        for name, found in run.outside.items()
+        if name in scored
+    )
+
+
+def _ood_scores(found: Mapping[str, Any]) -> dict[str, float | None]:
+    """Measures by entropy, then the AUROC by each other score that there is."""
+    titles = {"auroc": "AUROC", "aupr_in": "AUPR in", "aupr_out": "AUPR out", "fpr95": "FPR95"}
+    others = {
+        "max_probability": "AUROC, largest probability",
+        "energy": "AUROC, energy",
+        "mutual_information": "AUROC, mutual information",
+    }
+    by_entropy = {title: found.get(name) for name, title in titles.items()}
+    rest = {title: found[name] for name, title in others.items() if found.get(name) is not None}
+    return by_entropy | {
+        title: score["auroc"] if isinstance(score, Mapping) else score
+        for title, score in rest.items()
+    }
+
+
+def _distinct_views(run: Run) -> tuple[str, ...]:
+    """Of one member, the ensemble is the collapsed network."""
+    return VIEWS if len(run.views["members"]) > 1 else VIEWS[:1]

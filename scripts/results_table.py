@@ -1,4 +1,4 @@
-"""Makes the README's tables of results and benchmarks from the files that runs wrote.
+"""Makes the README's tables of results, comparisons and benchmarks from the files that runs wrote.
 
 python scripts/results_table.py                    prints them
 python scripts/results_table.py --update README.md puts them between the README's markers
@@ -7,6 +7,9 @@ python scripts/results_table.py --update README.md puts them between the README'
 import argparse
 import itertools
 import json
+import re
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from lpw_jax.benchmark import report
@@ -27,37 +30,65 @@ def data_line(results: dict) -> str:
     return f"Test set of {data['name']}. {data['note']}{out}"
 
 
-def rows(run: str, results: dict) -> str:
-    """A run's lines: one for each view, or one if its one member is all there is."""
-    config, views = results["config"], results["views"]
-    members = len(views["members"])
+def rows(name: str, seeds: Sequence[dict]) -> str:
+    """A config's lines: one for each view, or one if its one member is all there is.
+
+    Of several seeds mean and sample standard deviation.
+    """
+    first = seeds[0]
+    members = len(first["views"]["members"])
+    numbers = ", ".join(str(results["seed"]) for results in seeds)
     lines = ""
     for view in ("collapsed", "ensemble") if members > 1 else ("collapsed",):
-        found = views[view]
-        aurocs = [f"{name} {ood['auroc']:.3f}" for name, ood in found["ood"].items() if ood]
+        found = [results["views"][view] for results in seeds]
+        aurocs = [
+            f"{ood} {_spread([each['ood'][ood]['auroc'] for each in found], 3)}"
+            for ood, measured in found[0]["ood"].items()
+            if measured
+        ]
         cells = [
-            f"`{run}`, seed {results['seed']}",
-            network_name(config["model"]),
+            f"`{name}`, seed{'s' * (len(seeds) > 1)} {numbers}",
+            network_name(first["config"]["model"]),
             members,
             view if members > 1 else "single network",
-            f"{100 * found['accuracy']:.2f}",
-            *(f"{found[metric]:.4f}" for metric in ("nll", "brier", "ece")),
+            _spread([100 * each["accuracy"] for each in found], 2),
+            *(_spread([each[metric] for each in found], 4) for metric in ("nll", "brier", "ece")),
             ", ".join(aurocs) or "-",
         ]
         lines += "| " + " | ".join(map(str, cells)) + " |\n"
     return lines
 
 
+def _spread(values: Sequence[float], places: int) -> str:
+    deviation = f" ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{places}f}{deviation}"
+
+
 def tables() -> str:
     """Tables over results/<config>/seed<seed>/results.json."""
-    files = sorted((ROOT / "results").glob("*/seed*/results.json"))
-    runs = [(file.parent.parent.name, json.loads(file.read_text())) for file in files]
-    text = ""
-    for data, group in itertools.groupby(
-        sorted(runs, key=lambda run: data_line(run[1])), key=lambda run: data_line(run[1])
-    ):
-        text += f"{data}\n\n{HEADER}{''.join(itertools.starmap(rows, group))}\n"
-    return text
+    tables = {}
+    for file in sorted((ROOT / "results").glob("*/seed*/results.json")):
+        results = json.loads(file.read_text())
+        tables.setdefault(data_line(results), {}).setdefault(file.parents[1].name, []).append(
+            results
+        )
+    return "".join(
+        f"{data}\n\n{HEADER}{''.join(itertools.starmap(rows, configs.items()))}\n"
+        for data, configs in sorted(tables.items())
+    )
+
+
+def comparisons() -> str:
+    """What `lpw_jax.compare --out results/comparisons/NAME` wrote, below the README's headings."""
+    files = sorted((ROOT / "results" / "comparisons").glob("*/comparison.md"))
+    texts = [re.sub(r"^#+ .*\n", _paragraph, file.read_text(), flags=re.M) for file in files]
+    return "\n".join(texts)
+
+
+def _paragraph(heading: re.Match) -> str:
+    """A heading as a line in bold; the title is the README's."""
+    level, _, text = heading[0].strip().partition(" ")
+    return f"**{text}**\n" if len(level) > 1 else ""
 
 
 def benchmarks() -> str:
@@ -70,7 +101,8 @@ def benchmarks() -> str:
 
 def updated(readme: str) -> str:
     """`readme` with the tables between its markers."""
-    for name, text in (("results", tables()), ("benchmarks", benchmarks())):
+    parts = {"results": tables(), "comparisons": comparisons(), "benchmarks": benchmarks()}
+    for name, text in parts.items():
         begin, end = (marker.format(name=name) for marker in MARKERS)
         before, rest = readme.split(begin)
         readme = f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
@@ -84,7 +116,7 @@ def main() -> None:
     if arguments.update:
         arguments.update.write_text(updated(arguments.update.read_text()))
     else:
-        print(tables() + benchmarks(), end="")
+        print(tables() + comparisons() + benchmarks(), end="")
 
 
 if __name__ == "__main__":

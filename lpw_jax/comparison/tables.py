@@ -55,6 +55,8 @@ def how_to_read(report: Mapping[str, Any]) -> list[str]:
         f"unknown), equivalent (TOST p < {alpha:g}), better or worse (Welch p < {alpha:g}), "
         "undecided, which does not mean equal. What stands in brackets behind it says why the two "
         "are not the same experiment.",
+        "Every line is a test of its own, without correction for their number: where nothing "
+        f"differs, {100 * alpha:g} % of them say that something does.",
         "Seeds: how many of ours would bring a verdict, if means and spreads stay as they are.",
     ]
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from etils import epath
 
-from lpw_jax import console, storage
 from lpw_jax.comparison import page, published, report, runs, text
 from lpw_jax.comparison.quantities import read_margins
 from lpw_jax.comparison.sides import Side
+from lpw_jax.display import console
 from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.files import storage
 
 PUBLISHED = "published"
 

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from lpw_jax import console, hosts, schedule_report
 from lpw_jax.data import epoch_order
+from lpw_jax.devices import hosts
+from lpw_jax.display import console, schedule_report
 from lpw_jax.errors import SharedError, UserError
-from lpw_jax.memory import CYCLES_IN_FLIGHT
-from lpw_jax.storage import first_line
-from lpw_jax.train import Training
-from lpw_jax.workdir import PROFILE, SCHEDULE, Workdir
+from lpw_jax.files.storage import first_line
+from lpw_jax.files.workdir import PROFILE, SCHEDULE, Workdir
+from lpw_jax.training.memory import CYCLES_IN_FLIGHT
+from lpw_jax.training.train import Training
 
 STEPS = 2  # of a dry run
 WARM_UP, PROFILED = 2, 6  # cycles before and in a trace

@@ -13,25 +13,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpw_jax import (
-    compilation,
-    console,
-    corruptions,
-    deep_ensemble,
-    events,
-    experiment,
-    report,
-    results_report,
-)
 from lpw_jax import config as config_lib
+from lpw_jax import experiment, report
 from lpw_jax.data import corruptions as corrupted_data
 from lpw_jax.data import ood
+from lpw_jax.devices import compilation
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.devices.preemption import Preemption
+from lpw_jax.display import console, events, results_report
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
-from lpw_jax.evaluator import Evaluator
-from lpw_jax.parallel import Devices
-from lpw_jax.preemption import Preemption
-from lpw_jax.views import VIEWS, ood_separation, temperature_scaled
-from lpw_jax.workdir import Workdir
+from lpw_jax.evaluation import corruptions, deep_ensemble
+from lpw_jax.evaluation.evaluator import Evaluator
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures.views import VIEWS, ood_separation, temperature_scaled
 
 
 def evaluate(

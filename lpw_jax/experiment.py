@@ -11,14 +11,17 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import console, data, models, pretrained, state, weight_download, weight_files
-from lpw_jax import late_phase as lp
+from lpw_jax import data, models
 from lpw_jax.data import Dataset, imagenet, in_memory, ood
 from lpw_jax.data.imagenet import ImageNet
 from lpw_jax.data.source import Source
+from lpw_jax.display import console
 from lpw_jax.errors import UserError
+from lpw_jax.method import late_phase as lp
+from lpw_jax.method import state
+from lpw_jax.method.state import TrainState
 from lpw_jax.models.convolution import cpu_conv_general_dilated
-from lpw_jax.state import TrainState
+from lpw_jax.weights import pretrained, weight_download, weight_files
 
 AnyDataset = Dataset | ImageNet
 

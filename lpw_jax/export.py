@@ -16,18 +16,14 @@ from collections.abc import Sequence
 import jax
 
 from lpw_jax import config as config_lib
-from lpw_jax import (
-    console,
-    late_phase,
-    loading,
-    pretrained,
-    reference_weights,
-    storage,
-    weight_files,
-)
+from lpw_jax import loading
+from lpw_jax.display import console
+from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError, exit_code, leave
-from lpw_jax.results_report import network_name
-from lpw_jax.workdir import Workdir
+from lpw_jax.files import storage
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method import late_phase
+from lpw_jax.weights import pretrained, reference_weights, weight_files
 
 NAMES = ("torchvision", "reference")
 

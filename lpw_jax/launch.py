@@ -8,22 +8,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import (
-    console,
-    dry_run,
-    evaluate,
-    experiment,
-    hosts,
-    memory,
-    preflight,
-    results_report,
-    schedule_report,
-)
+from lpw_jax import dry_run, evaluate, experiment
+from lpw_jax.devices import hosts, preflight
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.devices.preemption import Preemption
+from lpw_jax.display import console, results_report, schedule_report
 from lpw_jax.errors import UserError
-from lpw_jax.parallel import Devices
-from lpw_jax.preemption import Preemption
-from lpw_jax.train import Training
-from lpw_jax.workdir import Workdir
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.training import memory
+from lpw_jax.training.train import Training
 
 
 def run(

@@ -10,12 +10,13 @@ from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import checkpoint, experiment
 from lpw_jax import config as config_lib
-from lpw_jax import late_phase as lp
+from lpw_jax import experiment
 from lpw_jax.data import augment
 from lpw_jax.errors import UserError
-from lpw_jax.workdir import Workdir
+from lpw_jax.files import checkpoint
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method import late_phase as lp
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.profile and "://" in workdir:
             raise UserError(f"--profile: needs a local folder, but --workdir = {workdir!r}")
         # Takes seconds: only once the user's part is right.
-        from lpw_jax import compilation, hosts, launch
+        from lpw_jax import launch
+        from lpw_jax.devices import compilation, hosts
 
         with hosts.joined(
             distributed=args.distributed,

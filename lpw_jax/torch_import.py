@@ -25,15 +25,10 @@ from collections.abc import Sequence
 import jax
 
 from lpw_jax import config as config_lib
-from lpw_jax import (
-    console,
-    pretrained,
-    reference_import,
-    storage,
-    weight_download,
-    weight_files,
-)
+from lpw_jax.display import console
 from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.files import storage
+from lpw_jax.weights import pretrained, reference_import, weight_download, weight_files
 
 
 def convert(

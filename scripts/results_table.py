@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpw_jax.benchmark import report
-from lpw_jax.results_report import network_name
+from lpw_jax.display.results_report import network_name
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"

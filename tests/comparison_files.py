@@ -7,7 +7,8 @@ import json
 import numpy as np
 
 from lpw_jax import config as config_lib
-from lpw_jax import config_schema, metrics
+from lpw_jax import config_schema
+from lpw_jax.measures import metrics
 
 OOD = ("LSUN", "TIN", "SVHN", "CIFAR")
 OVERVIEW = """\

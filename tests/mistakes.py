@@ -17,7 +17,7 @@ from image_files import files, write_archive
 from short_run import CONFIGS, DIGITS, SHORT
 
 from lpw_jax import config as config_lib
-from lpw_jax.checkpoint import Checkpoints, save_weights
+from lpw_jax.files.checkpoint import Checkpoints, save_weights
 
 _HELD = []  # files that stay open
 SMALL = str(CONFIGS / "cifar10_small.py")

@@ -12,13 +12,15 @@ from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, images, labels
 
 import lpw_jax
-from lpw_jax import dry_run, evaluate, main, optimizers, state, step, train
-from lpw_jax import late_phase as lp
+from lpw_jax import dry_run, evaluate, main
 from lpw_jax.config import load_config
 from lpw_jax.data import epoch_order
-from lpw_jax.parallel import Devices
-from lpw_jax.schedules import Rates
-from lpw_jax.workdir import Workdir
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method import late_phase as lp
+from lpw_jax.method import optimizers, state, step
+from lpw_jax.method.schedules import Rates
+from lpw_jax.training import train
 
 K, B = 3, 8
 ALL = "--config.late_phase.patterns=.*"

@@ -11,7 +11,7 @@ from lpw_jax import models
 from lpw_jax.benchmark import collectives, counts, input_pipeline, report
 from lpw_jax.benchmark.__main__ import main
 from lpw_jax.config import load_config
-from lpw_jax.parallel import AXIS, Devices
+from lpw_jax.devices.parallel import AXIS, Devices
 
 DIGITS = "--config=configs/digits_bn.py"
 

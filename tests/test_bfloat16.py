@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from short_run import DIGITS
 
-from lpw_jax import main, models, optimizers, schedules, state
-from lpw_jax import step as steps
+from lpw_jax import main, models
+from lpw_jax.method import optimizers, schedules, state
+from lpw_jax.method import step as steps
 
 PATTERNS = ("(.*/)?bn[^/]*/(scale|bias)", "head/.*")
 

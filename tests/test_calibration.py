@@ -9,7 +9,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss
 
-from lpw_jax import calibration, metrics, views
+from lpw_jax.measures import calibration, metrics, views
 
 CLASSES = 6
 

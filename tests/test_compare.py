@@ -17,8 +17,9 @@ from comparison_files import (
     write_seeds,
 )
 
-from lpw_jax import compare, console
+from lpw_jax import compare
 from lpw_jax.comparison import page, words
+from lpw_jax.display import console
 
 VOID = {"meta", "img", "br"}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from short_run import CONFIGS, DIGITS
 
-from lpw_jax import compilation
+from lpw_jax.devices import compilation
 
 # The program, and then how often JAX looked into its cache, and found there what it sought.
 PROGRAM = """

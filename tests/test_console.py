@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lpw_jax import console, results_report
+from lpw_jax.display import console, results_report
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 

@@ -12,10 +12,12 @@ from short_run import CONFIGS
 from sklearn.metrics import accuracy_score, log_loss
 
 import lpw_jax
-from lpw_jax import corruptions, evaluate, main, metrics
+from lpw_jax import evaluate, main
 from lpw_jax.data import Dataset
 from lpw_jax.data.corruptions import CORRUPTIONS, load
 from lpw_jax.errors import UserError
+from lpw_jax.evaluation import corruptions
+from lpw_jax.measures import metrics
 
 IMAGES, LABELS = tfds_fixtures.arrays("cifar10", "test")
 

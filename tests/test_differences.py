@@ -7,10 +7,11 @@ from pathlib import Path
 from test_golden import CONFIG
 from test_import_late_phase import golden_entries, run_import
 
-from lpw_jax import experiment, schedules
+from lpw_jax import experiment
 from lpw_jax.config import load_config
 from lpw_jax.data import ood
-from lpw_jax.workdir import Workdir
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method import schedules
 
 ROOT = Path(__file__).parents[1]
 ONLY_BATCH_NORM = "--config.late_phase.patterns=(.*/)?bn[^/]*/(scale|bias)"

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import pytest
 from short_run import CONFIGS, DIGITS, subset
 
-from lpw_jax import config_schema, experiment, models, optimizers, preflight, state
+from lpw_jax import config_schema, experiment, models
 from lpw_jax.config import load_config
 from lpw_jax.data import cifar, imagenet
-from lpw_jax.pretrained import PUBLISHED
+from lpw_jax.devices import preflight
+from lpw_jax.method import optimizers, state
+from lpw_jax.weights.pretrained import PUBLISHED
 
 GB = 10**9
 

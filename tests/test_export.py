@@ -9,8 +9,10 @@ from short_run import DIGITS
 
 import lpw_jax
 from lpw_jax import config as config_lib
-from lpw_jax import export, late_phase, pretrained, torchvision_names
-from lpw_jax.workdir import Workdir
+from lpw_jax import export
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method import late_phase
+from lpw_jax.weights import pretrained, torchvision_names
 
 NUM_CLASSES = 3
 

@@ -9,13 +9,16 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from reference_names import is_statistic, member_of, path_of, to_flax
 
-from lpw_jax import evaluate, metrics, state, train
+from lpw_jax import evaluate
 from lpw_jax.config import load_config
 from lpw_jax.data import Dataset, cifar
-from lpw_jax.parallel import Devices
-from lpw_jax.preemption import Preemption
-from lpw_jax.views import log_probs as log_probs_of
-from lpw_jax.workdir import Workdir
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.devices.preemption import Preemption
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures import metrics
+from lpw_jax.measures.views import log_probs as log_probs_of
+from lpw_jax.method import state
+from lpw_jax.training import train
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = str(Path(__file__).parents[1] / "configs" / "cifar10_bn.py")

@@ -12,11 +12,12 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict
 from torchvision_weights import state_dict
 
-from lpw_jax import experiment, train
+from lpw_jax import experiment
 from lpw_jax.config import load_config
-from lpw_jax.parallel import Devices
-from lpw_jax.torchvision_names import COUNTER, to_torch, torch_name
-from lpw_jax.workdir import Workdir
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.training import train
+from lpw_jax.weights.torchvision_names import COUNTER, to_torch, torch_name
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = str(Path(__file__).parents[1] / "configs" / "imagenet_resnet50.py")

@@ -12,8 +12,9 @@ from imagenet_files import make_tars
 from torchvision_weights import state_dict
 
 import lpw_jax
-from lpw_jax import evaluate, export, main, pretrained
+from lpw_jax import evaluate, export, main
 from lpw_jax.data import imagenet
+from lpw_jax.weights import pretrained
 
 CONFIG = "imagenet_resnet50.py:sample"
 NUM_VAL, EPOCHS = 6, 2

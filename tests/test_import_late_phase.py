@@ -12,10 +12,11 @@ from test_golden import CONFIG, GOLDEN, assert_agrees, dataset_of
 
 import lpw_jax
 from lpw_jax import config as config_lib
-from lpw_jax import evaluate, export, reference_names, torch_import
-from lpw_jax.parallel import Devices
-from lpw_jax.preemption import Preemption
-from lpw_jax.workdir import Workdir
+from lpw_jax import evaluate, export, torch_import
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.devices.preemption import Preemption
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.weights import reference_names
 
 SMALL = ["--config.model.depth=10", "--config.model.width=1", "--config.late_phase.num_members=3"]
 FLOAT64 = "--config.train.compute_dtype=float64"

@@ -13,8 +13,8 @@ import pytest
 import survival
 
 import lpw_jax
-from lpw_jax.checkpoint import Checkpoints
-from lpw_jax.progress import Progress
+from lpw_jax.files.checkpoint import Checkpoints
+from lpw_jax.training.progress import Progress
 
 
 @pytest.fixture

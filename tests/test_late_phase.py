@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tiny_net import PATTERNS, TinyNet, images
 
-from lpw_jax import late_phase as lp
-from lpw_jax import models, optimizers, state
+from lpw_jax import models
+from lpw_jax.method import late_phase as lp
+from lpw_jax.method import optimizers, state
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 
 pytestmark = pytest.mark.usefixtures("float64")

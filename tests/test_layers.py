@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lpw_jax import models
+from lpw_jax.devices.parallel import AXIS, Devices
 from lpw_jax.models.layers import BatchNorm
-from lpw_jax.parallel import AXIS, Devices
 
 
 def inputs():

@@ -12,7 +12,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from lpw_jax import metrics
+from lpw_jax.measures import metrics
 
 
 @pytest.fixture

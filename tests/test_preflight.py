@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from etils import epath
 
-from lpw_jax import models, optimizers, preflight, state
-from lpw_jax import step as steps
+from lpw_jax import models
+from lpw_jax.devices import preflight
 from lpw_jax.errors import UserError
+from lpw_jax.method import optimizers, state
+from lpw_jax.method import step as steps
+from lpw_jax.method.schedules import Rates
 from lpw_jax.models.densenet import DenseNet
-from lpw_jax.schedules import Rates
 
 PATTERNS = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
 

@@ -14,9 +14,10 @@ import safetensors.numpy
 import torchvision_weights
 from flax.traverse_util import flatten_dict
 
-from lpw_jax import models, pretrained, torchvision_names
+from lpw_jax import models
 from lpw_jax.errors import UserError
 from lpw_jax.models.convolution import cpu_conv_general_dilated
+from lpw_jax.weights import pretrained, torchvision_names
 
 GOLDEN = Path(__file__).parent / "golden" / "import_logits.npz"
 NAMES = tuple(pretrained.PUBLISHED)

@@ -8,7 +8,7 @@ import pytest
 from short_run import DIGITS, SHORT
 
 from lpw_jax import main
-from lpw_jax.workdir import Workdir
+from lpw_jax.files.workdir import Workdir
 
 QUICK = [
     *SHORT,

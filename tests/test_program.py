@@ -17,9 +17,10 @@ from scipy.special import log_softmax, logsumexp
 from short_run import CONFIGS, DIGITS
 
 import lpw_jax
-from lpw_jax import calibration, evaluate, main
+from lpw_jax import evaluate, main
 from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
+from lpw_jax.measures import calibration
 
 SHORT = [*short_run.SHORT, "--config.data.validation_examples=37"]
 

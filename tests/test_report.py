@@ -9,10 +9,12 @@ import pytest
 from page_reader import Page
 from short_run import DIGITS, SHORT
 
-from lpw_jax import console, main, metrics, report
+from lpw_jax import main, report
+from lpw_jax.display import console
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures import metrics
 from lpw_jax.report import __main__ as program
 from lpw_jax.report import page, run_files
-from lpw_jax.workdir import Workdir
 
 NOTE = "<script>alert('&amp;')</script>"
 FLAGS = [*SHORT, "--config.evaluate.every_epochs=1", f"--config.data.note={NOTE}"]

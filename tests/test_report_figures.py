@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lpw_jax import html_page, metrics
+from lpw_jax.display import html_page
+from lpw_jax.measures import metrics
 from lpw_jax.report import curves, predicted
 
 

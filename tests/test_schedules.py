@@ -2,7 +2,7 @@
 
 import pytest
 
-from lpw_jax import schedules
+from lpw_jax.method import schedules
 
 CIFAR10_BN = dict(anneal_start=100, anneal_end=180, end_factor=0.01)
 

@@ -7,9 +7,9 @@ import optax
 import pytest
 from tiny_net import PATTERNS, TinyNet, images, labels
 
-from lpw_jax import late_phase as lp
-from lpw_jax import optimizers, state, step
-from lpw_jax.schedules import Rates
+from lpw_jax.method import late_phase as lp
+from lpw_jax.method import optimizers, state, step
+from lpw_jax.method.schedules import Rates
 
 pytestmark = pytest.mark.usefixtures("float64")
 K, B, CYCLES = 3, 8, 3

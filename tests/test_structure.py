@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from short_run import DIGITS, subset
 
-from lpw_jax import preflight, step, train
 from lpw_jax.config import load_config
-from lpw_jax.parallel import Devices
-from lpw_jax.runner import Runner
-from lpw_jax.workdir import Workdir
+from lpw_jax.devices import preflight
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method import step
+from lpw_jax.training import train
+from lpw_jax.training.runner import Runner
 
 NUM_CYCLES = {1: 6, 2: 6, 3: 3, 4: 3, 5: 3}  # of 48 images in batches of 8; K = 2 from epoch 3 on
 

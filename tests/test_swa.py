@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tiny_net import PATTERNS, TinyNet, labels
 
-from lpw_jax import late_phase as lp
-from lpw_jax import optimizers, state, swa
 from lpw_jax.data import augment, in_memory
-from lpw_jax.parallel import Devices
-from lpw_jax.runner import Runner
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.method import late_phase as lp
+from lpw_jax.method import optimizers, state, swa
+from lpw_jax.training.runner import Runner
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 N, B, K = 44, 16, 2  # two full batches and a short one, which 8 devices cannot share

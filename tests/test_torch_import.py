@@ -11,8 +11,10 @@ import pytest
 import safetensors.numpy
 import torchvision_weights
 
-from lpw_jax import console, pretrained, torch_import, weight_download
+from lpw_jax import torch_import
+from lpw_jax.display import console
 from lpw_jax.errors import UserError
+from lpw_jax.weights import pretrained, weight_download
 
 CONTENT = b"what torchvision publishes" * 100_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

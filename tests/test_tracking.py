@@ -11,15 +11,17 @@ import pytest
 from short_run import DIGITS, SHORT, subset
 from tiny_net import PATTERNS, TinyNet, labels
 
-from lpw_jax import events, optimizers, state, train
-from lpw_jax import late_phase as lp
 from lpw_jax.config import load_config
 from lpw_jax.data import in_memory
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.devices.preemption import Preemption
+from lpw_jax.display import events
 from lpw_jax.errors import Preempted
-from lpw_jax.parallel import Devices
-from lpw_jax.preemption import Preemption
-from lpw_jax.runner import Runner
-from lpw_jax.workdir import Workdir
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method import late_phase as lp
+from lpw_jax.method import optimizers, state
+from lpw_jax.training import train
+from lpw_jax.training.runner import Runner
 
 CONFIG = [*SHORT, "--config.train.batch_size=16"]
 TIMES = ("seconds", "images_per_second")

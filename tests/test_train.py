@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from short_run import CONFIGS, DIGITS, SHORT, subset
 
-from lpw_jax import experiment, train
+from lpw_jax import experiment
 from lpw_jax.config import load_config, override
-from lpw_jax.parallel import Devices
-from lpw_jax.workdir import Workdir
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.training import train
 
 
 def trained(config, data, num_devices, folder):

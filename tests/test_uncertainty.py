@@ -8,7 +8,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 from sklearn.metrics import average_precision_score, hamming_loss, roc_auc_score
 
-from lpw_jax import metrics, uncertainty, views
+from lpw_jax.measures import metrics, uncertainty, views
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from lpw_jax import models, torchvision_names
+from lpw_jax import models
+from lpw_jax.weights import torchvision_names
 
 
 def tensor(name, shape):

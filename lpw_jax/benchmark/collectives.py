@@ -17,7 +17,7 @@ from lpw_jax import config as config_lib
 from lpw_jax import experiment
 from lpw_jax.benchmark.counts import collectives, last_line
 from lpw_jax.benchmark.settings import late_phase, plain_sgd
-from lpw_jax.parallel import Devices
+from lpw_jax.devices.parallel import Devices
 
 
 def measure(config: ConfigDict, *, num_classes: int, device_counts: Sequence[int]) -> list[dict]:

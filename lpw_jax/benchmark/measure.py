@@ -7,14 +7,16 @@ import jax
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import console, experiment, preflight
+from lpw_jax import experiment
 from lpw_jax.benchmark import collectives, counts, input_pipeline, pytorch, settings, whole
 from lpw_jax.benchmark.timing import Contender, matmul_flops_per_second
 from lpw_jax.data import imagenet
+from lpw_jax.devices import preflight
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.display import console
 from lpw_jax.errors import UserError
-from lpw_jax.parallel import Devices
-from lpw_jax.storage import first_line
-from lpw_jax.workdir import environment
+from lpw_jax.files.storage import first_line
+from lpw_jax.files.workdir import environment
 
 PLAIN, OWN_CONVOLUTIONS = "plain SGD", "plain SGD, JAX's convolutions"
 

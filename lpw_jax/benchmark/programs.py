@@ -8,11 +8,11 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from lpw_jax import optimizers, schedules, state
-from lpw_jax import step as steps
-from lpw_jax.parallel import AXIS, Devices
-from lpw_jax.runner import MEMBER_FIELDS, make_train_step, state_axes
-from lpw_jax.state import RUNNING_MOMENTUM, TrainState
+from lpw_jax.devices.parallel import AXIS, Devices
+from lpw_jax.method import optimizers, schedules, state
+from lpw_jax.method import step as steps
+from lpw_jax.method.state import RUNNING_MOMENTUM, TrainState
+from lpw_jax.training.runner import MEMBER_FIELDS, make_train_step, state_axes
 
 RATES = schedules.Rates(1e-3, 5e-4, 1e-3, 5e-4, 1.0)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lpw_jax.results_report import network_name
+from lpw_jax.display.results_report import network_name
 
 Row = tuple[str, str, str, str]
 

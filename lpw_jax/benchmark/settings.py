@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from lpw_jax import experiment
 from lpw_jax.benchmark.programs import LatePhase, PlainSGD
-from lpw_jax.parallel import Devices
+from lpw_jax.devices.parallel import Devices
 
 
 def plain_sgd(config: ConfigDict, devices: Devices, model: nn.Module) -> PlainSGD:

@@ -11,10 +11,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lpw_jax.devices.parallel import Devices
 from lpw_jax.experiment import AnyDataset
-from lpw_jax.parallel import Devices
-from lpw_jax.train import Training
-from lpw_jax.workdir import Workdir
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.training.train import Training
 
 EPOCHS = 4  # the first compiles and is left out
 

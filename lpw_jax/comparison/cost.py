@@ -5,7 +5,7 @@ from typing import Any
 
 from lpw_jax.comparison.settings import releases
 from lpw_jax.comparison.sides import Side
-from lpw_jax.results_report import network_name
+from lpw_jax.display.results_report import network_name
 
 
 def cost(side: Side) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data.ood import OFFICIAL_SIZES, OOD_SETS
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 FILE = "performance_overview.txt"
 # The file is written for CIFAR only, and either CIFAR has as many test images as this.

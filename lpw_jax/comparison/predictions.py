@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lpw_jax import metrics, storage
 from lpw_jax.comparison.paired import (
     bootstrap_auroc_difference,
     bootstrap_mean_difference,
@@ -16,6 +15,8 @@ from lpw_jax.comparison.paired import (
 from lpw_jax.comparison.quantities import VIEWS
 from lpw_jax.comparison.sides import Run, Side, places
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
+from lpw_jax.measures import metrics
 
 _RESAMPLES = 2000
 _AUROC_RESAMPLES = 1000  # about 1 s a set and view at CIFAR's size

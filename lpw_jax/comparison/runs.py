@@ -7,11 +7,11 @@ from typing import Any
 
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.comparison import overview, quantities, settings
 from lpw_jax.comparison.sides import Run, Side, measure, places
 from lpw_jax.errors import ConfigError, UserError
-from lpw_jax.workdir import Workdir
+from lpw_jax.files import storage
+from lpw_jax.files.workdir import Workdir
 
 RESULTS = "results.json"
 _DEEP = "a deep ensemble's averaged prediction stands in both views"

@@ -8,9 +8,9 @@ from typing import BinaryIO
 import numpy as np
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data.images import MAX_ENCODED, decode_image, is_image_name
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 _MAX_UNPACKED = 1 << 30  # bytes; 10,000 images of 32x32 pixels take 40 MB
 

@@ -10,10 +10,10 @@ import dataclasses
 import numpy as np
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data import cifar
 from lpw_jax.data.dataset import Dataset, check_labels
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 CORRUPTIONS = (
     "gaussian_noise", "shot_noise", "impulse_noise",

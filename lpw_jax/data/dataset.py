@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lpw_jax import schedules
 from lpw_jax.errors import UserError
+from lpw_jax.method import schedules
 
 
 @dataclasses.dataclass(frozen=True)

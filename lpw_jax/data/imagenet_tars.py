@@ -10,8 +10,8 @@ from typing import IO
 
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 FILES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 _HOME = "https://image-net.org/download-images"

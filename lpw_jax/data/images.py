@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from lpw_jax import storage
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 MAX_ENCODED = 1 << 20  # bytes; 32x32 pixels take 3 KiB even uncompressed
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data import cifar, tfds_prepare, tfds_source
 from lpw_jax.data.archive import check_archive, read_archive
 from lpw_jax.data.images import MAX_ENCODED, decode_image, is_image_name
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 OFFICIAL_SIZES = {"LSUN": 10_000, "TIN": 10_000, "SVHN": 26_032, "CIFAR": 10_000}

@@ -12,10 +12,10 @@ from typing import Any
 
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data import tfds_folder
 from lpw_jax.data.tfds_source import REMEDY
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 _BUFFER = 1 << 15  # bytes; by default each of a thousand files would take 1 MiB

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from lpw_jax import storage
 from lpw_jax.data import augment
 from lpw_jax.data.dataset import check_labels
 from lpw_jax.data.records import Records
 from lpw_jax.data.tfds_source import REMEDY, import_tensorflow
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 _RECORDS_PER_CALL = 64  # fewer, and each image costs more
 _CALLS = 8  # at a time: disks may be far away

@@ -7,10 +7,10 @@ import tempfile
 
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data.tfds_folder import UNFINISHED, check_local, reserved
 from lpw_jax.data.tfds_source import REMEDY, Prepared, find_prepared, import_tensorflow, root
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 _SHARD = re.compile(r".+-(?P<split>\w+)\.tfrecord-\d{5}-of-\d{5}")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from lpw_jax import lock, storage
 from lpw_jax.errors import UserError
+from lpw_jax.files import lock, storage
 
 UNFINISHED = "incomplete."  # begins the name that tfds gives a version until it is whole
 

@@ -5,9 +5,9 @@ import tempfile
 
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data.tfds_source import Prepared, find_prepared, import_tensorflow, root
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 
 def prepare(name: str, *, data_dir: str, url: str) -> Prepared:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lpw_jax import storage
 from lpw_jax.data.images import decode_image
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 REMEDY = "copy the dataset anew, or remove its folder and prepare it again"
 _FORMATS = ("array_record", "tfrecord")

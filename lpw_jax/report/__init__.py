@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable
 
-from lpw_jax import console, hosts, storage
-from lpw_jax.workdir import Workdir
+from lpw_jax.devices import hosts
+from lpw_jax.display import console
+from lpw_jax.files import storage
+from lpw_jax.files.workdir import Workdir
 
 NAME = "report.html"
 _SECONDS = 60  # from the start, and between two reports of a training

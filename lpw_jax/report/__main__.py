@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import jax
 
-from lpw_jax import console, report
+from lpw_jax import report
+from lpw_jax.display import console
 from lpw_jax.errors import exit_code, leave
+from lpw_jax.files.workdir import Workdir
 from lpw_jax.report import page
-from lpw_jax.workdir import Workdir
 
 
 def write(workdir: str) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from lpw_jax.drawing import (
+from lpw_jax.display.drawing import (
     BLACK,
     BLUE,
     GREEN,

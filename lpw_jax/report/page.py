@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from lpw_jax import console, html_page, results_report
+from lpw_jax.display import console, html_page, results_report
+from lpw_jax.files.workdir import Workdir
 from lpw_jax.report import pictures, run_files
 from lpw_jax.report.run_files import Run
-from lpw_jax.workdir import Workdir
 
 
 def build(folder: Workdir) -> str:

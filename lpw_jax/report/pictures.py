@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lpw_jax import html_page
+from lpw_jax.display import html_page
 from lpw_jax.report import curves, predicted
 from lpw_jax.report.run_files import VIEWS, Run
 

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lpw_jax import metrics
-from lpw_jax.drawing import BLACK, BLUE, HEIGHT, SKY, VERMILLION, legend, new_figure, styled
+from lpw_jax.display.drawing import BLACK, BLUE, HEIGHT, SKY, VERMILLION, legend, new_figure, styled
+from lpw_jax.measures import metrics
 
 _ENTROPY_BINS = 30
 _LIGHT_BLUE = "#c3e3f7"  # hatching shows on it

@@ -9,9 +9,10 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
-from lpw_jax import metrics, storage
 from lpw_jax.errors import UserError
-from lpw_jax.workdir import Workdir
+from lpw_jax.files import storage
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures import metrics
 
 VIEWS = ("collapsed", "ensemble")
 _ROWS = 8192  # are scored at once: ImageNet's probabilities in float64 need not fit in memory

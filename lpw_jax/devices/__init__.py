@@ -1,0 +1,1 @@
+"""Devices and hosts: what runs where, requests to end, checks before the start."""

@@ -1,0 +1,51 @@
+"""Compiled programs are kept on disk, so that the next run of a program starts without compiling.
+
+They lie in `$XDG_CACHE_HOME/lpw_jax/xla`, by default `~/.cache/lpw_jax/xla`, which may be
+deleted at any time.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+
+import jax
+
+from lpw_jax.display import console
+from lpw_jax.files import storage
+
+
+def use_cache() -> None:
+    """Lets JAX keep what takes it a second or more to compile. For programs, before they compute.
+
+    JAX's own settings win: JAX_COMPILATION_CACHE_DIR says where (no further rule applies then),
+    JAX_ENABLE_COMPILATION_CACHE=false turns the cache off, and
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS moves the limit. Of several processes JAX lets only
+    the first write, so that folders of their own would not help the others: then there is no cache
+    but the one that is set. A folder that cannot be written is warned of.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    if not jax.config.jax_enable_compilation_cache or jax.process_count() > 1:
+        return
+    try:
+        folder = storage.cache_folder("xla")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is executed
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError) as error:  # the latter without a home
+        console.warn(
+            f"compiled programs are not kept, every run compiles anew: {error}; "
+            "JAX_COMPILATION_CACHE_DIR=DIR chooses another folder"
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+@contextlib.contextmanager
+def without_cache() -> Iterator[None]:
+    """Compiles everything anew, whatever JAX's settings say."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)

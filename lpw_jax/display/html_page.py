@@ -1,0 +1,142 @@
+"""One self-contained HTML page: its frame, tables and figures. Everything shown is escaped."""
+
+import base64
+import importlib.resources
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+_STYLE = importlib.resources.files("lpw_jax.display") / "html_page.css"
+# Fixed names inside, so that the same figure is the same text.
+_SVG = {"svg.hashsalt": "lpw_jax", "svg.fonttype": "path"}
+
+
+def page(title: str, sections: Iterable[tuple[str, str]]) -> str:
+    """The page with a heading, a list of contents and sections of (heading, HTML)."""
+    parts = [(_anchor(heading), escape(heading), body) for heading, body in sections]
+    links = "\n".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in parts)
+    bodies = "\n".join(
+        f'<section id="{anchor}">\n<h2>{heading}</h2>\n{body}\n</section>'
+        for anchor, heading, body in parts
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{_STYLE.read_text()}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+<nav>
+{links}
+</nav>
+{bodies}
+</body>
+</html>
+"""
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"
+
+
+def figure(drawn: "matplotlib.figure.Figure", alt: str) -> str:
+    """A matplotlib figure as an SVG image inside the page; `alt` says what it shows."""
+    from matplotlib import rc_context
+
+    picture = io.BytesIO()
+    with rc_context(_SVG):
+        drawn.savefig(picture, format="svg", metadata={"Date": None})
+    data = base64.b64encode(picture.getvalue()).decode()
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'<figure><img src="{source}" alt="{escape(alt)}"></figure>'
+
+
+def figures(blocks: Iterable[str]) -> str:
+    """Figures beside each other where the page is wide enough."""
+    return '<div class="figures">\n' + "\n".join(blocks) + "\n</div>"
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    align: str = "",
+    footer: Sequence[str] = (),
+    caption: str = "",
+) -> str:
+    """A table of plain text, which scrolls by itself where it is too wide.
+
+    Args:
+      header: a cell a column; empty for a table without a header.
+      rows: cells of each row; the first one heads its row.
+      align: a letter for each column, 'l' or 'r'; the rest are 'l'.
+      footer: a last row, of totals.
+      caption: lines shown below.
+    """
+
+    def line(cells, tag, first):
+        found = []
+        for number, cell in enumerate(cells):
+            kind = first if number == 0 else tag
+            side = ' class="right"' if align[number : number + 1] == "r" else ""
+            found.append(f"<{kind}{side}>{escape(cell)}</{kind}>")
+        return "<tr>" + "".join(found) + "</tr>"
+
+    head = f"<thead>{line(header, 'th', 'th')}</thead>" if any(header) else ""
+    foot = f"<tfoot>{line(footer, 'td', 'th')}</tfoot>" if any(footer) else ""
+    body = "\n".join(line(row, "td", "th") for row in rows)
+    below = "".join(f'\n<p class="caption">{escape(line)}</p>' for line in caption.splitlines())
+    shown = f"<table>{head}\n<tbody>\n{body}\n</tbody>\n{foot}</table>"
+    return f'<div class="table">{shown}</div>{below}'
+
+
+def rich_table(shown: Table) -> str:
+    """A table of the terminal, as `table` shows it."""
+    columns = shown.columns
+    return table(
+        [_plain(column.header) for column in columns],
+        zip(*([_plain(cell) for cell in column.cells] for column in columns), strict=True),
+        align="".join("r" if column.justify == "right" else "l" for column in columns),
+        footer=[_plain(column.footer) for column in columns] if shown.show_footer else (),
+        caption=_text(shown.caption or ""),
+    )
+
+
+def tree(values: Mapping[str, Any]) -> str:
+    """A nested mapping as a table of dotted names and values."""
+    return f'<div class="tree">{table((), _rows(values))}</div>'
+
+
+def _rows(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{path}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{path}{name}", "  ".join(map(str, value)) or "-"
+        else:
+            yield f"{path}{name}", "-" if value in (None, "") else str(value)
+
+
+def _plain(cell: Any) -> str:
+    return _text(cell).strip().replace("\n", " ")
+
+
+def _text(cell: Any) -> str:
+    return (Text.from_markup(cell) if isinstance(cell, str) else cell).plain
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")

@@ -1,0 +1,1 @@
+"""Predictions of trained weights and what is made of them."""

@@ -1,0 +1,70 @@
+"""A lock on a folder that dies with its holder."""
+
+import contextlib
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+
+from etils import epath
+
+from lpw_jax.errors import UserError
+from lpw_jax.files import storage
+
+NAME = ".lock"
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+@contextlib.contextmanager
+def held(folder: epath.Path) -> Iterator[None]:
+    """Keeps other processes from using `folder`, which must exist. Not for remote storage.
+
+    Raises:
+      UserError: another process holds it; its id and machine are named.
+    """
+    if fcntl is None or storage.is_remote(folder):
+        (folder / NAME).write_text(_holder())  # shows that the folder can be written
+        (folder / NAME).unlink()
+        yield
+        return
+    file = _acquire(folder)
+    try:
+        file.seek(0)
+        file.truncate()
+        file.write(_holder())
+        file.flush()
+        yield
+    finally:
+        # Removed while still held: whoever opened it meanwhile finds that it is not this file.
+        (folder / NAME).unlink(missing_ok=True)
+        file.close()
+
+
+def _holder() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _acquire(folder: epath.Path):
+    path = folder / NAME
+    while True:
+        file = open(path, "a+")  # noqa: SIM115  (it is the lock, and outlives this function)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            raise UserError(
+                f"--workdir = {str(folder)!r}: is in use by {holder}; wait for it, end it, or "
+                "choose another folder"
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            warnings.warn(f"{path}: cannot be locked, {error}", stacklevel=2)
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
+                return file
+        file.close()

@@ -1,0 +1,297 @@
+"""The folder of a run: what is in it, and how it is written."""
+
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from lpw_jax.devices import hosts
+from lpw_jax.errors import UserError
+from lpw_jax.files import checkpoint, lock, storage
+
+_PACKAGES = (
+    "lpw_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
+    "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu",
+)  # fmt: skip
+SCHEDULE = "schedule.png"
+PROFILE = "profile"
+# What a folder may hold that is no run yet: a lock, the picture of a dry run, and traces.
+_NO_RUN = (lock.NAME, SCHEDULE, PROFILE)
+_PARTIAL = ".partial"  # ends the name of a file that is being written
+
+
+class Workdir:
+    """Files of one run under `path`, which may be local or remote (gs://...).
+
+    config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
+    (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json,
+    tensorboard/ (`events`) and report.html (`report`). Of several processes only the primary one
+    writes.
+
+    Methods that write raise a UserError when the file cannot be written.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self.path = epath.Path(path)
+
+    @property
+    def checkpoints(self) -> epath.Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Makes the folder and keeps other runs out of it; an empty one is removed at the end.
+
+        Raises:
+          UserError: the folder cannot be written, or another process uses it.
+        """
+        with contextlib.ExitStack() as stack:
+
+            def claim():
+                with self.writing(self.path):
+                    new = not self.path.exists()
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    if new:
+                        stack.callback(self._remove_if_empty)
+                    stack.enter_context(lock.held(self.path))
+
+            hosts.on_primary(claim)
+            yield
+
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Contents of a JSON file, None if there is none.
+
+        Raises:
+          UserError: the file does not hold a JSON object.
+        """
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            value = json.loads(file.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{file}: must be JSON as a run writes it; {error}") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{file}: must be JSON as a run writes it; found {value!r}")
+        return value
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file; numbers that are not finite become null."""
+        text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+        self._replace(name, lambda temporary: temporary.write_text(text))
+
+    def identify(self, config: dict[str, Any]) -> None:
+        """Writes config.json, unless an earlier session of the run has."""
+        if hosts.on_primary(lambda: self.read_json("config.json")) is None:
+            self.write_json("config.json", config)
+
+    def start_session(self) -> None:
+        """Writes environment.json: that of the first session, and under `resumed` of later ones."""
+
+        def described():
+            first, now = self.read_json("environment.json"), environment()
+            return now if first is None else first | {"resumed": [*first.get("resumed", []), now]}
+
+        self.write_json("environment.json", hosts.on_primary(described))
+
+    def check_free(self) -> None:
+        """Refuses a folder that holds something else than a run.
+
+        Raises:
+          UserError: it is not empty and has no config.json.
+        """
+        if self.path.exists() and not (self.path / "config.json").exists():
+            names = (path.name for path in self.path.iterdir())
+            others = sorted(n for n in names if n not in _NO_RUN and not n.endswith(_PARTIAL))
+            if others:
+                raise UserError(
+                    f"--workdir = {str(self.path)!r}: must be new, empty or a run's folder, but "
+                    f"holds {', '.join(others[:5])} and no config.json"
+                )
+
+    def read_results(self) -> dict[str, Any] | None:
+        """Contents of results.json, None if training has not ended.
+
+        Raises:
+          UserError: the file is not as a run writes it.
+        """
+        results = self.read_json("results.json")
+        if results is not None:
+            status = results.get("status")
+            parts = ["data", "train", *(["views"] if status == "complete" else [])]
+            is_whole = all(isinstance(results.get(name), dict) for name in parts)
+            if status not in ("trained", "complete") or not is_whole:
+                raise UserError(
+                    f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, "
+                    f"data and train; found {', '.join(results) or 'nothing'}"
+                )
+        return results
+
+    def read_trained(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Contents of config.json and results.json of a run whose training has ended.
+
+        Raises:
+          UserError: there is no such run in the folder.
+        """
+        config, results = self.read_json("config.json"), self.read_results()
+        if config is None or results is None:
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: must hold a finished training; see lpw_jax.main"
+            )
+        return config, results
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Writes a file of any kind; only the primary process's content counts."""
+        self._replace(name, lambda temporary: temporary.write_bytes(content))
+
+    def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Writes metrics.jsonl, a line for each finished epoch."""
+        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
+        self._replace("metrics.jsonl", lambda temporary: temporary.write_text("".join(lines)))
+
+    def save_weights(self, weights: dict[str, Any]) -> None:
+        """Saves the final `shared`, `late_phase` and `batch_stats`, in place of earlier ones."""
+
+        def save():
+            with self.writing(self.path):
+                killed = self.path.glob("weights.orbax*")  # what an earlier process had begun
+                for earlier in (self.path / "weights", *killed):
+                    _remove(earlier)
+            checkpoint.save_weights(self.path / "weights", weights)
+
+        hosts.on_primary(save)
+
+    def load_weights(self) -> dict[str, Any]:
+        """The final weights as numpy arrays.
+
+        Raises:
+          UserError: there are none, because training has not finished.
+        """
+        if not (self.path / "weights").exists():
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: must hold the final weights of a finished "
+                "training, but there is no folder 'weights' in it"
+            )
+        return checkpoint.load_weights(self.path / "weights")
+
+    def clear_predictions(self) -> None:
+        """Removes predictions of an earlier evaluation, whose sets may have been others."""
+
+        def clear():
+            with self.writing(self.path):
+                _remove(self.path / "predictions")
+
+        hosts.on_primary(clear)
+
+    def save_predictions(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes predictions/NAME.npz."""
+
+        def write(temporary):
+            temporary.parent.mkdir(exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+
+        self._replace(f"predictions/{name}.npz", write)
+
+    def _replace(self, name: str, write: Callable[[epath.Path], Any]) -> None:
+        """A reader sees the old file or the whole new one."""
+        target = self.path / name
+        temporary = target.with_name(target.name + _PARTIAL)
+
+        def replace():
+            with self.writing(target):
+                try:
+                    write(temporary)
+                    temporary.replace(target)
+                except OSError:
+                    temporary.unlink(missing_ok=True)
+                    raise
+
+        hosts.on_primary(replace)
+
+    @contextlib.contextmanager
+    def writing(self, path: epath.Path) -> Iterator[None]:
+        """What fails in writing `path` becomes a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if not isinstance(error, OSError) and not storage.is_remote(path):
+                raise  # a fault of the program; clients of buckets raise anything
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: {path} cannot be written, "
+                f"{storage.first_line(error)}; make room or mend the access, and run the same "
+                "command again"
+            ) from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and commit that a run was made with."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "packages": versions,
+        "backend": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "num_devices": len(devices),
+        "commit": _commit(),
+        "arguments": sys.argv[1:],
+    }
+
+
+def _commit() -> str | None:
+    """The package's git commit, '+' behind it if the sources differ; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments):
+        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "lpw_jax")
+    except OSError:  # no git on this machine
+        return None
+    return commit and commit + ("+" if changes else "")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities and no NaN: they become null."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree()
+    else:
+        path.unlink(missing_ok=True)

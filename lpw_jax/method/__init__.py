@@ -1,0 +1,1 @@
+"""Late-phase weights: pure functions of arrays, without input or output."""

@@ -1,0 +1,106 @@
+"""What happens in each epoch of a configured run: phase, members, cycles and rates."""
+
+from ml_collections import ConfigDict
+
+from lpw_jax.errors import UserError
+from lpw_jax.method import schedules
+
+
+class Timeline:
+    """The epochs of a run, which count from 1.
+
+    Args:
+      config: of the run.
+      num_examples: N, training images.
+
+    Raises:
+      UserError: the training images do not fill a single cycle.
+    """
+
+    def __init__(self, config: ConfigDict, num_examples: int):
+        self._config, self._num_examples = config, num_examples
+        self.epochs = config.train.epochs
+        self.averages = config.swa.start_epoch > 0
+        if not self.cycles(self.epochs):
+            raise UserError(
+                f"train.batch_size = {config.train.batch_size}: a cycle of "
+                f"{self.members(self.epochs)} minibatches must fit into the {num_examples} "
+                f"training images (data.validation_examples = {config.data.validation_examples})"
+            )
+
+    def is_released(self, epoch: int) -> bool:
+        """Whether members are trained in `epoch`."""
+        return schedules.is_released(epoch, release_epoch=self._config.late_phase.release_epoch)
+
+    def begins_release(self, epoch: int) -> bool:
+        """Whether members are made just before `epoch`."""
+        return self.is_released(epoch) and not self.is_released(epoch - 1)
+
+    def is_averaged(self, epoch: int) -> bool:
+        """Whether the weights at the end of `epoch` enter the SWA averages."""
+        return 0 < self._config.swa.start_epoch <= epoch
+
+    def is_evaluated(self, epoch: int) -> bool:
+        """Whether the test set is evaluated at the end of `epoch`."""
+        every = self._config.evaluate.every_epochs
+        return every > 0 and (epoch % every == 0 or epoch == self.epochs)
+
+    def phase(self, epoch: int) -> str:
+        """'tied', 'late' or 'SWA'."""
+        return schedules.phase(
+            epoch,
+            release_epoch=self._config.late_phase.release_epoch,
+            swa_start_epoch=self._config.swa.start_epoch,
+        )
+
+    def members(self, epoch: int) -> int:
+        """K in `epoch`: 1 before the release."""
+        return self._config.late_phase.num_members if self.is_released(epoch) else 1
+
+    def cycles(self, epoch: int) -> int:
+        """Cycles of K minibatches in `epoch`."""
+        return schedules.cycles_per_epoch(
+            self._num_examples,
+            batch_size=self._config.train.batch_size,
+            num_members=self.members(epoch),
+        )
+
+    def rates(self, epoch: int) -> schedules.Rates:
+        """Rates and decays of `epoch`."""
+        train, late_phase = self._config.train, self._config.late_phase
+        return schedules.rates(
+            epoch,
+            released=self.is_released(epoch),
+            anneal_start=train.anneal_start,
+            anneal_end=train.anneal_end,
+            learning_rate=train.learning_rate,
+            end_learning_rate=train.end_learning_rate,
+            weight_decay=train.weight_decay,
+            late_learning_rate=late_phase.learning_rate,
+            late_weight_decay=late_phase.weight_decay,
+            shared_grad_scale=late_phase.shared_grad_scale,
+            anneal_late=late_phase.anneal,
+            num_microbatches=train.num_microbatches,
+            shared_rate_divisor=late_phase.num_members if late_phase.divide_shared_rate else 1,
+        )
+
+    def plan(self) -> list[schedules.Epoch]:
+        """Every epoch, to be shown."""
+        return [
+            schedules.Epoch(e, self.phase(e), self.members(e), self.cycles(e), self.rates(e))
+            for e in range(1, self.epochs + 1)
+        ]
+
+    def minibatches(self, epoch: int, cycle: int = 0) -> int:
+        """Minibatches done after `cycle` cycles of `epoch`.
+
+        During the pass after SWA `epoch` is one more than there are, and a cycle is a batch.
+        """
+        before = sum(self.cycles(e) * self.members(e) for e in range(1, epoch))
+        return before + cycle * (self.members(epoch) if epoch <= self.epochs else 1)
+
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches of the whole run, the pass after SWA included."""
+        batches = -(-self._num_examples // self._config.train.batch_size) if self.averages else 0
+        return self.minibatches(self.epochs + 1, batches)

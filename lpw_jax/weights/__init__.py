@@ -1,0 +1,1 @@
+"""Trained weights from and to torchvision and the published CIFAR code."""

@@ -1,0 +1,226 @@
+"""Pretrained networks: torchvision's state dicts, and our own format, read and written.
+
+Ours is one .safetensors file: '/'-joined paths ('params/...', 'batch_stats/...') to arrays in our
+layouts, and metadata that name the format, the network and what it was made from.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lpw_jax import models
+from lpw_jax.errors import UserError
+from lpw_jax.files import storage
+from lpw_jax.weights import torchvision_names, weight_files
+from lpw_jax.weights.weight_files import Arrays
+
+PUBLISHED_NAME = "imagenet1k_v1"
+_OWN, _VERSION = "lpw_jax", 1  # entry of our own files' metadata, which is JSON
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """torchvision's original ("V1") ImageNet weights of one network.
+
+    Attributes:
+      file: its name; it ends in the first 8 hex digits of the file's SHA-256.
+      accuracy: top-1 on the 50,000 validation images in percent, as torchvision states it.
+    """
+
+    file: str
+    accuracy: float
+
+    @property
+    def sha256_start(self) -> str:
+        """The first 8 hex digits of the file's SHA-256."""
+        return self.file.rpartition("-")[2].removesuffix(".pth")
+
+
+PUBLISHED = {
+    "resnet50": Published("resnet50-0676ba61.pth", 76.130),
+    "resnet152": Published("resnet152-394f9c45.pth", 78.312),
+    "densenet161": Published("densenet161-8d451a50.pth", 77.138),
+}
+
+
+def load_variables(
+    path: epath.PathLike, *, model_name: str, num_classes: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the weights of network `model_name` with `num_classes` outputs.
+
+    Args:
+      path: a torchvision state dict, as .safetensors or as torch.save writes it (needs PyTorch), or
+        our own format; local or remote. The content tells which.
+      model_name: a network of torchvision.
+      num_classes: outputs of its head.
+
+    Returns:
+      `{'params', 'batch_stats'}`, nested dicts of numpy arrays, float64 where the file has
+      float64, else float32; and what they are, for results.json: `file`, `sha256`, `model`,
+      `format` ('lpw_jax', 'torchvision safetensors' or 'torchvision pth'), `source` (the
+      `{file, sha256}` that a file in our format was made from, else None) and `published`
+      ('imagenet1k_v1' if it all comes from torchvision's file, else None).
+
+    Raises:
+      UserError: naming the file: it is not there, damaged, of another network, or has missing,
+        unknown, wrongly shaped or not finite entries, which are named.
+    """
+    if model_name not in PUBLISHED:
+        raise UserError(
+            f"model.name = {model_name!r}: pretrained weights can be read for "
+            f"{', '.join(PUBLISHED)} only"
+        )
+    place = storage.path(path)
+    data = weight_files.read(place)
+    entries, metadata, form = weight_files.decode(data, place)
+    shapes = _shapes(model_name, num_classes)
+    own = _own_metadata(place, metadata, model_name)
+    if own:
+        names, wanted = {path: path for path in shapes}, shapes
+    else:
+        names = {path: torchvision_names.torch_name(model_name, path) for path in shapes}
+        entries = _modernised(place, entries, names.values())
+        wanted = {name: torchvision_names.torch_shape(shapes[path]) for path, name in names.items()}
+    check_entries(place, entries, wanted, model_name)
+    entries = floats(place, entries)
+    ours = {
+        path: entries[name] if own else torchvision_names.from_torch(entries[name])
+        for path, name in names.items()
+    }
+    digest = hashlib.sha256(data).hexdigest()
+    source = own.get("source") if own else None
+    origin = source["sha256"] if source else digest
+    is_published = origin.startswith(PUBLISHED[model_name].sha256_start)
+    return unflatten_dict(ours, sep="/"), {
+        "file": str(place),
+        "sha256": digest,
+        "model": model_name,
+        "format": "lpw_jax" if own else f"torchvision {form}",
+        "source": source,
+        "published": PUBLISHED_NAME if is_published else None,
+    }
+
+
+def encode_variables(
+    variables: Mapping[str, Any], *, model_name: str, source: Mapping[str, str] | None = None
+) -> bytes:
+    """A file in our own format; `source` is the `{file, sha256}` that the variables come from."""
+    own = {"version": _VERSION, "model": model_name, "source": source and dict(source)}
+    # In one entry, as the library writes several in any order: files are reproducible.
+    return weight_files.encode(_flat(variables), {_OWN: json.dumps(own)})
+
+
+def encode_torchvision(variables: Mapping[str, Any], *, model_name: str) -> bytes:
+    """A .safetensors file that torchvision's `load_state_dict(strict=True)` takes."""
+    entries = {
+        torchvision_names.torch_name(model_name, path): torchvision_names.to_torch(array)
+        for path, array in _flat(variables).items()
+    }
+    counters = dict.fromkeys(torchvision_names.counters(entries), np.zeros((), np.int64))
+    return weight_files.encode(entries | counters, {"format": "pt"})
+
+
+@functools.cache
+def _shapes(model_name: str, num_classes: int) -> Shapes:
+    """Shapes of a network's variables by path."""
+    model = models.create(model_name, num_classes=num_classes)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), model.dtype)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
+
+
+def _flat(variables: Mapping[str, Any]) -> Arrays:
+    return {p: np.asarray(array) for p, array in flatten_dict(variables, sep="/").items()}
+
+
+def _own_metadata(
+    place: epath.Path, metadata: Mapping[str, str], model_name: str
+) -> dict[str, Any] | None:
+    """What a file in our own format says of itself; None for any other file."""
+    if _OWN not in metadata:
+        return None
+    with storage.reading(place, "convert it again"):
+        own = json.loads(metadata[_OWN])
+        version, model = own["version"], own["model"]
+        if own["source"] and not own["source"].keys() >= {"file", "sha256"}:
+            raise ValueError("it does not say what it was made from")
+    if version != _VERSION:
+        raise UserError(
+            f"{place}: must have version {_VERSION} of our format, but has {version}: another "
+            "version of this program wrote it; convert it again"
+        )
+    if model != model_name:
+        raise UserError(
+            f"{place}: must hold the weights of {model_name}, but holds those of {model}"
+        )
+    return own
+
+
+def _modernised(place: epath.Path, entries: Arrays, names: Iterable[str]) -> Arrays:
+    """A state dict with today's keys and without counters of batches."""
+    counters = set(torchvision_names.counters(names))
+    renamed = {}
+    for name, array in entries.items():
+        modern = torchvision_names.modern_name(name)
+        if modern in renamed:
+            raise UserError(f"{place}: {modern} is there twice, under an old and a new name")
+        if modern not in counters:
+            renamed[modern] = array
+    return renamed
+
+
+def check_entries(place: epath.Path, entries: Arrays, wanted: Shapes, model: str) -> None:
+    """Refuses other names and shapes than those `wanted`, which are those of the network `model`.
+
+    Raises:
+      UserError: naming the file `place` and what is missing, unknown or of another shape.
+    """
+    faults = {
+        "missing": [name for name in wanted if name not in entries],
+        "unknown": sorted(name for name in entries if name not in wanted),
+        "of another shape": [
+            f"{name} {list(entries[name].shape)} instead of {list(shape)}"
+            for name, shape in wanted.items()
+            if name in entries and entries[name].shape != shape
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+        raise UserError(f"{place}: must hold the weights of {model}; {listed}")
+
+
+def floats(place: epath.Path, entries: Arrays) -> Arrays:
+    """float64 as it is, narrower numbers as float32.
+
+    Raises:
+      UserError: naming what are no finite such numbers.
+    """
+    found, faults = {}, []
+    for name, array in entries.items():
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            dtype = np.promote_types(array.dtype, np.float32)
+            found[name] = array.astype(dtype, copy=False)
+            # False for NaN too, and for what float32 cannot hold.
+            is_finite = (np.abs(found[name]) <= np.finfo(np.float32).max).all()
+        faults += [] if name in found and is_finite else [name]
+    if faults:
+        raise UserError(
+            f"{place}: must hold finite floating-point numbers; not so: {_some(faults)}"
+        )
+    return found
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - 5
+    return ", ".join(names[:5]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,157 @@
+"""The published PyTorch code's state dicts, as this package's weights, and back."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lpw_jax.errors import UserError
+from lpw_jax.files import storage
+from lpw_jax.weights import pretrained, torchvision_names, weight_files
+from lpw_jax.weights.reference_names import TIED, Architecture, architecture, member, reference_name
+from lpw_jax.weights.weight_files import Arrays
+
+COLLECTIONS = ("shared", "late_phase", "batch_stats")
+
+Tree = dict[str, Any]
+
+
+class StateDict:
+    """A file with a state dict of the published CIFAR code's network.
+
+    Args:
+      path: a .safetensors or .npz file, or one that torch.save has written (needs PyTorch); local
+        or remote. The content tells which.
+
+    Attributes:
+      architecture: of the network in it.
+      origin: `file`, `sha256` and `format` ('safetensors', 'npz' or 'pth').
+
+    Raises:
+      UserError: the file is not there, damaged, or holds another network.
+    """
+
+    architecture: Architecture
+
+    def __init__(self, path: epath.PathLike):
+        self._place = storage.path(path)
+        data = weight_files.read(self._place)
+        self._entries, _, form = weight_files.decode(data, self._place)
+        digest = hashlib.sha256(data).hexdigest()
+        self.origin = {"file": str(self._place), "sha256": digest, "format": form}
+        try:
+            self.architecture = architecture({n: a.shape for n, a in self._entries.items()})
+        except ValueError as error:
+            raise UserError(
+                f"{self._place}: must hold the state dict of the published code's `model` or "
+                f"`swa_model`, a Wide ResNet, but {error}"
+            ) from error
+
+    def weights(self, shapes: Tree, *, tied: bool = False) -> Tree:
+        """`shared`, `late_phase` and `batch_stats` as nested dicts of numpy arrays.
+
+        Copies that are not asked for are ignored, and so are the counters of batches.
+
+        Args:
+          shapes: what has a `shape`, for every array of a network of this file's architecture, by
+            collection, without the member axis.
+          tied: the tied copy as one member, instead of the members.
+
+        Returns:
+          Arrays in our layouts, those of the last two collections [K, ...]; float64 where the file
+          has float64, else float32.
+
+        Raises:
+          UserError: entries are missing, unknown, wrongly shaped or not finite, which are named; or
+            it is the other copies that were trained.
+        """
+        members = [member(k) for k in range(self.architecture.num_members)]
+        shapes = _flat(shapes)
+        names = {key: self._names(key, [TIED] if tied else members) for key in shapes}
+        wanted = {
+            name: torchvision_names.torch_shape(shapes[key].shape)
+            for key, copies in names.items()
+            for name in copies
+        }
+        copies = {name for key in shapes for name in self._names(key, [TIED, *members])}
+        counters = set(torchvision_names.counters(copies))
+        entries = {
+            name: array
+            for name, array in self._entries.items()
+            if name in wanted or name not in copies | counters
+        }
+        pretrained.check_entries(self._place, entries, wanted, "this Wide ResNet")
+        entries = pretrained.floats(self._place, entries)
+        self._check_trained(counters, tied=tied)
+        weights: dict[str, Arrays] = {collection: {} for collection in COLLECTIONS}
+        for (collection, path), copies in names.items():
+            arrays = [torchvision_names.from_torch(entries[name]) for name in copies]
+            weights[collection][path] = arrays[0] if collection == "shared" else np.stack(arrays)
+        return {name: unflatten_dict(flat, sep="/") for name, flat in weights.items()}
+
+    def _names(self, key: tuple[str, str], copies: list[str]) -> list[str]:
+        """Names of these copies of an array; a shared one has only its own."""
+        collection, path = key
+        copies = [member(0)] if collection == "shared" else copies
+        return [reference_name(path, copy, depth=self.architecture.depth) for copy in copies]
+
+    def _check_trained(self, counters: set[str], *, tied: bool) -> None:
+        """Refuses copies that have seen fewer images than the others, if the file tells."""
+        seen = {True: 0, False: 0}
+        for name in counters & self._entries.keys():
+            is_tied = f".{TIED}." in name
+            seen[is_tied] = max(seen[is_tied], int(self._entries[name].max(initial=0)))
+        if seen[tied] >= seen[not tied]:
+            return
+        raise UserError(
+            f"{self._place}: must hold a tied copy that was trained to the end, but it is that of "
+            "the release; without --tied its members are taken"
+            if tied
+            else f"{self._place}: must hold trained members, but the tied copy has seen more "
+            "images: it was saved before the release; --tied takes that copy"
+        )
+
+
+def encode(weights: Tree, *, depth: int) -> bytes:
+    """A .safetensors file of a Wide ResNet that the published code's `load_state_dict` takes.
+
+    The model is to be built with `start_tied=False` and as many members as `weights` have; then
+    the file holds exactly what `strict=True` asks for.
+    """
+    entries: Arrays = {}
+    for (collection, path), array in _flat(weights).items():
+        array = np.asarray(array)
+        for k, copy in enumerate([array] if collection == "shared" else array):
+            name = reference_name(path, member(k), depth=depth)
+            entries[name] = torchvision_names.to_torch(copy)
+    counters = dict.fromkeys(torchvision_names.counters(entries), np.zeros((), np.int64))
+    return weight_files.encode(entries | counters, {"format": "pt"})
+
+
+def check_division(shapes: Tree) -> None:
+    """Refuses a division into shared and late-phase weights that the published code cannot make.
+
+    It divides whole layers, statistics included, and here statistics are always the members' own.
+
+    Raises:
+      UserError: naming layers that are divided otherwise.
+    """
+    sides: dict[str, set[bool]] = {}
+    for collection, path in _flat(shapes):
+        sides.setdefault(path.rpartition("/")[0], set()).add(collection == "shared")
+    if divided := sorted(layer for layer, found in sides.items() if len(found) > 1):
+        raise UserError(
+            "late_phase.patterns: for the published code they must match every batch norm and, of "
+            f"other layers, all or nothing; not so: {', '.join(divided[:5])}"
+        )
+
+
+def _flat(tree: Tree) -> dict[tuple[str, str], Any]:
+    """Leaves by collection and path."""
+    return {
+        (collection, path): leaf
+        for collection in COLLECTIONS
+        for path, leaf in flatten_dict(tree[collection], sep="/").items()
+    }

@@ -1,0 +1,149 @@
+"""Named arrays in .safetensors files, and, read only, in .npz files and those of torch.save."""
+
+import contextlib
+import io
+import json
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from etils import epath
+
+from lpw_jax.errors import UserError
+from lpw_jax.files import storage
+
+Arrays = dict[str, np.ndarray]
+
+_MAX_BYTES = 4 << 30  # ResNet-152 in float64 takes 0.5 GB
+_NUMPY_TYPES = {f"{kind}{bits}" for kind in "FIU" for bits in (8, 16, 32, 64)} - {"F8"} | {"BOOL"}
+_REMEDY = "fetch or convert it again"
+
+
+def read(place: epath.Path) -> bytes:
+    """Content of a file, local or remote.
+
+    Raises:
+      UserError: there is none, or it is far too large for weights.
+    """
+    if not storage.has_file(place, what="a file of weights"):
+        raise UserError(f"{place}: must be a file of weights, but there is none")
+    with storage.reading(place):
+        size = place.stat().length
+        if size > _MAX_BYTES:
+            raise UserError(
+                f"{place}: must be a file of weights of at most {_MAX_BYTES >> 30} GiB, "
+                f"but has {size / 2**30:.1f}"
+            )
+        return place.read_bytes()
+
+
+def decode(data: bytes, place: epath.Path) -> tuple[Arrays, dict[str, str], str]:
+    """What `data`, the content of the file `place`, holds; its beginning tells the format.
+
+    Returns:
+      Arrays by name (of torch.save, narrow numbers as float32), metadata, and 'safetensors', 'npz'
+      or 'pth'.
+
+    Raises:
+      UserError: it is damaged, or no such format; PyTorch is needed and not there.
+    """
+    if data[8:9] == b"{":
+        with storage.reading(place, _REMEDY):
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            metadata = header.pop("__metadata__", {})
+            if unknown := {entry["dtype"] for entry in header.values()} - _NUMPY_TYPES:
+                raise UserError(
+                    f"{place}: must hold numbers that numpy knows, not {', '.join(sorted(unknown))}"
+                    "; convert them to F32"
+                )
+            return safetensors.numpy.load(data), metadata, "safetensors"
+    if _is_npz(data):
+        with storage.reading(place, _REMEDY), np.load(io.BytesIO(data)) as file:
+            return dict(file), {}, "npz"
+    if data.startswith((b"PK", b"\x80")):
+        return _decode_torch(data, place), {}, "pth"
+    raise UserError(
+        f"{place}: must be weights as .safetensors, .npz or as torch.save writes them, but its "
+        f"content is none of them; {_REMEDY}"
+    )
+
+
+def _is_npz(data: bytes) -> bool:
+    """Whether this is a zip archive of numpy's; those of torch.save hold no .npy."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return False
+
+
+def encode(entries: Arrays, metadata: dict[str, str]) -> bytes:
+    """Content of a .safetensors file."""
+    # In C order: the library writes memory as it lies.
+    entries = {name: np.asarray(array, order="C") for name, array in sorted(entries.items())}
+    return safetensors.numpy.save(entries, metadata)
+
+
+def import_torch() -> Any:
+    """PyTorch, which only files of torch.save need.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            "PyTorch is needed to read a .pth file and is not installed: "
+            "pip install '.[torch]', or convert it to .safetensors elsewhere"
+        ) from error
+    return torch
+
+
+def _decode_torch(data: bytes, place: epath.Path) -> Arrays:
+    torch = import_torch()
+    try:
+        entries = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # nearly anything, with advice on how to run a stranger's code
+        raise UserError(
+            f"{place} cannot be read: it is damaged, or holds other things than tensors; {_REMEDY}"
+        ) from error
+    if not isinstance(entries, Mapping) or not all(map(torch.is_tensor, entries.values())):
+        raise UserError(f"{place}: must hold a state dict, names to tensors, and nothing else")
+
+    def array(tensor):
+        narrow = tensor.is_floating_point() and tensor.dtype != torch.float64
+        return (tensor.detach().float() if narrow else tensor.detach()).numpy()
+
+    with storage.reading(place, _REMEDY):
+        return {str(name): array(tensor) for name, tensor in entries.items()}
+
+
+@contextlib.contextmanager
+def replacing(target: epath.Path) -> Iterator[epath.Path]:
+    """Yields a file to write, which takes the place of `target` at the end, if all went well.
+
+    Nothing is computed in vain: a `target` that cannot be written is known at the start.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    storage.has_file(target, what="a file to write")
+    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(b"")
+            yield temporary
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and not storage.is_remote(target):
+            raise  # a fault of the program; clients of buckets raise anything
+        raise UserError(f"{target} cannot be written: {storage.first_line(error)}") from error

@@ -37,8 +37,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predicts every set and writes `predictions/`.
 
-    Returns the `views` and `validation` of results.json, and the `ood_note` and `skipped` of its
-    `data`, by name.
+    Returns the `views` and `validation` of results.json, and the `ood_note`, `ood_digests` and
+    `skipped` of its `data`, by name.
 
     Raises:
       Preempted: between two batches.
@@ -78,7 +78,13 @@ def evaluate(
             float(np.mean([s["auroc"] for s in sets])) if all(sets) else None
         )
     ood_note = ood.ood_note({name: len(images) for name, images in ood_sets.items()})
-    return {"views": views, "validation": validation, "ood_note": ood_note, "skipped": skipped}
+    return {
+        "views": views,
+        "validation": validation,
+        "ood_note": ood_note,
+        "ood_digests": {name: ood.digest(images) for name, images in ood_sets.items()},
+        "skipped": skipped,
+    }
 
 
 def summarize(
@@ -137,16 +143,23 @@ def finish(
         )
     where = str(folder.path / "weights")
     experiment.check_weights(evaluator.config, weights, dataset.num_classes, where)
+    if results["data"].get("num_validation") and not identity["num_validation"]:
+        console.warn(
+            "validation images are not there: `validation` and `temperature_scaled` will be null"
+        )
     # Until its predictions are whole again, the run is one that was not evaluated.
     results |= {"status": "trained", "views": None, "validation": None}
     folder.write_json("results.json", results)
     found = evaluate(evaluator, weights, ood_sets, folder, preemption)
     if identity["num_train"] or evaluator.config.data.note:  # it tells of the training images too
         results["data"]["note"] = dataset.note
-    results["data"] |= {name: found.pop(name) for name in ("ood_note", "skipped")}
+    for name in ("num_test", "test_sha256"):  # of networks that were trained elsewhere
+        if results["data"].get(name) is None:
+            results["data"][name] = identity[name]
+    results["data"] |= {name: found.pop(name) for name in ("ood_note", "ood_digests", "skipped")}
     results |= {"status": "complete", **found}
-    events.write_results(folder, results)
     folder.write_json("results.json", results)
+    events.write_results(folder, results)
     results_report.say(results)
     report.refresh(folder)
     console.say(f"results: {folder.path / 'results.json'}, shown in {report.NAME} beside it")

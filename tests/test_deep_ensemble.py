@@ -143,6 +143,24 @@ def test_members_are_the_runs_and_their_costs_add_up(runs, tmp_path, capsys):
     assert again["num_parameters"] == 2 * (one["num_parameters"] + late)
 
 
+def test_runs_that_saw_other_images_of_a_set_are_not_averaged_on_it(runs, tmp_path, capsys):
+    for run, tin in zip(runs, ("0", "1"), strict=True):
+        edit(run, "results.json", data__ood_digests={"TIN": tin, "LSUN": "2"})
+    assert ensemble(*runs, "--output", tmp_path / "out") == 0
+    assert "OOD set TIN is not reported: the runs were" in capsys.readouterr().err
+    found = read(tmp_path / "out")["views"]["ensemble"]["ood"]
+    assert found["TIN"] is None and found["LSUN"]["max_probability"]["auroc"] > 0
+
+
+def test_what_differs_between_runs_is_what_differs_between_members(runs, tmp_path):
+    assert ensemble(*runs, "--output", tmp_path / "out") == 0
+    loaded = [np.load(tmp_path / f"seed{k}" / "predictions" / "test.npz") for k in (0, 1)]
+    classes = [arrays["collapsed"].argmax(-1) for arrays in loaded]
+    found = read(tmp_path / "out")["views"]["ensemble"]
+    assert found["disagreement"] == pytest.approx((classes[0] != classes[1]).mean())
+    assert found["mutual_information"] > 0
+
+
 def test_a_set_that_a_run_lacks_is_null_and_named(runs, tmp_path, capsys):
     (tmp_path / "seed1" / "predictions" / "ood_TIN.npz").unlink()
     assert ensemble(*runs, "--output", tmp_path / "out") == 0
@@ -170,7 +188,7 @@ def damaged_predictions(runs):
 
 
 def other_images(runs):
-    edit(runs[1], "results.json", data__sha256="0" * 64)
+    edit(runs[1], "results.json", data__test_sha256="0" * 64)
 
 
 def other_labels(runs):
@@ -199,7 +217,7 @@ def alone(runs):
     [
         (no_predictions, "python -m lpw_jax.evaluate --workdir"),
         (damaged_predictions, "makes them again"),
-        (other_images, "data.sha256 is"),
+        (other_images, "data.test_sha256 is"),
         (other_labels, "their labels or number differ"),
         (trained_only, "must have predictions/test.npz"),
         (unfinished, "must hold a finished training"),

@@ -1,6 +1,7 @@
 """What is seen of a training on its way changes nothing of it, and is seen once only."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ from lpw_jax.files.workdir import Workdir
 from lpw_jax.method import late_phase as lp
 from lpw_jax.method import optimizers, state
 from lpw_jax.training import train
+from lpw_jax.training.journal import Journal
 from lpw_jax.training.runner import Runner
 
 CONFIG = [*SHORT, "--config.train.batch_size=16"]
@@ -216,3 +218,22 @@ def test_another_reader_finds_the_events_whole(evaluated):
         [sys.executable, "-c", READ, file], capture_output=True, text=True, check=True
     )
     assert int(read.stdout) == len(event_files.events(file)) == 2 + 3
+
+
+def test_a_run_goes_on_without_the_events_that_cannot_be_written(evaluated, tmp_path, capsys):
+    records = epochs(evaluated[1])
+    (tmp_path / "tensorboard").write_text("a file where a folder must be")
+    journal = Journal(Workdir(tmp_path), records[:1])
+    journal.add(records[1])
+    assert "TensorBoard's events were not written" in capsys.readouterr().err
+    assert epochs(tmp_path) == records[:2]
+
+
+def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):
+    records = epochs(evaluated[1])
+    written = events.Events(Workdir(tmp_path), records[:2])
+    before = event_files.points(tmp_path)
+    shutil.rmtree(tmp_path / "tensorboard")
+    written.add(records[2])
+    after = event_files.points(tmp_path)
+    assert before.items() < after.items() and ("train/loss", 3) in after

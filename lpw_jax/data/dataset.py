@@ -46,7 +46,7 @@ class Dataset:
         """Says which data this is, in JSON's types: equal for equal images, labels and splits.
 
         `sha256` is over type, shape and bytes of every split's images and labels, so it also
-        depends on where the validation split begins.
+        depends on where the validation split begins; `test_sha256` over those of the test images.
         """
         return {"name": self.name, **self._sizes_and_digest}
 
@@ -61,7 +61,11 @@ class Dataset:
             for array in (images, labels):
                 digest.update(f"{split} {array.dtype.str} {array.shape}\n".encode())
                 digest.update(np.ascontiguousarray(array).data)
-        return sizes | {"sha256": digest.hexdigest()}
+        test = hashlib.sha256()
+        for array in (self.test_images, self.test_labels):
+            test.update(f"{array.dtype.str} {array.shape}\n".encode())
+            test.update(np.ascontiguousarray(array).data)
+        return sizes | {"sha256": digest.hexdigest(), "test_sha256": test.hexdigest()}
 
 
 def hold_out(dataset: Dataset, n: int) -> Dataset:

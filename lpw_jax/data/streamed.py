@@ -221,7 +221,7 @@ class Streamed:
                 "on without such images"
             ) from None
         if number not in self._met:
-            self._met.add(number)
+            self._met.add(int(number))
             self._tell(f"{what}; it is left out (data.skip_corrupt)")
 
     def _without(self, corrupt: set[int], rows: np.ndarray) -> np.ndarray:

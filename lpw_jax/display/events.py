@@ -4,11 +4,13 @@ import math
 import statistics
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from lpw_jax.devices import hosts
+from lpw_jax.display import console
+from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
 
@@ -26,8 +28,7 @@ class Events:
       folder: of the run.
       records: of the finished epochs, as in metrics.jsonl.
 
-    Raises (as `add` does):
-      UserError: the file cannot be written.
+    What cannot be written is warned about: it ends no run.
     """
 
     def __init__(self, folder: Workdir, records: Sequence[Mapping[str, Any]]):
@@ -46,11 +47,7 @@ class Events:
 
 
 def write_results(folder: Workdir, results: Mapping[str, Any]) -> None:
-    """Adds the views of results.json to the last epoch, in place of an earlier evaluation's.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
+    """Adds the views of results.json to the last epoch, in place of an earlier evaluation's."""
     file = _File(folder, _RESULTS, replaces=(_RESULTS,))
     file.write([(results["train"]["epochs"], {"final": results["views"]}, time.time())])
 
@@ -98,12 +95,11 @@ class _File:
 
         def begin():
             with folder.writing(self._path):
-                self._path.parent.mkdir(exist_ok=True)
                 for old in replaces:
                     for path in self._path.parent.glob(f"*.{old}"):
                         path.unlink()
 
-        hosts.on_primary(begin)
+        _try(begin)
         start = [{"file_version": "brain.Event:2"}]
         if ending == _EPOCHS:  # a TensorBoard that is watching forgets what it has seen
             start.append({"session_log": {"status": "START"}})
@@ -125,13 +121,23 @@ class _File:
             new = b"".join(records)
             self._data += new
             with self._folder.writing(self._path):
-                if storage.is_remote(self._path):  # nothing can be appended in a bucket
+                self._path.parent.mkdir(exist_ok=True)
+                # Nothing can be appended in a bucket, nor to what a user has removed.
+                if storage.is_remote(self._path) or not self._path.exists():
                     self._path.write_bytes(self._data)
                 else:
                     with self._path.open("ab") as file:
                         file.write(new)
 
-        hosts.on_primary(append)
+        _try(append)
+
+
+def _try(write: Callable[[], None]) -> None:
+    """Calls `write` on the primary process."""
+    try:
+        hosts.on_primary(write)
+    except UserError as error:  # on all processes alike
+        console.warn(f"TensorBoard's events were not written: {error}")
 
 
 def _record(**fields: Any) -> bytes:

@@ -4,10 +4,10 @@ They are made of what the runs predicted (`predictions/`); nothing is computed b
 """
 
 import argparse
-import functools
+import glob
 import statistics
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from lpw_jax.data import ood
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import UserError
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.measures import metrics
-from lpw_jax.measures.views import VIEWS
+from lpw_jax.measures import metrics, uncertainty
+from lpw_jax.measures.views import VIEWS, ood_separation
 
 EVALUATE = "python -m lpw_jax.evaluate --workdir"
 
@@ -61,25 +61,25 @@ def run(
     Raises:
       UserError: a run is unfinished, has no predictions, or does not go with the first one.
     """
+    workdirs = [path for named in workdirs for path in _matching(named)]
     folders = [Workdir(path) for path in workdirs]
     runs = [_finished(folder) for folder in folders]
     different = _check_alike(workdirs, runs, mixed=mixed)
     target = _target(output)
-    first, labels = runs[0], _load(folders[0], "test")["label"]
-    test, members = _mean(folders, "test", view, labels=labels)
-    outside = _outside(folders, view)
-    found = metrics.classification_metrics(test, labels)
-    found["ood"] = {
-        name: None
-        if log_probs is None
-        else metrics.ood_metrics(*map(metrics.predictive_entropy, (test, log_probs)))
-        for name, log_probs in outside.items()
-    }
+    first = runs[0]
+    test, members = _joined(folders, "test", view)
+    outside = _outside(folders, runs, view)
+    found = metrics.classification_metrics(test["ensemble"], test["label"])
+    for name in ("mutual_information", "disagreement"):
+        found[name] = float(test[name].mean())
+    found |= {"temperature_scaled": None, "ood": dict.fromkeys(ood.OOD_SETS)}
+    for name, predictions in outside.items():
+        found["ood"][name] = ood_separation(test, predictions, "ensemble")
     sets = found["ood"].values()
     found["ood_mean_auroc"] = (
         float(np.mean([scores["auroc"] for scores in sets])) if all(sets) else None
     )
-    sizes = {name: len(log_probs) for name, log_probs in outside.items() if log_probs is not None}
+    sizes = {name: len(predictions["label"]) for name, predictions in outside.items()}
     results = {
         "config": first["config"],
         "seed": None,
@@ -92,6 +92,7 @@ def run(
         "status": "complete",
         "num_parameters": sum(_num_parameters(each, view) for each in runs),
         "num_late_phase_parameters": 0,  # none are shared
+        "parameters": None,
         "coasting": first["coasting"],
         "data": first["data"] | {"ood_note": ood.ood_note(sizes)},
         "views": {"collapsed": None, "ensemble": found, "members": members},
@@ -103,10 +104,8 @@ def run(
     if target is not None:
         with target.claimed():
             target.clear_predictions()
-            target.save_predictions("test", {"ensemble": test, "label": labels})
-            for name in sizes:
-                none = np.full(sizes[name], -1, np.int32)
-                predictions = {"ensemble": outside[name], "label": none}
+            target.save_predictions("test", test)
+            for name, predictions in outside.items():
                 target.save_predictions(f"ood_{name}", predictions)
             target.write_json("results.json", results)
     console.say(f"deep ensemble of {len(runs)} runs, {view}: {', '.join(map(str, workdirs))}")
@@ -114,6 +113,11 @@ def run(
     if target is not None:
         console.say(f"results: {target.path / 'results.json'}")
     return results
+
+
+def _matching(named: str) -> list[str]:
+    """Folders of a glob that no shell has expanded; other names as they are."""
+    return sorted(glob.glob(named)) or [named] if glob.has_magic(named) else [named]
 
 
 def _finished(folder: Workdir) -> dict[str, Any]:
@@ -175,42 +179,45 @@ def _target(output: str | None) -> Workdir | None:
     return folder
 
 
-def _mean(
-    folders: Sequence[Workdir], name: str, view: str, *, labels: np.ndarray
-) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """Log of the runs' mean probabilities [N, classes], and each run's metrics if there are labels.
-
-    One run's predictions at a time are in memory.
-    """
+def _joined(
+    folders: Sequence[Workdir], name: str, view: str
+) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+    """Predictions of the ensemble as a run writes them, and each run's metrics if it has labels."""
+    found = [_load(folder, name) for folder in folders]
+    labels = found[0]["label"]
+    for folder, own in zip(folders, found, strict=True):
+        if not np.array_equal(own["label"], labels):
+            raise UserError(
+                f"--ensemble: predictions/{name}.npz of {folder.path} must be on the images "
+                f"of {folders[0].path}, but their labels or number differ; "
+                f"'{EVALUATE} {folder.path}' makes them again"
+            )
+    outputs = np.stack([own[view] for own in found])  # log probabilities are logits, too
+    ensemble = metrics.ensemble_log_probs(outputs).astype(outputs.dtype)
+    between = uncertainty.between_members(outputs)
+    if view == "ensemble":
+        del between["energy"]  # of logits only
     members = []
-
-    def log_probs() -> Iterator[np.ndarray]:
-        for folder in folders:
-            found = _load(folder, name)
-            if not np.array_equal(found["label"], labels):
-                raise UserError(
-                    f"--ensemble: predictions/{name}.npz of {folder.path} must be on the images "
-                    f"of {folders[0].path}, but their labels or number differ; "
-                    f"'{EVALUATE} {folder.path}' makes them again"
-                )
-            own = metrics.log_softmax(found[view])  # log probabilities stay what they are
-            if labels.min() >= 0:
-                members.append(metrics.classification_metrics(own, labels))
-            yield own
-
-    total = functools.reduce(np.logaddexp, log_probs())
-    return total - np.log(len(folders)), members
+    if labels.min() >= 0:
+        members = [
+            metrics.classification_metrics(metrics.log_softmax(own), labels) for own in outputs
+        ]
+    return {"ensemble": ensemble, "label": labels, **between}, members
 
 
-def _outside(folders: Sequence[Workdir], view: str) -> dict[str, np.ndarray | None]:
-    """`_mean` of each out-of-distribution set; None where a run has no predictions of it."""
-    found = dict.fromkeys(ood.OOD_SETS)
+def _outside(
+    folders: Sequence[Workdir], runs: Sequence[dict[str, Any]], view: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """`_joined` predictions of each out-of-distribution set of which all runs have the images."""
+    found = {}
     for name in ood.OOD_SETS:
         file = f"ood_{name}"
         has = [(folder.path / "predictions" / f"{file}.npz").exists() for folder in folders]
-        if all(has):
-            labels = _load(folders[0], file)["label"]
-            found[name], _ = _mean(folders, file, view, labels=labels)
+        digests = {(run["data"].get("ood_digests") or {}).get(name) for run in runs} - {None}
+        if len(digests) > 1:
+            console.warn(f"OOD set {name} is not reported: the runs were evaluated on other images")
+        elif all(has):
+            found[name], _ = _joined(folders, file, view)
         elif any(has):
             lacking = folders[has.index(False)].path
             console.warn(f"OOD set {name} is not reported: {lacking} has no predictions of it")

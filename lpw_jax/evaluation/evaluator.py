@@ -1,7 +1,7 @@
 """Predictions and metrics of a network in three views: collapsed, ensemble and each member."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,8 @@ from lpw_jax.errors import SharedError
 from lpw_jax.evaluation.predict import Predictor
 from lpw_jax.measures import metrics, uncertainty
 from lpw_jax.measures.views import VIEWS, log_probs
+
+_BETWEEN = ("mutual_information", "disagreement")  # of members: none of a single one
 
 
 class Evaluator:
@@ -36,7 +38,9 @@ class Evaluator:
         self, weights: dict[str, Any], *, on_batch: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
         """Metrics of the three views on the test set; `on_batch` may end it."""
-        return self.predict(self.place(weights), self.sources["test"], on_batch=on_batch)[1]
+        placed, source = self.place(weights), self.sources["test"]
+        # Without the predictions: those of ImageNet would be gigabytes.
+        return _summary([_scores(found) for found in self._batches(placed, source, on_batch)])
 
     def place(self, weights: dict[str, Any]) -> Any:
         """As in `Predictor`."""
@@ -54,35 +58,37 @@ class Evaluator:
           without labels.
         """
         parts, scores = defaultdict(list), []
-        for found in self._predict(placed, source):
-            on_batch()
-            if not len(found["label"]):
-                continue
-            ensemble = metrics.ensemble_log_probs(found["members"])
-            found["ensemble"] = ensemble.astype(found["collapsed"].dtype)
-            found |= uncertainty.between_members(found["members"])
+        for found in self._batches(placed, source, on_batch):
             if found["label"].min() >= 0:
                 scores.append(_scores(found))
             if not self.config.evaluate.member_predictions:
                 del found["members"]
             for name, part in found.items():
                 parts[name].append(part)
-        if not parts["label"]:
-            raise SharedError(f"{self.dataset.name}: there must be images to evaluate on")
         arrays = {
             name: np.concatenate(part, axis=int(name == "members")) for name, part in parts.items()
         }
-        if not scores:
-            return arrays, None
-        joined = jax.tree.map(lambda *found: np.concatenate(found), *scores)
-        views = {view: metrics.summary(joined[view]) for view in VIEWS}
-        for name in ("mutual_information", "disagreement"):
-            views["ensemble"][name] = float(arrays[name].mean()) if name in arrays else None
-        return arrays, views | {"members": [metrics.summary(m) for m in joined["members"]]}
+        return arrays, _summary(scores) if scores else None
+
+    def _batches(
+        self, placed: Any, source: Source, on_batch: Callable[[], None]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """What `predict` returns of some examples at a time, with the members' logits."""
+        is_empty = True
+        for found in self._predict(placed, source):
+            on_batch()
+            if not len(found["label"]):
+                continue
+            is_empty = False
+            ensemble = metrics.ensemble_log_probs(found["members"])
+            found["ensemble"] = ensemble.astype(found["collapsed"].dtype)
+            yield found | uncertainty.between_members(found["members"])
+        if is_empty:
+            raise SharedError(f"{self.dataset.name}: there must be images to evaluate on")
 
 
 def _scores(found: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Every example's scores in the three views."""
+    """Every example's scores in the three views, and between the members if there are several."""
     labels = found["label"]
     return {
         **{view: metrics.example_scores(log_probs(found, view), labels) for view in VIEWS},
@@ -90,4 +96,16 @@ def _scores(found: dict[str, np.ndarray]) -> dict[str, Any]:
             metrics.example_scores(metrics.log_softmax(logits), labels)
             for logits in found["members"]
         ],
+        "between": {name: found[name] for name in _BETWEEN if name in found},
     }
+
+
+def _summary(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The `views` of results.json from the `_scores` of all batches."""
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *scores)
+    views = {view: metrics.summary(joined[view]) for view in VIEWS}
+    between = joined["between"]
+    views["ensemble"] |= {
+        name: float(between[name].mean()) if between else None for name in _BETWEEN
+    }
+    return views | {"members": [metrics.summary(member) for member in joined["members"]]}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from lpw_jax.devices import hosts
 from lpw_jax.display import console
+from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
 
@@ -16,14 +17,14 @@ _SHARE = 0.01  # of a training's time that its reports may take
 def refresh(folder: Workdir, *, due: Callable[[], bool] = lambda: True) -> None:
     """Writes the report if it is `due` on the primary process. All processes call it together.
 
-    A report that cannot be made is a warning: no run should end by it.
-
-    Raises:
-      UserError: the file cannot be written.
+    One that cannot be made or written is a warning: no run should end by it.
     """
     made = _attempt(folder) if hosts.is_primary() and due() else None
     if hosts.on_primary(lambda: made is not None):
-        folder.write_file(NAME, made)
+        try:
+            folder.write_file(NAME, made)
+        except UserError as error:  # on all processes alike
+            console.warn(str(error))
 
 
 class Live:

@@ -16,7 +16,7 @@ class Journal:
       records: of the finished epochs, lines of metrics.jsonl.
 
     Raises (as `add` does):
-      UserError: a file cannot be written.
+      UserError: metrics.jsonl cannot be written.
     """
 
     def __init__(self, folder: Workdir, records: Sequence[Mapping[str, Any]]):

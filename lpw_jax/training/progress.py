@@ -23,6 +23,7 @@ class Progress:
       cycle: cycles done in it, or batches of that pass.
       history: `loss` and `accuracy` [K] of each of those cycles.
       records: lines of metrics.jsonl of the finished epochs.
+      corrupt: numbers of the training images that were damaged and skipped, over all processes.
       pretrained: what is known of pretrained weights, None before their evaluation.
       epoch_seconds: time spent in the current epoch.
       seconds: time spent in all.
@@ -34,6 +35,7 @@ class Progress:
     cycle: int = 0
     history: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    corrupt: list[int] = dataclasses.field(default_factory=list)
     pretrained: dict[str, Any] | None = None
     epoch_seconds: float = 0.0
     seconds: float = 0.0
@@ -73,6 +75,7 @@ class Progress:
                 "epochs": len(self.records),
                 "seconds": self.seconds,
                 "images_per_second": images / seconds,
+                "skipped_images": len(self.corrupt),
             },
             "pretrained": self.pretrained,
             "best_epoch": best and {"epoch": best["epoch"], "views": best["evaluation"]},
@@ -85,7 +88,7 @@ class Progress:
             arrays["averages"] = serialization.to_state_dict(self.averages)
         if self.history:
             arrays["history"] = stacked(self.history)
-        names = ("epoch", "cycle", "epoch_seconds", "seconds", "pretrained")
+        names = ("epoch", "cycle", "epoch_seconds", "seconds", "corrupt", "pretrained")
         # A list of its own: the training adds to the other while this one is being written.
         info = {name: getattr(self, name) for name in names} | {"records": list(self.records)}
         return arrays, info

@@ -70,11 +70,13 @@ class Saver:
         self._last_number = number
         return Progress.from_checkpoint(arrays, info, like)
 
-    def pause(self, *, save: bool = False) -> None:
-        """To be called between cycles, where the run can be saved and resumed.
+    def pause(self, *, save: bool = False, between_cycles: bool = True) -> None:
+        """To be called where the run can be saved and resumed.
 
         Args:
           save: whether it is time to by other reasons than age.
+          between_cycles: otherwise nothing that is saved has changed since the last cycle, and age
+            is no reason: the end of the epoch would find its number taken.
 
         Raises:
           Preempted: after the run was saved.
@@ -83,7 +85,7 @@ class Saver:
         if self._checkpoints:
             self._checkpoints.check()
         preempted = self._preemption.due()
-        if save or preempted or self._is_old():
+        if save or preempted or (between_cycles and self._is_old()):
             self.save()
         if preempted:
             self.wait()

@@ -96,7 +96,7 @@ class Training:
                 runner=self.runner,
                 evaluator=self.evaluator,
                 statistics=lambda averages: self._statistics(averages, self.progress.epoch + 1),
-                pause=self._saver.pause,
+                pause=lambda: self._saver.pause(between_cycles=False),
                 stop=self._stop_unless_tolerated,
             )
             self._start(self._saver.restore(self.initial_state))
@@ -270,12 +270,14 @@ class Training:
         """The progress with its arrays on the host."""
         progress, num_members = self.progress, self._num_members()
         averages = progress.averages
+        corrupt = hosts.exchange(sorted(self.source.corrupt))
         if averages is not None:
             averages = self.runner.fetch(averages, num_members=num_members)
         return dataclasses.replace(
             progress,
             state=self.runner.fetch(progress.state, num_members=num_members),
             averages=averages,
+            corrupt=sorted(set(progress.corrupt).union(*corrupt)),
             seconds=progress.seconds + time.monotonic() - self._session_start,
         )
 
@@ -284,7 +286,6 @@ class Training:
         _, final = self._snapshot()
         report = final.report()
         report["train"] |= {
-            "skipped_images": len(set().union(*hosts.exchange(sorted(self.source.corrupt)))),
             "num_devices": self.devices.count,
             "device_kind": self.devices.all[0].device_kind,
             "peak_memory_bytes": preflight.peak_memory(),  # of this session

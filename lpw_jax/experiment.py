@@ -75,7 +75,8 @@ def initial_state(
     Raises:
       UserError: the pretrained weights cannot be read, or are not those of `model`.
     """
-    patterns, found = config.late_phase.patterns, pretrained_weights(config)
+    patterns = config.late_phase.patterns
+    found = pretrained_weights(config, num_classes=model.num_classes)
     if found is None:
         key = purpose_key(config.seed, "init")
         return state.init(key, model, image_shape=image_shape, patterns=patterns, tx=tx), None
@@ -86,8 +87,12 @@ def initial_state(
     return state.create(**variables, patterns=patterns, tx=tx), origin
 
 
-def pretrained_weights(config: ConfigDict) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def pretrained_weights(
+    config: ConfigDict, *, num_classes: int
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """What `pretrained.load_variables` gives for `config`, None if it asks for random weights.
+
+    `num_classes` are those of the network.
 
     Raises:
       UserError: the weights cannot be fetched or read, or are not those of the network.
@@ -98,7 +103,7 @@ def pretrained_weights(config: ConfigDict) -> tuple[dict[str, Any], dict[str, An
     if file == pretrained.PUBLISHED_NAME:
         weight_files.import_torch()  # before anything is fetched that could not be read
         file = weight_download.fetch(name)
-    return pretrained.load_variables(file, model_name=name, num_classes=num_classes(config))
+    return pretrained.load_variables(file, model_name=name, num_classes=num_classes)
 
 
 def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:

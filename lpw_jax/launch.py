@@ -52,7 +52,10 @@ def run(
                 return results
             to_train = results is None or rehearsal is not None
             if to_train:  # a first time, so that a wrong file is known before data is prepared
-                hosts.primary_first(lambda: experiment.pretrained_weights(config))
+                num_classes = experiment.num_classes(config)
+                hosts.primary_first(
+                    lambda: experiment.pretrained_weights(config, num_classes=num_classes)
+                )
             console.say(f"workdir {workdir}; loading {config.data.name}")
             dataset, ood_sets = hosts.primary_first(
                 lambda: experiment.load_data(config, to_train=to_train)

@@ -277,7 +277,8 @@ def test_a_mistake_ends_the_program_with_code_2_before_tensorflow_is_imported(tm
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert done.stdout == "False\n"
-    assert done.stderr.startswith("python -m lpw_jax.data: error: data.manual_dir = ")
+    assert done.stderr.startswith(f"python -m lpw_jax.data: error: {tmp_path} holds no prepared")
+    assert "data.manual_dir = " in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -14,6 +14,7 @@ from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, results_report, schedule_report
 from lpw_jax.errors import UserError
+from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.training import memory
 from lpw_jax.training.train import Training
@@ -82,7 +83,7 @@ def run(
             else:
                 console.say(f"{workdir} holds this run, trained but not evaluated")
                 weights = hosts.on_primary(folder.load_weights)
-                evaluator = evaluate.Evaluator(config, dataset, devices)
+                evaluator = Evaluator(config, dataset, devices)
             return evaluate.finish(evaluator, weights, ood_sets, folder, results, preemption)
 
 

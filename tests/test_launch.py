@@ -13,6 +13,7 @@ import lpw_jax
 from lpw_jax import evaluate, experiment, main
 from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
+from lpw_jax.evaluation.evaluator import Evaluator
 
 QUICK = [
     *SHORT,
@@ -137,7 +138,7 @@ def test_an_interrupted_evaluation_is_done_again(copy, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate.Evaluator, "predict", interrupted)
+        patch.setattr(Evaluator, "predict", interrupted)
         assert evaluate.main(["--workdir", str(copy)]) == 130
     assert results(copy)["status"] == "trained"
     assert run(copy) == 0

@@ -1,6 +1,5 @@
 """Paired comparisons of runs that predicted the same test images, seed by seed."""
 
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,11 @@ from lpw_jax.comparison.paired import (
     bootstrap_mean_difference,
     mcnemar,
 )
-from lpw_jax.comparison.quantities import VIEWS
 from lpw_jax.comparison.sides import Run, Side, places
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
-from lpw_jax.measures import metrics
+from lpw_jax.files.predictions import load
+from lpw_jax.measures import metrics, views
+from lpw_jax.measures.views import VIEWS
 
 _RESAMPLES = 2000
 _AUROC_RESAMPLES = 1000  # about 1 s a set and view at CIFAR's size
@@ -67,7 +66,7 @@ def _compare(ours: Run, theirs: Run) -> list[dict[str, Any]]:
     rows = []
     for view in VIEWS[:1] if single else VIEWS:
         row = {"seed": ours.seed, "view": view}
-        log_probs = [_log_probs(test, view) for test in tests]
+        log_probs = [views.log_probs(test, view) for test in tests]
         scores = [metrics.example_scores(p, labels[0]) for p in log_probs]
         found = mcnemar(*(score["correct"] for score in scores))
         rows.append(
@@ -87,7 +86,7 @@ def _compare(ours: Run, theirs: Run) -> list[dict[str, Any]]:
         rows.append(row | {"quantity": "nll", "test": "paired bootstrap", **found})
         inside = [metrics.predictive_entropy(p) for p in log_probs]
         for name, both in outside.items():
-            away = [metrics.predictive_entropy(_log_probs(p, view)) for p in both]
+            away = [metrics.predictive_entropy(views.log_probs(p, view)) for p in both]
             found = bootstrap_auroc_difference(
                 inside[0], away[0], inside[1], away[1], num_resamples=_AUROC_RESAMPLES
             )
@@ -112,16 +111,5 @@ def _outside(ours: Run, theirs: Run) -> dict[str, list[dict[str, np.ndarray]]]:
     return found
 
 
-def _log_probs(predictions: dict[str, np.ndarray], view: str) -> np.ndarray:
-    """Log probabilities [N, C]: those of the ensemble are stored, of the collapsed its logits."""
-    stored = predictions[view]
-    return stored if view == "ensemble" else metrics.log_softmax(stored)
-
-
 def _load(file: epath.Path) -> dict[str, np.ndarray]:
-    with storage.reading(file), file.open("rb") as stream:
-        try:
-            with np.load(stream, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in (*VIEWS, "label")}
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise UserError(f"{file} is not as a run writes it: {error}") from error
+    return load(file, (*VIEWS, "label"))

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from lpw_jax.data.ood import OOD_SETS
 from lpw_jax.errors import UserError
 
-VIEWS = ("collapsed", "ensemble")
 POINTS = "points"
 DEFAULT_MARGIN = 0.5  # points
 

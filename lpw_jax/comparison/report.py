@@ -7,10 +7,11 @@ from typing import Any
 from lpw_jax.comparison import marks as marks_lib
 from lpw_jax.comparison import predictions, published, settings
 from lpw_jax.comparison.cost import cost
-from lpw_jax.comparison.quantities import QUANTITIES, VIEWS, Quantity, margin
+from lpw_jax.comparison.quantities import QUANTITIES, Quantity, margin
 from lpw_jax.comparison.sides import Measured, Side
 from lpw_jax.comparison.statistics import compare
 from lpw_jax.errors import UserError
+from lpw_jax.measures.views import VIEWS
 
 ALPHA = 0.05
 

@@ -12,6 +12,7 @@ from lpw_jax.comparison.sides import Run, Side, measure, places
 from lpw_jax.errors import ConfigError, UserError
 from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures.views import VIEWS
 
 RESULTS = "results.json"
 _DEEP = "a deep ensemble's averaged prediction stands in both views"
@@ -118,7 +119,7 @@ def _run(
         )
         values = {
             view: quantities.of_view(results["views"][view])
-            for view in quantities.VIEWS
+            for view in VIEWS
             if results["views"].get(view)
         }
         run = Run(place, results["seed"], values, results, file.parent / "predictions")

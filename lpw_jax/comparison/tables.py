@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lpw_jax.comparison import words
-from lpw_jax.comparison.quantities import BY_NAME, POINTS, VIEWS
+from lpw_jax.comparison.quantities import BY_NAME, POINTS
+from lpw_jax.measures.views import VIEWS
 
 _VERDICT_STACKS = ((0, 1), (2, 3), (4,), (5, 6), (8, 7))
 _VIEW_ORDER = {view: position for position, view in enumerate(VIEWS)}

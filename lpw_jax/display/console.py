@@ -22,6 +22,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from lpw_jax.measures.views import VIEWS
+
 terminal = Console(highlight=False)
 
 
@@ -174,7 +176,7 @@ class TrainProgress:
         tested = [
             f"test: {averages}{view} {accuracies(record[name][view])}"
             for name, averages in (("evaluation", ""), ("evaluation_swa", "SWA "))
-            for view in ("collapsed", "ensemble")
+            for view in VIEWS
             if record.get(name)
         ]
         if self._live:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from lpw_jax.display import console
 from lpw_jax.display.console import accuracies
+from lpw_jax.measures.views import VIEWS
 
 # Metric, its header, its decimal places; accuracies are shown in percent.
 _COLUMNS = (
@@ -117,7 +118,7 @@ def _measures(views: Mapping[str, Any]) -> list[str]:
         )
     calibrated = [
         f"{name} T = {found['temperature']:.3f}, NLL {found['nll']:.4f}, ECE {found['ece']:.4f}"
-        for name in ("collapsed", "ensemble")
+        for name in VIEWS
         if (found := (views[name] or {}).get("temperature_scaled"))
     ]
     if calibrated:

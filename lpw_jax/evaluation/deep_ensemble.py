@@ -6,17 +6,16 @@ They are made of what the runs predicted (`predictions/`); nothing is computed b
 import argparse
 import glob
 import statistics
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from lpw_jax import config as config_lib
 from lpw_jax.data import ood
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import UserError
+from lpw_jax.files import predictions
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import metrics, uncertainty
 from lpw_jax.measures.views import VIEWS, ood_separation
@@ -73,13 +72,13 @@ def run(
     for name in ("mutual_information", "disagreement"):
         found[name] = float(test[name].mean())
     found |= {"temperature_scaled": None, "ood": dict.fromkeys(ood.OOD_SETS)}
-    for name, predictions in outside.items():
-        found["ood"][name] = ood_separation(test, predictions, "ensemble")
+    for name, arrays in outside.items():
+        found["ood"][name] = ood_separation(test, arrays, "ensemble")
     sets = found["ood"].values()
     found["ood_mean_auroc"] = (
         float(np.mean([scores["auroc"] for scores in sets])) if all(sets) else None
     )
-    sizes = {name: len(predictions["label"]) for name, predictions in outside.items()}
+    sizes = {name: len(arrays["label"]) for name, arrays in outside.items()}
     results = {
         "config": first["config"],
         "seed": None,
@@ -105,8 +104,8 @@ def run(
         with target.claimed():
             target.clear_predictions()
             target.save_predictions("test", test)
-            for name, predictions in outside.items():
-                target.save_predictions(f"ood_{name}", predictions)
+            for name, arrays in outside.items():
+                target.save_predictions(f"ood_{name}", arrays)
             target.write_json("results.json", results)
     console.say(f"deep ensemble of {len(runs)} runs, {view}: {', '.join(map(str, workdirs))}")
     console.say(results_report.results_table(results))
@@ -183,7 +182,7 @@ def _joined(
     folders: Sequence[Workdir], name: str, view: str
 ) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
     """Predictions of the ensemble as a run writes them, and each run's metrics if it has labels."""
-    found = [_load(folder, name) for folder in folders]
+    found = [_load(folder, name, view, "label") for folder in folders]
     labels = found[0]["label"]
     for folder, own in zip(folders, found, strict=True):
         if not np.array_equal(own["label"], labels):
@@ -224,17 +223,11 @@ def _outside(
     return found
 
 
-def _load(folder: Workdir, name: str) -> dict[str, np.ndarray]:
-    """The arrays of predictions/NAME.npz but for the runs' own members."""
-    path: epath.Path = folder.path / "predictions" / f"{name}.npz"
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            return {key: arrays[key] for key in (*VIEWS, "label")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: must be predictions as a run writes them ({error}); "
-            f"'{EVALUATE} {folder.path}' makes them again"
-        ) from error
+def _load(folder: Workdir, name: str, *arrays: str) -> dict[str, np.ndarray]:
+    """Some arrays of predictions/NAME.npz."""
+    file = folder.path / "predictions" / f"{name}.npz"
+    remedy = f"'{EVALUATE} {folder.path}' makes them again"
+    return predictions.load(file, arrays, remedy=remedy)
 
 
 def _num_parameters(results: dict[str, Any], view: str) -> int:

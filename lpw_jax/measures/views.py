@@ -1,6 +1,6 @@
 """What is measured of a view's predictions. The views are the collapsed network and the ensemble.
 
-Predictions are arrays by name, as `evaluate.Evaluator.predict` returns them and `predictions/`
+Predictions are arrays by name, as `Evaluator.predict` returns them and `predictions/`
 holds them: `collapsed` logits [N, C], `ensemble` log mean probabilities [N, C], `label` [N], the
 scores [N] of `uncertainty.between_members`.
 """

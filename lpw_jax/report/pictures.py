@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lpw_jax.display import html_page
+from lpw_jax.measures.views import VIEWS
 from lpw_jax.report import curves, predicted
-from lpw_jax.report.run_files import VIEWS, Run
+from lpw_jax.report.run_files import Run
 
 
 def number(value: float | None) -> str:

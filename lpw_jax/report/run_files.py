@@ -10,11 +10,11 @@ from etils import epath
 from numpy.typing import NDArray
 
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.files import predictions, storage
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.measures import metrics
+from lpw_jax.measures import metrics, views
+from lpw_jax.measures.views import VIEWS
 
-VIEWS = ("collapsed", "ensemble")
 _ROWS = 8192  # are scored at once: ImageNet's probabilities in float64 need not fit in memory
 
 Scores = Mapping[str, Mapping[str, NDArray]]
@@ -62,15 +62,15 @@ def read(folder: Workdir) -> Run:
             "config.json; see lpw_jax.main"
         )
     results = folder.read_results()
-    predictions = folder.path / "predictions"
+    predicted = folder.path / "predictions"
     test, outside = None, {}
     # Before the evaluation's end they may be those of an earlier one.
-    if results and results["status"] == "complete" and (predictions / "test.npz").exists():
-        test = _scores(predictions / "test.npz")
+    if results and results["status"] == "complete" and (predicted / "test.npz").exists():
+        test = _scores(predicted / "test.npz")
         outside = {
             name: _scores(file)
             for name in results["views"]["collapsed"].get("ood", {})
-            if (file := predictions / f"ood_{name}.npz").exists()
+            if (file := predicted / f"ood_{name}.npz").exists()
         }
     return Run(
         name="/".join(folder.path.absolute().parts[-2:]),
@@ -96,16 +96,18 @@ def _records(file: epath.Path) -> list[dict[str, Any]]:
 def _scores(file: epath.Path) -> Scores:
     """What figures need of predictions, for each view."""
     remedy = "python -m lpw_jax.evaluate writes it again"
-    with storage.reading(file, remedy), file.open("rb") as opened, np.load(opened) as arrays:
-        label = arrays["label"]
-        return {view: _view_scores(view, arrays[view], label) for view in VIEWS}
+    found = {}
+    for view in VIEWS:  # one at a time in memory
+        arrays = predictions.load(file, (view, "label"), remedy=remedy)
+        found[view] = _view_scores(view, arrays[view], arrays["label"])
+    return found
 
 
 def _view_scores(view: str, predicted: NDArray, label: NDArray) -> dict[str, NDArray]:
     parts = []
     for start in range(0, len(label), _ROWS):
         rows, labels = predicted[start : start + _ROWS], label[start : start + _ROWS]
-        log_probs = rows if view == "ensemble" else metrics.log_softmax(rows)
+        log_probs = views.log_probs({view: rows}, view)
         found = {"entropy": metrics.predictive_entropy(log_probs)}
         if labels.min() >= 0:
             scored = metrics.example_scores(log_probs, labels)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import NotFinite
-from lpw_jax.evaluate import Evaluator
+from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.method import state
 from lpw_jax.method.state import TrainState
 from lpw_jax.method.swa import Averages

@@ -11,13 +11,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import evaluate, experiment
+from lpw_jax import experiment
 from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
 from lpw_jax.errors import SharedError, UserError
+from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method import optimizers, state, swa
@@ -49,7 +50,7 @@ class Training:
         if self._pretrained:
             self.identity["pretrained"] = self._pretrained["sha256"]
         self.member_mode = experiment.member_mode(config, fits=lambda: memory.fits(self))
-        self.evaluator = evaluate.Evaluator(config, dataset, devices)
+        self.evaluator = Evaluator(config, dataset, devices)
         self.runner = Runner(
             devices=devices,
             layout=self.layout,

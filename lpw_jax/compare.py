@@ -14,7 +14,7 @@ from typing import Any
 
 from etils import epath
 
-from lpw_jax.comparison import page, published, report, runs, text
+from lpw_jax.comparison import published, report, runs, text
 from lpw_jax.comparison.quantities import read_margins
 from lpw_jax.comparison.sides import Side
 from lpw_jax.display import console
@@ -95,6 +95,9 @@ def _folder(out: str) -> epath.Path:
 
 
 def _write(folder: epath.Path, found: dict[str, Any]) -> None:
+    # Imported here: only the page has figures, and matplotlib takes a second to load.
+    from lpw_jax.comparison import page
+
     pages = {
         "comparison.json": json.dumps(found, indent=2, allow_nan=False) + "\n",
         "comparison.md": text.markdown(found),

@@ -97,7 +97,9 @@ def test_the_page_needs_nothing_from_outside(trees, tmp_path, capsys):
     text = (tmp_path / "out" / "comparison.html").read_text()
     html = Page(text)
     assert "http" not in text and "//" not in re.sub(r"base64,[\w+/=]+", "", text)
-    sources = [value for name, value in html.attributes if name in ("src", "href")]
+    links = [value for name, value in html.attributes if name == "href"]
+    assert links and all(f'<section id="{link[1:]}">' in text for link in links)
+    sources = [value for name, value in html.attributes if name == "src"]
     assert len(sources) == 10 and all(s.startswith("data:image/svg+xml;base64,") for s in sources)
     for source in sources:
         picture = xml.etree.ElementTree.fromstring(base64.b64decode(source.split(",")[1]))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lpw_jax.display import schedule_report
+from lpw_jax.display import schedule_picture, schedule_report
 from lpw_jax.method import schedules
 
 CIFAR10_BN = dict(
@@ -99,7 +99,7 @@ def test_the_rows_tell_the_rates_of_every_epoch(name):
 
 
 def drawn(name):
-    (axes,) = schedule_report.draw_schedule(plan(name)).axes
+    (axes,) = schedule_picture.draw_schedule(plan(name)).axes
     return axes, [text.get_text().strip() for text in axes.texts]
 
 
@@ -130,4 +130,4 @@ def test_the_rates_axis_is_logarithmic_unless_a_rate_is_zero():
 
 @pytest.mark.parametrize("name", ["cifar10_bn", "one_epoch"])
 def test_the_picture_is_a_png(name):
-    assert schedule_report.schedule_png(plan(name)).startswith(b"\x89PNG\r\n\x1a\n")
+    assert schedule_picture.schedule_png(plan(name)).startswith(b"\x89PNG\r\n\x1a\n")

@@ -1,31 +1,31 @@
-"""Figures of a report as SVG: differences with their intervals, and every seed."""
+"""Figures of a report: differences with their intervals, and every seed."""
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lpw_jax.comparison import words
 from lpw_jax.comparison.quantities import BY_NAME
+from lpw_jax.display.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, new_figure, styled
 
-if TYPE_CHECKING:
-    import matplotlib.figure
-
-# Okabe and Ito's colours, told apart with any colour vision; the shape says the view, too.
 _COLORS = {
-    "equivalent": "#009E73",
-    "better": "#0072B2",
-    "worse": "#D55E00",
-    "undecided": "#000000",
-    "no verdict": "#777777",
+    "equivalent": GREEN,
+    "better": BLUE,
+    "worse": VERMILLION,
+    "undecided": BLACK,
+    "no verdict": GREY,
 }
 _SHAPES = {"collapsed": "o", "ensemble": "s"}
 _MARGIN_COLOR = "#E6E6E6"
-_THEIRS, _OURS = "#777777", "#0072B2"
+_THEIRS, _OURS = GREY, BLUE
 _WIDTH = 4.8  # inches: its text stays readable when it is scaled to a phone
 _SHOWN = ("accuracy", "top5_accuracy", "nll", "brier", "ece", "auroc_mean")
 
 
-def differences(report: Mapping[str, Any]) -> "list[tuple[str, matplotlib.figure.Figure]]":
+@styled
+def differences(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
     """(title, figure) for each quantity: ours - theirs, its interval and the margin.
 
     One line for each comparison and view.
@@ -39,7 +39,7 @@ def differences(report: Mapping[str, Any]) -> "list[tuple[str, matplotlib.figure
         margin = lines[0][1]["margin"]
         if margin is not None:
             axes.axvspan(-margin, margin, color=_MARGIN_COLOR, linewidth=0, zorder=0)
-        axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
+        axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
         for position, (_, row) in enumerate(lines):
             color = _COLORS[row["verdict"]]
             if row["low"] is not None:
@@ -58,7 +58,8 @@ def differences(report: Mapping[str, Any]) -> "list[tuple[str, matplotlib.figure
     return found
 
 
-def seeds(report: Mapping[str, Any]) -> "list[tuple[str, matplotlib.figure.Figure]]":
+@styled
+def seeds(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
     """(title, figure) for each data set and quantity: every seed, mean and standard deviation."""
     found = []
     for dataset in dict.fromkeys(c["dataset"] for c in report["comparisons"]):
@@ -75,7 +76,7 @@ def seeds(report: Mapping[str, Any]) -> "list[tuple[str, matplotlib.figure.Figur
 
 
 def _draw_sample(
-    axes: Any, position: int, sample: Mapping[str, Any], color: str, shape: str
+    axes: Axes, position: int, sample: Mapping[str, Any], color: str, shape: str
 ) -> None:
     axes.errorbar(
         sample["mean"], position, xerr=sample["std"] or 0, fmt="|", color=color,
@@ -89,16 +90,6 @@ def _draw_sample(
         values, heights, shape, color=color, markersize=6, markerfacecolor="white",
         markeredgewidth=1.4, zorder=3,
     )  # fmt: skip
-
-
-def svg(figure: "matplotlib.figure.Figure") -> bytes:
-    """The figure as an SVG file whose text needs no fonts."""
-    import matplotlib
-
-    picture = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "lpw_jax"}):
-        figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
-    return picture.getvalue()
 
 
 def _lines(report: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -130,24 +121,18 @@ def _samples(comparisons: Sequence[Mapping[str, Any]], name: str) -> list[tuple]
     return list(found.values())
 
 
-def _axes(num_lines: int) -> tuple["matplotlib.figure.Figure", Any]:
-    # Imported here: only pages have figures, and matplotlib takes a second to load.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, 0.8 + 0.48 * num_lines), layout="constrained")
-    FigureCanvasAgg(figure)
+def _axes(num_lines: int) -> tuple[Figure, Axes]:
+    figure = new_figure(0.8 + 0.48 * num_lines, width=_WIDTH)
     return figure, figure.subplots()
 
 
-def _finish(axes: Any, labels: Sequence[str], title: str) -> None:
+def _finish(axes: Axes, labels: Sequence[str], title: str) -> None:
     axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     figure = axes.figure
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", weight="bold")
     axes.locator_params(axis="x", nbins=5)
     axes.margins(x=0.08)
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6, zorder=0)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(False, axis="y")
+    axes.spines.left.set_visible(False)
     axes.tick_params(left=False)

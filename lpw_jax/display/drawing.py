@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -37,20 +39,20 @@ _STYLE = {
 }
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Decorates a function that draws a figure, which then looks as all others do."""
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Decorates a function that draws figures, which then look as all others do."""
 
     @functools.wraps(draw)
-    def wrapped(*args: Any, **kwargs: Any) -> Figure:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         with rc_context(_STYLE):
             return draw(*args, **kwargs)
 
     return wrapped
 
 
-def new_figure(height: float = HEIGHT) -> Figure:
-    """An empty figure, `height` inches high, whose parts do not overlap."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def new_figure(height: float = HEIGHT, *, width: float = WIDTH) -> Figure:
+    """An empty figure of a size in inches, whose parts do not overlap."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -4,7 +4,7 @@ import base64
 import importlib.resources
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 _STYLE = importlib.resources.files("lpw_jax.display") / "html_page.css"
+_BREAKS = re.compile(r" (?![±\[])")
 # Fixed names inside, so that the same figure is the same text.
 _SVG = {"svg.hashsalt": "lpw_jax", "svg.fonttype": "path"}
 
 
-def page(title: str, sections: Iterable[tuple[str, str]]) -> str:
-    """The page with a heading, a list of contents and sections of (heading, HTML)."""
+def page(title: str, sections: Iterable[tuple[str, str]], *, style: str = "") -> str:
+    """The page with a heading, a list of contents and sections of (heading, HTML).
+
+    `style` is CSS of the page's own, behind that of all pages.
+    """
     parts = [(_anchor(heading), escape(heading), body) for heading, body in sections]
     links = "\n".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in parts)
     bodies = "\n".join(
@@ -34,7 +38,7 @@ def page(title: str, sections: Iterable[tuple[str, str]]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
-{_STYLE.read_text()}</style>
+{_STYLE.read_text()}{style}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>
@@ -52,6 +56,17 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def caption(text: str) -> str:
+    """A paragraph that tells of what stands above it."""
+    return f'<p class="caption">{escape(text)}</p>'
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list of plain text; nothing without lines."""
+    items = "\n".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<ul>\n{items}\n</ul>" if items else ""
+
+
 def figure(drawn: "matplotlib.figure.Figure", alt: str) -> str:
     """A matplotlib figure as an SVG image inside the page; `alt` says what it shows."""
     from matplotlib import rc_context
@@ -64,9 +79,10 @@ def figure(drawn: "matplotlib.figure.Figure", alt: str) -> str:
     return f'<figure><img src="{source}" alt="{escape(alt)}"></figure>'
 
 
-def figures(blocks: Iterable[str]) -> str:
-    """Figures beside each other where the page is wide enough."""
-    return '<div class="figures">\n' + "\n".join(blocks) + "\n</div>"
+def figures(blocks: Iterable[str], *, wide: bool = False) -> str:
+    """Figures beside each other where the page is wide enough, for two of them if `wide`."""
+    kind = "figures wide" if wide else "figures"
+    return f'<div class="{kind}">\n' + "\n".join(blocks) + "\n</div>"
 
 
 def table(
@@ -75,32 +91,48 @@ def table(
     *,
     align: str = "",
     footer: Sequence[str] = (),
-    caption: str = "",
+    notes: str = "",
+    cell_class: Callable[[str, str], str] = lambda column, cell: "",
 ) -> str:
     """A table of plain text, which scrolls by itself where it is too wide.
+
+    On a phone, each row of a table with a header is a card that names its cells. Numbers, to the
+    right, are broken before their spread or their interval only.
 
     Args:
       header: a cell a column; empty for a table without a header.
       rows: cells of each row; the first one heads its row.
       align: a letter for each column, 'l' or 'r'; the rest are 'l'.
       footer: a last row, of totals.
-      caption: lines shown below.
+      notes: lines shown below.
+      cell_class: CSS classes of a cell in the body, of its column's name and its text.
     """
 
-    def line(cells, tag, first):
-        found = []
-        for number, cell in enumerate(cells):
-            kind = first if number == 0 else tag
-            side = ' class="right"' if align[number : number + 1] == "r" else ""
-            found.append(f"<{kind}{side}>{escape(cell)}</{kind}>")
-        return "<tr>" + "".join(found) + "</tr>"
+    has_header = any(header)
 
-    head = f"<thead>{line(header, 'th', 'th')}</thead>" if any(header) else ""
-    foot = f"<tfoot>{line(footer, 'td', 'th')}</tfoot>" if any(footer) else ""
-    body = "\n".join(line(row, "td", "th") for row in rows)
-    below = "".join(f'\n<p class="caption">{escape(line)}</p>' for line in caption.splitlines())
+    def cell(number, text, *, tag="td", of_body=True):
+        name = header[number] if has_header else ""
+        right = align[number : number + 1] == "r"
+        classes = ["right"] if right else []
+        label = ""
+        if of_body:
+            classes += cell_class(name, text).split()
+            label = f' data-label="{escape(name)}"' if name else ""
+            text = _BREAKS.sub("\N{NO-BREAK SPACE}", text) if right else text
+            tag = "th" if number == 0 else tag
+        kinds = f' class="{escape(" ".join(classes))}"' if classes else ""
+        return f"<{tag}{kinds}{label}>{escape(text)}</{tag}>"
+
+    def line(cells, **how):
+        return f"<tr>{''.join(cell(*each, **how) for each in enumerate(cells))}</tr>"
+
+    head = f"<thead>{line(header, tag='th', of_body=False)}</thead>" if has_header else ""
+    foot = f"<tfoot>{line(footer)}</tfoot>" if any(footer) else ""
+    body = "\n".join(map(line, rows))
+    below = "".join(f"\n{caption(text)}" for text in notes.splitlines())
+    cards = " cards" if has_header else ""
     shown = f"<table>{head}\n<tbody>\n{body}\n</tbody>\n{foot}</table>"
-    return f'<div class="table">{shown}</div>{below}'
+    return f'<div class="table{cards}">{shown}</div>{below}'
 
 
 def rich_table(shown: Table) -> str:
@@ -111,7 +143,7 @@ def rich_table(shown: Table) -> str:
         zip(*([_plain(cell) for cell in column.cells] for column in columns), strict=True),
         align="".join("r" if column.justify == "right" else "l" for column in columns),
         footer=[_plain(column.footer) for column in columns] if shown.show_footer else (),
-        caption=_text(shown.caption or ""),
+        notes=_text(shown.caption or ""),
     )
 
 

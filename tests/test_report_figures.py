@@ -182,3 +182,17 @@ def test_a_figure_is_the_same_text_each_time():
     lines, at = RUNS["three"]
     first, second = (html_page.figure(curves.tested(lines, at), "x") for _ in range(2))
     assert first == second
+
+
+def test_a_table_names_its_cells_for_cards_and_keeps_numbers_whole():
+    found = html_page.table(
+        ["run <a>", "x"], [["b & c", "1 ± 2 (3)"]], align="lr",
+        footer=["all", "4 MB"], cell_class=lambda column, cell: "long" if len(cell) > 5 else "",
+    )  # fmt: skip
+    assert '<div class="table cards">' in found
+    assert '<th data-label="run &lt;a&gt;">b &amp; c</th>' in found
+    number = "1 ± 2 (3)".replace(" 2", "\N{NO-BREAK SPACE}2").replace(" (", "\N{NO-BREAK SPACE}(")
+    assert f'<td class="right long" data-label="x">{number}</td>' in found
+    assert '<td class="right" data-label="x">4\N{NO-BREAK SPACE}MB</td>' in found
+    plain = html_page.table((), [["a", "b"]])
+    assert "cards" not in plain and "data-label" not in plain

@@ -141,9 +141,10 @@ def test_labels_must_be_those_of_the_official_test_set_in_any_order(folder):
     found = load("cifar10", str(folder))
     assert found.matches(dataset(LABELS[::-1]))
     other = np.minimum(LABELS + 1, 9)
-    with pytest.raises(UserError, match=r"labels.npy: each class of cifar10 .* 0\.\.4, but has 2"):
+    with pytest.raises(UserError, match=r"labels.npy: each class of cifar10 .* 0 to 4, but has 2"):
         found.matches(dataset(other))
     assert not found.matches(dataset(other, unofficial="a part"))
+    assert not found.matches(dataset(np.concatenate([LABELS, LABELS])))  # a part of the files
 
 
 def test_means_are_over_corruptions_and_severities():

@@ -48,20 +48,25 @@ class Corrupted:
         tensorflow-datasets stores the images in another order than the published files do.
 
         Raises:
-          UserError: they have not, but `dataset` is the official one.
+          UserError: they have not, but are as many, and `dataset` is the official one.
         """
         counts, expected = (
             np.bincount(labels, minlength=dataset.num_classes)
             for labels in (self.labels, dataset.test_labels)
         )
         same = np.array_equal(counts, expected)
-        if not same and not dataset.unofficial:
+        if not same and not dataset.unofficial and len(self.labels) == len(dataset.test_labels):
             raise UserError(
                 f"{storage.path(self.folder) / _LABELS}.npy: each class of {self.name} must have "
-                f"as many images as in the test set, {expected.min()}..{expected.max()}, but has "
-                f"{counts.min()}..{counts.max()}; use the files of {_ARCHIVES[self.name]}"
+                f"as many images as in the test set, {_range(expected)}, but has "
+                f"{_range(counts)}; use the files of {_ARCHIVES[self.name]}"
             )
         return same
+
+
+def _range(counts: np.ndarray) -> str:
+    low, high = counts.min(), counts.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def load(name: str, folder: str) -> Corrupted:

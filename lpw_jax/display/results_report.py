@@ -48,11 +48,16 @@ def say(results: Mapping[str, Any]) -> None:
     console.say(results_table(results))
     if results.get("pretrained"):
         console.say(pretrained_line(results["pretrained"]))
-    if best := results.get("best_epoch"):
-        console.say(
-            f"best epoch {best['epoch']}: collapsed {accuracies(best['views']['collapsed'])}; the "
-            "test set chose it, so that the table's last epoch is the result"
-        )
+    if results.get("best_epoch"):
+        console.say(best_line(results["best_epoch"]))
+
+
+def best_line(best: Mapping[str, Any]) -> str:
+    """How good the best epoch was, and why it is not the result; `best` has `epoch`, `views`."""
+    return (
+        f"best epoch {best['epoch']}: collapsed {accuracies(best['views']['collapsed'])}; the test "
+        "set chose it, so that the table's last epoch is the result"
+    )
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

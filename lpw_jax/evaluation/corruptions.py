@@ -44,13 +44,13 @@ def evaluate(
     if not matches:
         console.warn(
             f"{corrupted.folder}: {len(corrupted.labels):,} images a severity whose labels are not "
-            f"those of the {len(dataset.test_labels):,} test images ({dataset.unofficial})"
+            f"those of the {len(dataset.test_labels):,} test images; results are marked with it"
         )
     placed = evaluator.place(weights)
 
     def score(images):
         source = experiment.image_source(config, dataset, images, corrupted.labels)
-        return evaluator.predict(placed, source, on_batch=preemption.check)[1]
+        return evaluator.measure(placed, source, on_batch=preemption.check)
 
     measured = {}
     for name, severities in corrupted.images.items():

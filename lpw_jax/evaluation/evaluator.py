@@ -38,13 +38,20 @@ class Evaluator:
         self, weights: dict[str, Any], *, on_batch: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
         """Metrics of the three views on the test set; `on_batch` may end it."""
-        placed, source = self.place(weights), self.sources["test"]
-        # Without the predictions: those of ImageNet would be gigabytes.
-        return _summary([_scores(found) for found in self._batches(placed, source, on_batch)])
+        return self.measure(self.place(weights), self.sources["test"], on_batch=on_batch)
 
     def place(self, weights: dict[str, Any]) -> Any:
         """As in `Predictor`."""
         return self._predict.place(weights)
+
+    def measure(
+        self, placed: Any, source: Source, *, on_batch: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Metrics of the three views on a labelled source.
+
+        Predictions are not kept: those of ImageNet would be gigabytes.
+        """
+        return _summary([_scores(found) for found in self._batches(placed, source, on_batch)])
 
     def predict(
         self, placed: Any, source: Source, *, on_batch: Callable[[], None]

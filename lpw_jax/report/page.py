@@ -44,13 +44,14 @@ def _results(run: Run) -> Iterator[str]:
     yield html_page.rich_table(results_report.results_table(results))
     if results.get("pretrained"):
         yield html_page.paragraph(results_report.pretrained_line(results["pretrained"]))
-    best = results.get("best_epoch")
-    if best:
-        accuracy = console.accuracies(best["views"]["collapsed"])
-        yield html_page.paragraph(f"Best epoch evaluated: {best['epoch']}, collapsed {accuracy}.")
+    if results.get("best_epoch"):
+        yield html_page.paragraph(results_report.best_line(results["best_epoch"]))
 
 
 def _status(run: Run) -> str:
+    imported = (run.results or {}).get("imported")
+    if imported:
+        return f"imported from {imported['file']}, {'' if run.views else 'not '}evaluated"
     if run.results:
         return "complete" if run.views else "trained, not evaluated"
     done, all_epochs = len(run.records), run.config["train"]["epochs"]
@@ -61,7 +62,9 @@ def _cost(run: Run) -> Iterator[str]:
     train, members = (run.results or {}).get("train", {}), run.config["late_phase"]["num_members"]
     seconds = train.get("seconds") or sum(record["seconds"] for record in run.records)
     if not seconds:
-        yield html_page.paragraph("No epoch has been timed yet.")
+        imported = (run.results or {}).get("imported")
+        why = "It was trained elsewhere." if imported else "No epoch has been timed yet."
+        yield html_page.paragraph(why)
         return
     images = sum(record["images"] for record in run.records)
     devices = train.get("num_devices") or (run.environment or {}).get("num_devices")

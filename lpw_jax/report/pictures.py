@@ -17,7 +17,9 @@ def number(value: float | None) -> str:
 def learning_curves(run: Run) -> Iterator[str]:
     """Loss, accuracy and rates of the training."""
     if not run.records:
-        yield html_page.paragraph("metrics.jsonl has no epoch yet; training writes one line each.")
+        imported = (run.results or {}).get("imported")
+        why = "metrics.jsonl has no epoch yet; training writes one line each."
+        yield html_page.paragraph("It was trained elsewhere." if imported else why)
         return
     yield html_page.paragraph(_schedule(run.config))
     marks = curves.marks(run.config)
@@ -51,7 +53,8 @@ def _schedule(config: Mapping[str, Any]) -> str:
     else:
         words = [f"Release of {members} at the end of epoch {marks.release}"]
     start, end = marks.annealing
-    words.append(f"learning rates fall after epoch {start} until epoch {end}")
+    ends = f"until epoch {end}" if end <= config["train"]["epochs"] else "to the end"
+    words.append(f"learning rates fall after epoch {start} {ends}")
     if marks.swa is not None:
         words.append(f"SWA averages the weights from epoch {marks.swa} on")
     return "; ".join(words) + "."
@@ -92,8 +95,8 @@ def members(run: Run) -> Iterator[str]:
         )
     if len(drawn) < 2:
         yield html_page.paragraph(
-            "Distances are known of members (late_phase.num_members > 1) after their release, how "
-            "often they differ also needs evaluate.every_epochs = N."
+            "Runs record distances of several members after their release, and with "
+            "evaluate.every_epochs = N how often they differ."
         )
 
 
@@ -124,8 +127,8 @@ def outside(run: Run) -> Iterator[str]:
     scored = [name for name, found in sets.get("collapsed", {}).items() if found]
     if not scored:
         yield html_page.paragraph(
-            "No out-of-distribution set was evaluated; data.ood_dir = DIR says where they are "
-            "(data.dir for CIFAR)."
+            "No out-of-distribution set was evaluated; for CIFAR, data.ood_dir = DIR says where "
+            "they are (data.dir for the other CIFAR)."
         )
         return
     views = _distinct_views(run)

@@ -151,7 +151,7 @@ def test_what_is_missing_is_named_with_its_setting(workdir, tmp_path):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     found = made(folder).sections
     assert "evaluate.every_epochs" in found["Accuracy on the way"]
-    assert "late_phase.num_members" in found["Members"]
+    assert "evaluate.every_epochs" in found["Members"]
     assert "data.ood_dir" in found["Out-of-distribution images"]
 
 

@@ -79,9 +79,12 @@ def _theirs(against: Sequence[str], left_out: list[str]) -> list[Side]:
 
 def _check_apart(ours: Sequence[Side], theirs: Sequence[Side]) -> None:
     """Raises UserError if a run is on both sides: it would agree with itself."""
-    places = ({run.place for side in sides for run in side.runs} for sides in (ours, theirs))
-    if both := sorted(set.intersection(*places)):
-        raise UserError(f"--against: {both[0]} is among RUNS, too; leave it out of one of them")
+    places = {runs.resolved(run.place) for side in ours for run in side.runs}
+    for run in (run for side in theirs for run in side.runs):
+        if runs.resolved(run.place) in places:
+            raise UserError(
+                f"--against: {run.place} is among RUNS, too; leave it out of one of them"
+            )
 
 
 def _folder(out: str) -> epath.Path:

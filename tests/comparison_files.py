@@ -53,6 +53,7 @@ def results(name, *, seed=0, accuracy=96.4, overrides=(), note="", **data):
         "num_parameters": 36489290,
         "num_late_phase_parameters": 24340,
         "coasting": config["late_phase"]["coasting"],
+        "pretrained": {"published": "imagenet1k_v1"} if name.startswith("imagenet") else None,
         "data": {
             "name": config["data"]["name"],
             "note": note,

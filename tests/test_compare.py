@@ -7,13 +7,11 @@ import re
 import xml.etree.ElementTree
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from comparison_files import (
     results,
     write,
     write_overview,
-    write_predictions,
     write_seeds,
 )
 
@@ -153,6 +151,14 @@ def test_the_verdict_is_that_of_the_statistics(tmp_path, capsys):
     assert nll["difference"] < 0 and nll["verdict"] == "better" and nll["tost_p"] is None
 
 
+def test_an_equivalence_with_a_significant_difference_is_explained(trees, capsys):
+    for accuracies, explained in (([96.70, 96.71, 96.72], True), ([96.45, 96.46, 96.47], False)):
+        write_seeds(trees / "c", "cifar10_bn", accuracies)
+        _, terminal, _ = call(capsys, trees / "c", "--against", "published")
+        line = "collapsed accuracy, %, equivalent: a significant difference"
+        assert " equivalent" in terminal and (line in " ".join(terminal.split())) == explained
+
+
 def test_one_seed_gives_no_verdict_and_says_so(tmp_path, capsys):
     write_seeds(tmp_path, "cifar10_bn", [96.4])
     code, terminal, _ = call(capsys, tmp_path, "--against", "published")
@@ -205,52 +211,11 @@ def test_costs_that_old_results_do_not_tell_are_dashes(tmp_path, capsys):
     assert side["cost"]["device_hours"] is side["cost"]["peak_memory_bytes"] is None
 
 
-def test_runs_on_the_same_images_are_compared_seed_by_seed(trees, tmp_path, capsys):
-    for name, wrong in (("cifar10_bn", [0]), ("cifar10_sgd", [0, 1, 2, 3, 4, 5, 6])):
-        for seed in (0, 1):
-            folder = trees / name / f"seed{seed}"
-            write_predictions(folder, seed=seed, wrong=wrong, ood=["SVHN"])
-    code, terminal, _ = call(
-        capsys, trees / "cifar*", "--baseline", "cifar10_sgd", "--out", tmp_path / "out"
-    )
-    (comparison,) = report(tmp_path / "out")["comparisons"]
-    rows = {(r["seed"], r["view"], r["quantity"]): r for r in comparison["paired"]}
-    assert code == 0 and set(rows) == {
-        (seed, view, quantity)
-        for seed in (0, 1)
-        for view in ("collapsed", "ensemble")
-        for quantity in ("accuracy", "nll", "auroc_SVHN")
-    }
-    accuracy = rows[0, "collapsed", "accuracy"]
-    assert (accuracy["only_ours"], accuracy["only_theirs"]) == (6, 0)
-    assert accuracy["difference"] == pytest.approx(15)
-    assert accuracy["p"] == pytest.approx(2 / 2**6)  # six heads of six
-    nll = rows[1, "ensemble", "nll"]
-    assert nll["low"] < nll["difference"] < nll["high"] < 0
-    (missing,) = comparison["paired_missing"]
-    assert "cifar10_bn/seed2" in missing and "cifar10_sgd/seed2" in missing
-    assert "cifar10_sgd/seed3" not in missing and "image by image" in terminal
-
-
-def test_other_test_images_are_not_paired(trees, tmp_path, capsys):
-    write_predictions(trees / "cifar10_bn" / "seed0", seed=0)
-    write_predictions(trees / "cifar10_sgd" / "seed0", seed=0, labels=np.arange(40) // 4)
-    call(capsys, trees / "cifar*", "--out", tmp_path / "out")
-    (comparison,) = report(tmp_path / "out")["comparisons"]
-    assert comparison["paired"] == []
-    assert any("test images differ" in line for line in comparison["paired_missing"])
-
-
-def test_damaged_predictions_are_named_and_the_rest_goes_on(trees, tmp_path, capsys):
-    for name in ("cifar10_bn", "cifar10_sgd"):
-        for seed in (0, 1):
-            write_predictions(trees / name / f"seed{seed}", seed=seed)
-    damaged = trees / "cifar10_bn" / "seed0" / "predictions" / "test.npz"
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    code, *_ = call(capsys, trees / "cifar*", "--out", tmp_path / "out")
-    (comparison,) = report(tmp_path / "out")["comparisons"]
-    assert code == 0 and {row["seed"] for row in comparison["paired"]} == {1}
-    assert any(str(damaged) in line for line in comparison["paired_missing"])
+def test_a_run_is_never_beside_itself_however_it_is_named(trees, capsys, monkeypatch):
+    monkeypatch.chdir(trees)
+    for other in (trees / "cifar10_bn", "./cifar10_sgd/../cifar10_bn", "cifar10_bn/seed2"):
+        code, _, stderr = call(capsys, "cifar10_bn", "--against", other)
+        assert code == 2 and "is among RUNS, too" in " ".join(stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -267,12 +232,14 @@ def test_damaged_predictions_are_named_and_the_rest_goes_on(trees, tmp_path, cap
         (["{}/digits", "--against", "published"], "nothing can be compared"),
         (["{}/digits", "{}/cifar10_bn"], "nothing can be compared"),
         (["{}/cifar10_bn", "--against", "{}/*"], "is among RUNS, too"),
+        (["{}/cifar10_bn", "--against", "{}/link/seed1"], "is among RUNS, too"),
         (["{}/torch"], "belong behind --against"),
     ],
 )
 def test_mistakes_end_with_code_2_and_one_message(arguments, message, trees, capsys):
     write_seeds(trees / "digits", "digits_bn", [99.0])
     write_overview(trees / "torch")
+    (trees / "link").symlink_to(trees / "cifar10_bn")
     code, _, stderr = call(capsys, *(argument.format(trees) for argument in arguments))
     assert code == 2
     assert message in " ".join(stderr.split())

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from comparison_files import results, write, write_overview, write_seeds
+from comparison_files import results, write, write_overview, write_predictions, write_seeds
 
 from lpw_jax.comparison import marks, published, quantities, report, runs, settings
 from lpw_jax.errors import UserError
@@ -73,11 +73,38 @@ def test_a_run_is_compared_with_the_figure_of_its_config(name, tmp_path):
 
 def test_pretrained_weights_count_by_what_they_are_not_by_where_they_lie(tmp_path):
     found = results("imagenet_resnet50", overrides=["--config.model.pretrained=a/r.safetensors"])
-    write(tmp_path, found | {"pretrained": {"published": True, "sha256": "ab"}})
+    write(tmp_path, found | {"pretrained": {"published": "imagenet1k_v1", "sha256": "ab"}})
     assert labels(against_published(tmp_path)) == []
-    write(tmp_path, found | {"pretrained": {"published": False, "sha256": "ab"}})
+    write(tmp_path, found | {"pretrained": {"published": None, "sha256": "ab"}})
     comparison = against_published(tmp_path)
-    assert comparison["differing_settings"] == {"model.pretrained": {"ours": "ab", "theirs": ""}}
+    assert labels(comparison) == ["other settings"]
+    assert comparison["differing_settings"] == {
+        "model.pretrained": {"ours": "ab", "theirs": "torchvision"}
+    }
+
+
+def test_a_network_from_scratch_does_not_pass_for_a_fine_tuned_one(tmp_path):
+    write(
+        tmp_path / "imagenet_resnet50" / "seed0",
+        results("imagenet_resnet50") | {"pretrained": None},
+    )
+    comparison = against_published(tmp_path / "imagenet_resnet50")
+    assert comparison["ours"] == "imagenet_resnet50, changed"
+    assert labels(comparison) == ["other settings"]
+    assert "model.pretrained = '', not 'torchvision'" in comparison["marks"][0]["detail"]
+    assert {figure.fields["model.pretrained"] for figure in published.sides()} == {
+        "",
+        "torchvision",
+    }
+
+
+def test_imported_networks_are_marked_beside_the_published_figure(tmp_path):
+    write(tmp_path, results("cifar10_bn") | {"imported": {"file": "a.pth"}})
+    comparison = against_published(tmp_path)
+    assert comparison["ours"] == "cifar10_bn, imported"
+    assert labels(comparison) == ["imported"]
+    assert comparison["rows"][0]["shown"] == "no verdict (imported)"
+    assert any("imported from the PyTorch code" in line for line in comparison["remarks"])
 
 
 def test_a_baseline_whose_settings_nobody_published_is_marked(tmp_path):
@@ -179,7 +206,9 @@ def test_runs_with_other_settings_are_what_is_compared(tmp_path):
     [
         ({}, []),
         ({"note": "a JPEG copy"}, ["other data"]),
-        ({"sha256": "b" * 64}, ["other data"]),
+        ({"sha256": "b" * 64}, ["other training images"]),
+        ({"sha256": "b" * 64, "test_sha256": None}, ["other data"]),
+        ({"sha256": "b" * 64, "test_sha256": "b" * 64}, ["other data", "other test set"]),
         ({"test_sha256": "b" * 64}, ["other test set"]),
         ({"num_test": 500}, ["other test set"]),
     ],
@@ -192,6 +221,20 @@ def test_runs_on_other_data_are_marked(data, expected, tmp_path):
     write(tmp_path / "theirs", theirs)
     found = marks.marks(side(tmp_path / "ours"), side(tmp_path / "theirs"))
     assert [mark.label for mark in found] == expected
+
+
+def test_another_split_is_no_other_test_set(tmp_path):
+    for name, held_out, digest in (("bn", 0, "a"), ("sgd", 5000, "b")):
+        overrides = [f"--config.data.validation_examples={held_out}"]
+        found = results(f"cifar10_{name}", overrides=overrides, test_sha256="c" * 64)
+        found["data"]["sha256"] = digest * 64
+        write(tmp_path / name, found)
+        write_predictions(tmp_path / name, seed=0)
+    sides = [side(tmp_path / name) for name in ("sgd", "bn")]
+    (comparison,) = report.among(sides, baseline=None, margins=MARGINS)["comparisons"]
+    assert labels(comparison) == ["other training images"]
+    assert comparison["differing_settings"]["data.validation_examples"]["theirs"] == 5000
+    assert {row["marks"] for row in comparison["paired"]} == {"other training images"}
 
 
 def test_seeds_on_different_data_are_marked(tmp_path):

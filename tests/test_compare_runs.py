@@ -6,7 +6,7 @@ import shutil
 import pytest
 from comparison_files import OVERVIEW, results, write, write_overview, write_seeds
 
-from lpw_jax.comparison import cost, quantities, report, runs, settings
+from lpw_jax.comparison import cost, runs, settings
 from lpw_jax.errors import UserError
 
 
@@ -104,19 +104,12 @@ def test_a_quantity_that_one_seed_lacks_is_that_of_the_others(tmp_path):
     assert side.measured["collapsed"]["auroc_TIN"].sample.n == 3
 
 
-def test_a_changed_config_does_not_pass_for_the_shipped_one(tmp_path):
-    changed = ["--config.train.epochs=190"]
-    write(tmp_path / "cifar10_bn" / "seed0", results("cifar10_bn", overrides=changed))
-    (side,), _ = gather(tmp_path / "cifar10_bn")
-    assert side.name == "cifar10_bn, changed"
-
-
-def test_two_sides_of_one_name_are_told_apart_by_what_differs(tmp_path):
-    for epochs in (150, 160):
-        changed = [f"--config.train.epochs={epochs}"]
-        write(tmp_path / str(epochs) / "mine" / "seed0", results("cifar10_bn", overrides=changed))
-    sides, _ = gather(tmp_path / "*" / "mine" / "seed0")
-    assert [side.name for side in sides] == ["mine", "mine (train.epochs=160)"]
+def test_hours_that_one_run_lacks_are_not_those_of_the_others(tmp_path):
+    write_seeds(tmp_path, "cifar10_bn", [96.3, 96.5])
+    found = results("cifar10_bn", seed=2)
+    found["train"]["seconds"] = None
+    write(tmp_path / "seed2", found)
+    assert cost.cost(gather(tmp_path)[0][0])["device_hours"] is None
 
 
 def test_a_results_file_older_than_a_field_has_its_default(tmp_path):
@@ -127,29 +120,6 @@ def test_a_results_file_older_than_a_field_has_its_default(tmp_path):
     write(tmp_path, found)
     (side,), _ = gather(tmp_path)
     assert side.fields == settings.shipped("cifar10_bn")
-
-
-def test_a_deep_ensemble_is_a_side_of_its_own(tmp_path):
-    write_seeds(tmp_path / "sgd", "cifar10_sgd", [96.0, 96.1])
-    for number, seeds in enumerate([(0, 1), (2, 3)]):
-        found = results("cifar10_sgd") | {"seed": None}
-        found["views"] |= {"collapsed": None, "members": found["views"]["members"] * 2}
-        found["num_parameters"] *= 2
-        found["ensemble_of"] = {"runs": ["a", "b"], "seeds": seeds, "view": "collapsed"}
-        write(tmp_path / f"deep{number}", found)
-    (single, deep), left_out = gather(tmp_path / "sgd", tmp_path / "deep*")
-    assert (single.name, deep.name) == ("cifar10_sgd", "deep ensemble of 2 cifar10_sgd")
-    assert len(deep.runs) == 2 and not left_out
-    assert deep.view("collapsed") is deep.view("ensemble")
-    assert settings.differences(deep.fields, single.fields) == {"networks": (2, 1)}
-    assert cost.cost(deep)["forward_passes"] == {"ensemble": 2}
-    assert cost.cost(deep)["num_parameters"] == cost.cost(single)["num_parameters"]
-    margins = quantities.read_margins([])
-    write_seeds(tmp_path / "late", "cifar10_bn", [96.4, 96.5])
-    late, deep = gather(tmp_path / "late", tmp_path / "deep*")[0]
-    for base, views in ((single, {"ensemble"}), (late, {"collapsed", "ensemble"})):
-        (compared,) = report.among([base, deep], baseline=None, margins=margins)["comparisons"]
-        assert {row["view"] for row in compared["rows"]} == views
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lpw_jax.comparison import words
 from lpw_jax.comparison.statistics import MAX_SEEDS, Sample, compare
 
 SINGLE = Sample(96.5, None, 1)
@@ -83,3 +84,24 @@ def test_for_one_seed_the_other_sides_spread_stands_in():
     hopeless = accuracy(Sample(96.1, None, 1), Sample(96.0, 1.0, 3))
     assert hopeless.seeds_to_decide is None and "too wide" in hopeless.seeds_reason
     assert accuracy(Sample(1.0, None, 1), Sample(0.5, 0.0, 3)).seeds_to_decide == 2
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "margin", "status", "cell"),
+    [
+        (Sample(96.5, 0.15, 5), PUBLISHED, 0.5, "decided", "-"),
+        (Sample(1.0, 0.3, 3), Sample(1.0, 0.3, 3), 0.5, "found", "4"),
+        (Sample(96.3, 0.1, 3), Sample(96.0, 1.0, 3), 0.5, "none", "none can"),
+        (Sample(1.0, 0.2, 3), Sample(1.0, 0.2, 3), None, "none", "none can"),
+        (Sample(0.02, 1.0, 5), Sample(0.0, 1e-3, 9), None, "too many", "> 1000"),
+        (Sample(96.5, None, 3), PUBLISHED, 0.5, "unknown", "unknown"),
+        (SINGLE, Sample(96.0, None, 3), 0.5, "unknown", "unknown"),
+        (SINGLE, Sample(96.5, 0.0, 3), None, "none", "none can"),
+    ],
+)
+def test_the_cell_of_seeds_follows_the_status_and_not_the_sentence(
+    ours, theirs, margin, status, cell
+):
+    found = vars(accuracy(ours, theirs, margin=margin)) | {"seeds_reason": "in other words"}
+    assert found["seeds_status"] == status
+    assert words.seeds(found) == cell

@@ -202,10 +202,25 @@ def test_without_any_spread_the_means_are_exact(difference, margin, verdict, wel
         assert near.verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("ours", "verdict", "significant"),
+    [
+        (Sample(96.7, 0.05, 5), "equivalent", True),
+        (Sample(96.5, 0.15, 5), "equivalent", False),
+        (Sample(97.5, 0.15, 5), "better", True),
+        (Sample(96.2, 0.90, 3), "undecided", False),
+        (Sample(96.5, None, 1), "no verdict", None),
+    ],
+)
+def test_a_difference_is_called_significant_whatever_the_verdict(ours, verdict, significant):
+    found = accuracy(ours, PUBLISHED, margin=0.5)
+    assert (found.verdict, found.significant) == (verdict, significant)
+
+
 def test_results_are_plain_numbers_for_json():
     for ours in (Sample.of(np.float32([96.1, 96.9, 95.2])), Sample(np.float64(96.5), None, 1)):
         found = accuracy(ours, PUBLISHED, margin=0.3)
-        assert {type(v) for v in vars(found).values()} <= {float, int, str, type(None)}
+        assert {type(v) for v in vars(found).values()} <= {float, int, bool, str, type(None)}
 
 
 @pytest.mark.parametrize(

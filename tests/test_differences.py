@@ -4,12 +4,14 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+from etils import epath
 from test_golden import CONFIG
 from test_import_late_phase import golden_entries, run_import
 
 from lpw_jax import experiment
+from lpw_jax.comparison import overview
 from lpw_jax.config import load_config
-from lpw_jax.data import ood
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method import schedules
 
@@ -44,8 +46,21 @@ def test_the_head_of_every_imagenet_network_can_be_late_phase():
             assert ("head" in late) == is_late
 
 
-def test_aurocs_are_named_in_the_published_codes_order():
-    assert tuple(ood.OOD_SETS) == ("LSUN", "TIN", "SVHN", "CIFAR")
+def test_aurocs_are_named_in_the_published_codes_order(tmp_path):
+    """Its performance_overview lists LSUN (resized), TIN (resized), SVHN, the other CIFAR."""
+    lines = "final_test_acc 0.96\nfinal_nll 1400\nfinal_auroc 0.91 0.92 0.93 0.94\nfinished 1\n"
+    (tmp_path / overview.FILE).write_text(lines)
+    found = overview.quantities(overview.read(epath.Path(tmp_path / overview.FILE)))["collapsed"]
+    aurocs = {name: value for name, value in found.items() if name.startswith("auroc")}
+    assert aurocs == pytest.approx(
+        {
+            "auroc_LSUN": 91.0,
+            "auroc_TIN": 92.0,
+            "auroc_SVHN": 93.0,
+            "auroc_CIFAR": 94.0,
+            "auroc_mean": 92.5,
+        }
+    )
 
 
 def test_a_minibatch_of_125_leaves_no_remainder_of_cifar():

@@ -13,9 +13,11 @@ def cost(side: Side) -> dict[str, Any]:
 
     Returns:
       network: 'WRN-28-10'.
-      num_parameters: of one prediction network, the collapsed one or a member.
+      num_parameters: of one prediction network, the collapsed one or a member. In a deep ensemble
+        the mean over its runs, each of which has all copies of its late-phase weights if it takes
+        part as an ensemble.
       forward_passes: for one prediction, by view: 1 collapsed, K of an ensemble of K members, and
-        in a deep ensemble these times its networks.
+        in a deep ensemble these times its networks; None if its runs differ in that.
       images_per_second: in training, mean over runs.
       device_hours: to train one run, or all networks of a deep ensemble, hours times devices;
         mean over runs.
@@ -30,18 +32,21 @@ def cost(side: Side) -> dict[str, Any]:
     train = [run.results.get("train") or {} for run in side.runs]
     first = side.runs[0].results
     hours = [
-        part["seconds"] * part["num_devices"] / 3600 if part.get("num_devices") else None
+        part["seconds"] * part["num_devices"] / 3600
+        if part.get("seconds") and part.get("num_devices")
+        else None
         for part in train
-        if part.get("seconds")
     ]
     memory = [part.get("peak_memory_bytes") for part in train]
     kinds = dict.fromkeys(part["device_kind"] for part in train if part.get("device_kind"))
     networks = side.fields["networks"]
     passes = {"collapsed": 1, "ensemble": len(first["views"]["members"])}
     if networks > 1:
-        released = first["ensemble_of"]["view"] == "ensemble" and releases(side.fields)
+        as_ensembles = side.fields["ensemble_of.view"] == "ensemble"
+        released = as_ensembles and releases(side.fields)
         members = side.fields["late_phase.num_members"] if released else 1
-        passes = {"ensemble": networks * members}
+        unlike = as_ensembles and "late_phase." in side.fields["ensemble_of.different"]
+        passes = {"ensemble": None if unlike else networks * members}
     total = first.get("num_parameters")
     return {
         "network": network_name(first["config"]["model"]),

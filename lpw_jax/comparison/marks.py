@@ -33,6 +33,9 @@ def marks(ours: Side, theirs: Side) -> list[Mark]:
     differing = setting_differences(ours, theirs)
     if theirs.kind != "runs":
         coasting = differing.pop(settings.COASTING, None)
+        if ours.fields[settings.IMPORTED]:
+            differing.pop(settings.IMPORTED, None)
+            found.append(Mark("imported", "ours: networks that the PyTorch code trained"))
         if differing:
             found.append(Mark("other settings", settings.describe(differing)))
         if coasting:
@@ -90,13 +93,16 @@ def _data_marks(ours: Side, theirs: Side) -> list[Mark]:
         for key in ("sha256", "test_sha256", "num_test")
     )
     found = []
-    if not (_alike(notes) and _agree(digests)):
+    if not _alike(notes) or not (_agree(digests) or _same_test_images(ours, theirs)):
         words = [_words(note, "no remark") for note in notes]
         words[1] = words[1] if theirs.kind == "runs" else "the original data"
         detail = f"ours: {words[0]}; theirs: {words[1]}"
         if _alike(notes):
             detail += "; their images or splits differ (sha256)"
         found.append(Mark("other data", detail))
+    elif not _agree(digests):
+        detail = "the training images or their split differ (sha256), the test images are the same"
+        found.append(Mark("other training images", detail))
     if theirs.kind == "pytorch":
         sizes[1] = {overview.NUM_TEST}
     if not _agree(test_digests) or not _agree(sizes):
@@ -107,6 +113,13 @@ def _data_marks(ours: Side, theirs: Side) -> list[Mark]:
         detail = f"out-of-distribution sets, ours: {words[0]}; theirs: {words[1]}"
         found.append(Mark("other OOD images", detail, only="auroc"))
     return found
+
+
+def _same_test_images(ours: Side, theirs: Side) -> bool:
+    """Whether all runs are known to be tested on the same images, whatever they were trained on."""
+    runs = (run for side in (ours, theirs) if side.kind == "runs" for run in side.runs)
+    found = {run.results["data"].get("test_sha256") for run in runs}
+    return len(found) == 1 and None not in found
 
 
 def _remarks(side: Side, key: str) -> set[str]:

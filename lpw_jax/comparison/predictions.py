@@ -1,6 +1,6 @@
 """Paired comparisons of runs that predicted the same test images, seed by seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,12 @@ def pairs(
 
     Each row has `seed`, `view`, `quantity`, `difference` (ours - theirs; percentages in points)
     and `p`, of McNemar's test with `only_ours` and `only_theirs` for accuracy, and `low` and `high`
-    of the 95 % interval of a paired bootstrap for NLL and AUROC.
+    of the 95 % interval of a paired bootstrap for NLL and AUROC; and `images`, by what these are
+    taken for the same: 'digests', or, where both results.json do not have them, 'labels' (and
+    number: that is all there is of images outside).
 
     Returns:
-      The rows, and a line for each thing that could not be compared.
+      The rows, and a line for each thing that could not be compared or not be made sure of.
     """
     by_seed = {run.seed: run for run in theirs.runs if run.seed is not None}
     common = [(run, by_seed[run.seed]) for run in ours.runs if run.seed in by_seed]
@@ -49,23 +51,30 @@ def pairs(
             continue
         on_pair(f"paired comparison: seed {mine.seed} of {ours.name} and {theirs.name}")
         try:
-            rows += _compare(mine, other)
+            found, other_images = _compare(mine, other)
+            rows += found
+            both = f"{mine.place} and {other.place}"
+            missing += [f"no paired comparison of {both} on {name}: its images differ (digest)"
+                        for name in other_images]  # fmt: skip
         except UserError as error:
             missing.append(f"no paired comparison of {mine.place} and {other.place}: {error}")
     return rows, missing
 
 
-def _compare(ours: Run, theirs: Run) -> list[dict[str, Any]]:
+def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and the sets outside of which the runs predicted other images."""
     tests = [_load(_test_file(run)) for run in (ours, theirs)]
     labels = [test["label"] for test in tests]
     digests = [run.results["data"].get("test_sha256") for run in (ours, theirs)]
-    if not np.array_equal(*labels) or (None not in digests and digests[0] != digests[1]):
+    same = _equal(digests)
+    if not np.array_equal(*labels) or same is False:
         raise UserError("their test images differ")
-    outside = _outside(ours, theirs)
+    inside_by = "digests" if same else "labels"
+    outside, other_images = _outside(ours, theirs)
     single = all(len(run.results["views"]["members"]) == 1 for run in (ours, theirs))
     rows = []
     for view in VIEWS[:1] if single else VIEWS:
-        row = {"seed": ours.seed, "view": view}
+        row = {"seed": ours.seed, "view": view, "images": inside_by}
         log_probs = [views.log_probs(test, view) for test in tests]
         scores = [metrics.example_scores(p, labels[0]) for p in log_probs]
         found = mcnemar(*(score["correct"] for score in scores))
@@ -85,30 +94,47 @@ def _compare(ours: Run, theirs: Run) -> list[dict[str, Any]]:
         )
         rows.append(row | {"quantity": "nll", "test": "paired bootstrap", **found})
         inside = [metrics.predictive_entropy(p) for p in log_probs]
-        for name, both in outside.items():
+        for name, (both, same) in outside.items():
             away = [metrics.predictive_entropy(views.log_probs(p, view)) for p in both]
             found = bootstrap_auroc_difference(
                 inside[0], away[0], inside[1], away[1], num_resamples=_AUROC_RESAMPLES
             )
             found |= {key: 100 * found[key] for key in ("difference", "low", "high")}
+            found["images"] = inside_by if same else "labels"
             rows.append(row | {"quantity": f"auroc_{name}", "test": "paired bootstrap", **found})
-    return rows
+    return rows, other_images
 
 
 def _test_file(run: Run) -> epath.Path:
     return run.predictions / "test.npz"
 
 
-def _outside(ours: Run, theirs: Run) -> dict[str, list[dict[str, np.ndarray]]]:
-    """The predictions of both on each set that both predicted, if it has as many images."""
-    found = {}
+def _equal(digests: Sequence[str | None]) -> bool | None:
+    """Whether two digests are equal; None if one is not known."""
+    return None if None in digests else digests[0] == digests[1]
+
+
+def _outside(
+    ours: Run, theirs: Run
+) -> tuple[dict[str, tuple[list[dict[str, np.ndarray]], bool | None]], list[str]]:
+    """By set that both predicted, the predictions of both and whether digests say it is the same.
+
+    Sets with other images or another number of them are left out; also returns the former.
+    """
+    found, other_images = {}, []
     for name in ours.results["views"]["collapsed"].get("ood") or {}:
         files = [run.predictions / f"ood_{name}.npz" for run in (ours, theirs)]
-        if all(file.exists() for file in files):
-            both = [_load(file) for file in files]
-            if len(both[0]["label"]) == len(both[1]["label"]):
-                found[name] = both
-    return found
+        if not all(file.exists() for file in files):
+            continue
+        known = (run.results["data"].get("ood_digests") or {} for run in (ours, theirs))
+        same = _equal([digests.get(name) for digests in known])
+        if same is False:
+            other_images.append(name)
+            continue
+        both = [_load(file) for file in files]
+        if len(both[0]["label"]) == len(both[1]["label"]):
+            found[name] = both, same
+    return found, other_images
 
 
 def _load(file: epath.Path) -> dict[str, np.ndarray]:

@@ -147,7 +147,7 @@ def _comparison(
             for quantity in QUANTITIES
             if all(quantity.name in side.view(view) for side in (ours, theirs))
         ],
-        "paired": paired,
+        "paired": [{**row, "marks": _touching(marks, row["quantity"])} for row in paired],
         "paired_missing": missing,
     }
 
@@ -187,8 +187,7 @@ def _row(
         higher_is_better=quantity.higher_is_better,
         alpha=ALPHA,
     )
-    touching = [mark.label for mark in marks if quantity.name.startswith(mark.only)]
-    labels = ", ".join(dict.fromkeys(touching))
+    labels = _touching(marks, quantity.name)
     return {
         "view": view,
         "quantity": quantity.name,
@@ -200,6 +199,12 @@ def _row(
         "marks": labels,
         "shown": f"{found.verdict} ({labels})" if labels else found.verdict,
     }
+
+
+def _touching(marks: Sequence[marks_lib.Mark], quantity: str) -> str:
+    """The labels of the marks that touch a quantity, each once."""
+    labels = (mark.label for mark in marks if quantity.startswith(mark.only))
+    return ", ".join(dict.fromkeys(labels))
 
 
 def _described(side: Side) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Finds runs under what the user named, and gathers the seeds of each config."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
-from lpw_jax.comparison import overview, quantities, settings
+from lpw_jax.comparison import naming, overview, quantities, settings
 from lpw_jax.comparison.sides import Run, Side, measure, places
 from lpw_jax.errors import ConfigError, UserError
 from lpw_jax.files import storage
@@ -16,10 +17,11 @@ from lpw_jax.measures.views import VIEWS
 
 RESULTS = "results.json"
 _DEEP = "a deep ensemble's averaged prediction stands in both views"
+_IMPORTED = (
+    "imported from the PyTorch code, not trained here; its settings are as the import was told"
+)
 _FINAL = (RESULTS, overview.FILE)
 _WILD = r"[*?\[]"
-# What tells the repetitions of an experiment apart in the names of their folders.
-_REPETITION = re.compile(r"(^|[_-])(seed|run)?[_-]?\d[\d_.:-]*$")
 
 
 def gather(named: Sequence[str], *, left_out: list[str]) -> list[Side]:
@@ -34,7 +36,7 @@ def gather(named: Sequence[str], *, left_out: list[str]) -> list[Side]:
     files = dict.fromkeys(itertools.chain.from_iterable(_files(name, left_out) for name in named))
     ours = [run for file in files if not _is_pytorch(file) for run in _run(file, left_out)]
     torch = [file for file in files if _is_pytorch(file)]
-    return [*_named_apart(_grouped(ours, left_out)), *_pytorch_sides(torch, left_out)]
+    return naming.named_apart([*_grouped(ours, left_out), *_pytorch_sides(torch, left_out)])
 
 
 def _files(name: str, left_out: list[str]) -> Iterator[epath.Path]:
@@ -95,6 +97,13 @@ def _home(file: epath.Path) -> epath.Path:
     return place if storage.is_remote(place) else epath.Path(place.resolve())
 
 
+def resolved(place: str) -> str:
+    """The one name of a run's place, however it was written: absolute, without links."""
+    path = storage.path(place)
+    path = path if storage.is_remote(path) else epath.Path(os.path.realpath(path))
+    return str(path.parent if path.name == RESULTS else path)
+
+
 def _is_pytorch(file: epath.Path) -> bool:
     return file.suffix == ".txt"
 
@@ -115,7 +124,8 @@ def _run(
         fields = settings.fields(
             results["config"],
             results.get("pretrained"),
-            networks=len(deep["runs"]) if deep else 1,
+            imported=bool(results.get("imported")),
+            ensemble_of=deep and _ensemble_of(deep),
         )
         values = {
             view: quantities.of_view(results["views"][view])
@@ -155,53 +165,48 @@ def _grouped(
         runs = tuple(by_seed.values())
         sides.append(
             Side(
-                _named(fields, home),
+                naming.name_of(fields, home),
                 "runs",
                 places(runs),
                 dataset,
                 fields,
                 measure(runs),
                 runs,
-                remarks=(_DEEP,) if fields["networks"] > 1 else (),
+                remarks=tuple(_remarks(fields)),
             )  # fmt: skip
         )
     return sides
+
+
+def _ensemble_of(deep: dict[str, Any]) -> dict[str, Any]:
+    """A deep ensemble without its seeds: of a mixed one, whose runs differ, also what they are."""
+    different = ", ".join(sorted(deep.get("different") or ()))
+    homes = (_home(storage.path(place) / RESULTS) for place in deep["runs"])
+    return {
+        "networks": len(deep["runs"]),
+        "view": deep["view"],
+        "different": different,
+        "runs": ", ".join(sorted(map(naming.folder_name, homes))) if different else "",
+    }
+
+
+def _remarks(fields: settings.Fields) -> Iterator[str]:
+    """What a reader has to know of runs with these settings."""
+    if fields["imported"]:
+        yield _IMPORTED
+    if fields["networks"] > 1:
+        yield _DEEP
+        if different := fields["ensemble_of.different"]:
+            yield (
+                f"a mixed deep ensemble: its runs differ in {different}, and the settings are "
+                "those of the first"
+            )
 
 
 def _seeds(run: Run) -> Any:
     """What tells runs of one config apart: the seed, or those of a deep ensemble's runs."""
     deep = run.results.get("ensemble_of")
     return run.seed if not deep else ", ".join(map(str, deep["seeds"]))
-
-
-def _stem(home: epath.Path) -> str:
-    """A run's folder without what repeats: seed0 is '', cifar10_bn_seed0 is cifar10_bn."""
-    return _REPETITION.sub("", home.name)
-
-
-def _named(fields: settings.Fields, home: epath.Path) -> str:
-    """The shipped config of these settings, or the folder: runs/NAME/seed0 is NAME."""
-    name = settings.shipped_name(fields | {"networks": 1})
-    if name is None:
-        name = _stem(home) or home.parent.name or home.name
-        name += ", changed" if name in settings.shipped_names() else ""
-    networks = fields["networks"]
-    return name if networks == 1 else f"deep ensemble of {networks} {name}"
-
-
-def _named_apart(sides: list[Side]) -> list[Side]:
-    """Sides of one name get the first fields in which they differ behind it."""
-    first: dict[str, Side] = {}
-    apart = []
-    for side in sides:
-        other = first.setdefault(side.name, side)
-        if other is not side:
-            differing = settings.differences(side.fields, other.fields)
-            values = [f"{name}={ours}" for name, (ours, _) in list(differing.items())[:2]]
-            name = f"{side.name} ({', '.join(values) or side.dataset})"
-            side = Side(**{**vars(side), "name": name})
-        apart.append(side)
-    return apart
 
 
 def _pytorch_sides(files: list[epath.Path], left_out: list[str]) -> list[Side]:
@@ -214,7 +219,7 @@ def _pytorch_sides(files: list[epath.Path], left_out: list[str]) -> list[Side]:
             continue
         size = found.get("num_parameters"), found.get("num_coefs"), found.get("num_train_epochs")
         home = _home(file)
-        groups.setdefault((*size, home.parent, _stem(home)), []).append((file, found))
+        groups.setdefault((*size, home.parent, naming.stem(home)), []).append((file, found))
     sides = []
     for (*_, parent, stem), group in groups.items():
         runs = tuple(

@@ -6,24 +6,38 @@ from typing import Any
 
 from lpw_jax import config as config_lib
 from lpw_jax import config_schema
+from lpw_jax.weights.pretrained import PUBLISHED, PUBLISHED_NAME
 
 Fields = dict[str, Any]
 
 # The member mode changes no result, and a seed is what repeats an experiment.
 _IGNORED = (*config_lib.NOT_TRAINED, "seed", "late_phase.member_mode")
+_DEEP = "ensemble_of."
 COASTING = "late_phase.coasting"
+IMPORTED = "imported"
+TORCHVISION = "torchvision"
 
 
 def fields(
-    config: Mapping[str, Any], pretrained: Mapping[str, Any] | None = None, *, networks: int = 1
+    config: Mapping[str, Any],
+    pretrained: Mapping[str, Any] | None = None,
+    *,
+    imported: bool = False,
+    ensemble_of: Mapping[str, Any] | None = None,
 ) -> Fields:
-    """The trained fields of a stored config, by dotted path, without the seed; and `networks`.
+    """The trained fields of a stored config, by dotted path, without the seed, and how it was made.
 
     Args:
       config: as in results.json; fields younger than it have their defaults.
-      pretrained: as in results.json. Weights count by their content, not by where they lay, and
-        torchvision's own as the config's default.
-      networks: how many trainings make one prediction, more than one in a deep ensemble.
+      pretrained: as in results.json. Weights count by their content, not by where they lay:
+        `model.pretrained` is 'torchvision' for torchvision's own, a SHA-256 for others, and '' for
+        none, a training from scratch.
+      imported: whether the networks were trained by the PyTorch code.
+      ensemble_of: of a deep ensemble its `networks` (how many), `view`, `different` and `runs`.
+
+    Returns:
+      The fields with `imported`, `networks` (1 but for a deep ensemble) and, of a deep ensemble,
+      `ensemble_of.view`, `ensemble_of.different` and `ensemble_of.runs`.
 
     Raises:
       ConfigError: it is no config of ours.
@@ -31,10 +45,19 @@ def fields(
     flat = config_schema.flatten(config_lib.to_dict(config_lib.from_dict(config)))
     found = {name: value for name, value in flat.items() if name not in _IGNORED}
     if pretrained:
-        found["model.pretrained"] = "" if pretrained.get("published") else pretrained.get("sha256")
-    elif found["model.pretrained"] == "imagenet1k_v1":
-        found["model.pretrained"] = ""
-    return found | {"networks": networks}
+        published = pretrained.get("published")
+        found["model.pretrained"] = TORCHVISION if published else pretrained.get("sha256")
+    elif found["model.pretrained"] == PUBLISHED_NAME:
+        found["model.pretrained"] = TORCHVISION
+    deep = dict(ensemble_of or {})
+    found |= {"imported": imported, "networks": deep.pop("networks", 1)}
+    return found | {f"{_DEEP}{name}": value for name, value in deep.items()}
+
+
+def of_one_network(settings: Fields) -> Fields:
+    """The settings of what was trained, be it part of a deep ensemble or imported, or neither."""
+    trained = {name: value for name, value in settings.items() if not name.startswith(_DEEP)}
+    return trained | {"imported": False, "networks": 1}
 
 
 def releases(settings: Fields) -> bool:
@@ -80,8 +103,10 @@ def describe(found: Mapping[str, tuple[Any, Any]]) -> str:
 
 @functools.cache
 def shipped(name: str) -> Fields:
-    """The trained fields of configs/NAME.py."""
-    return fields(config_lib.load_config(str(config_schema.CONFIGS / f"{name}.py")).to_dict())
+    """The trained fields of configs/NAME.py; those of ImageNet fine-tune torchvision's weights."""
+    config = config_lib.load_config(str(config_schema.CONFIGS / f"{name}.py")).to_dict()
+    fine_tunes = config["model"]["name"] in PUBLISHED
+    return fields(config, {"published": PUBLISHED_NAME} if fine_tunes else None)
 
 
 @functools.cache

@@ -67,10 +67,13 @@ class Comparison:
         tost_p: p-value for "the means differ by the margin or more"; None without a margin.
         degrees_of_freedom: Welch-Satterthwaite's; None where neither side spreads.
         verdict: 'equivalent', 'better', 'worse', 'undecided' or 'no verdict'.
+        significant: whether Welch's p is below alpha; None without a verdict.
         reason: why, in words.
         seeds_to_decide: to how many seeds ours must grow for a verdict, if means and spreads stay
             what they are (they will move: an order of magnitude, no promise); None if there is a
             verdict already, none can bring one, or it takes more than 1000.
+        seeds_status: 'decided' (there is a verdict), 'found', 'none' (no number can bring one),
+            'too many' (more than 1000) or 'unknown'.
         seeds_reason: why, in words.
     """
 
@@ -81,8 +84,10 @@ class Comparison:
     tost_p: float | None
     degrees_of_freedom: float | None
     verdict: str
+    significant: bool | None
     reason: str
     seeds_to_decide: int | None
+    seeds_status: str
     seeds_reason: str
 
 
@@ -124,13 +129,14 @@ def compare(
     gaps = {side: _gap(sample) for side, sample in (("ours", ours), ("theirs", theirs))}
     if any(gaps.values()):
         reason = "; ".join(f"{gap} gives no verdict ({side})" for side, gap in gaps.items() if gap)
-        seeds = None, "cannot be estimated: it takes the spread and the number of seeds of theirs"
-        if not gaps["theirs"]:
-            seeds = None, "cannot be estimated: it takes our spread and our number of seeds"
-            if ours.n == 1:
-                number, why = _seeds_to_decide(difference, theirs.std, 1, theirs, margin, alpha)
-                seeds = number, f"{why}; one seed has no spread, theirs stands in for it"
-        return Comparison(difference, *[None] * 5, "no verdict", reason, *seeds)
+        lacking = "our spread and our number of seeds"
+        if gaps["theirs"]:
+            lacking = "the spread and the number of seeds of theirs"
+        seeds = None, "unknown", f"cannot be estimated: it takes {lacking}"
+        if ours.n == 1 and not gaps["theirs"]:
+            *found, why = _seeds_to_decide(difference, theirs.std, 1, theirs, margin, alpha)
+            seeds = *found, f"{why}; one seed has no spread, theirs stands in for it"
+        return Comparison(difference, *[None] * 5, "no verdict", None, reason, *seeds)
 
     p_values = _p_values(difference, ours.std, ours.n, theirs.std, theirs.n, margin)
     welch_p, tost_p = map(float, p_values)
@@ -140,12 +146,13 @@ def compare(
     verdict, reason = _verdict(difference, welch_p, tost_p, margin, higher_is_better, alpha)
     if not dof:
         reason += "; no side spreads, the means are taken as exact"
-    seeds = None, "there is a verdict already"
+    seeds = None, "decided", "there is a verdict already"
     if verdict == "undecided":
         seeds = _seeds_to_decide(difference, ours.std, ours.n, theirs, margin, alpha)
     interval = difference - reach, difference + reach
     tost_p = None if margin is None else tost_p
-    return Comparison(difference, *interval, welch_p, tost_p, dof, verdict, reason, *seeds)
+    found = verdict, welch_p < alpha, reason, *seeds
+    return Comparison(difference, *interval, welch_p, tost_p, dof, *found)
 
 
 def _gap(sample: Sample) -> str | None:
@@ -229,22 +236,22 @@ def _seeds_to_decide(
     theirs: Sample,
     margin: float | None,
     alpha: float,
-) -> tuple[int | None, str]:
-    """The first number of our seeds above `ours_n` that brings a verdict, and a sentence.
+) -> tuple[int | None, str, str]:
+    """The first number of our seeds above `ours_n` that brings a verdict, status and sentence.
 
     Every number is tried: with few seeds of theirs a wide spread of ours can lend Welch's test
     degrees of freedom, so that more seeds are not always better.
     """
     if difference == 0 and margin is None:
-        return None, "the means are equal, which no number of seeds shows without a margin"
+        return None, "none", "the means are equal, which no number of seeds shows without a margin"
     counts = np.arange(ours_n + 1, MAX_SEEDS + 1)
     welch_p, tost_p = _p_values(difference, ours_std, counts, theirs.std, theirs.n, margin)
     decided = np.minimum(welch_p, tost_p) < alpha
     if decided.any():
         first = decided.argmax()
         shown = "equivalence" if tost_p[first] < alpha else "a difference"
-        return int(counts[first]), f"{counts[first]} seeds of ours would show {shown}"
+        return int(counts[first]), "found", f"{counts[first]} seeds of ours would show {shown}"
     # Infinitely many seeds are a mean known exactly, which seeds without a spread stand for.
     if min(_p_values(difference, 0.0, 2, theirs.std, theirs.n, margin)) < alpha:
-        return None, f"it takes more than {MAX_SEEDS} seeds of ours"
-    return None, "no number of seeds of ours can: the spread of theirs alone is too wide"
+        return None, "too many", f"it takes more than {MAX_SEEDS} seeds of ours"
+    return None, "none", "no number of seeds of ours can: the spread of theirs alone is too wide"

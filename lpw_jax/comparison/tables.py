@@ -58,6 +58,10 @@ def how_to_read(report: Mapping[str, Any]) -> list[str]:
         "are not the same experiment.",
         "Every line is a test of its own, without correction for their number: where nothing "
         f"differs, {100 * alpha:g} % of them say that something does.",
+        "Data are recognised by what files say of them: their description and remarks, the numbers "
+        "of images and, of two runs, digests. Against published figures there is no digest: a copy "
+        "of full size that was changed, say recompressed, passes for the original if its "
+        "description or data.note does not say so.",
         "Seeds: how many of ours would bring a verdict, if means and spreads stay as they are.",
     ]
 
@@ -105,7 +109,7 @@ def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
     for row in comparison["rows"]:
         if row["verdict"] == "no verdict":
             reasons[f"no verdict: {row['reason']}"] = None
-        elif row["verdict"] == "equivalent" and "but" in row["reason"]:
+        elif row["verdict"] == "equivalent" and row["significant"]:
             name = f"{row['view']} {BY_NAME[row['quantity']].label}"
             reasons[f"{name}, equivalent: {row['reason']}"] = None
     yield from reasons
@@ -130,17 +134,37 @@ def _paired(comparison: Mapping[str, Any]) -> Table:
                 words.difference(row, places),
                 counts,
                 words.p_value(row["p"]),
-                row["test"],
+                f"{row['test']} ({row['marks']})" if row["marks"] else row["test"],
             )
         )
     header = ("view", "quantity", "seed", "difference", "only ours / theirs", "p", "test")
     notes = (
         "Each line is one trained network against one other on the same test images; it says "
         "nothing about other seeds. Interval and p of paired bootstraps are over images.",
+        *_not_made_sure(comparison["paired"]),
     )
     title = f"{words.title(comparison)}, image by image"
     stacked = ((0, 1), (2, 4), (3,), (6, 5))
     return Table(title, header, "llrrrrl", rows, notes if rows else (), stacked)
+
+
+def _not_made_sure(paired: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which images are taken for the same without a digest that says so."""
+    by_labels = [row for row in paired if row["images"] == "labels"]
+    outside = [row for row in by_labels if row["quantity"].startswith("auroc")]
+    inside = [row for row in by_labels if row not in outside]
+    if inside:
+        seeds = ", ".join(dict.fromkeys(str(row["seed"]) for row in inside))
+        yield (
+            f"seed {seeds}: only the labels of the test images could be compared, as not both "
+            "results have data.test_sha256"
+        )
+    if outside:
+        sets = ", ".join(dict.fromkeys(row["quantity"].removeprefix("auroc_") for row in outside))
+        yield (
+            f"{sets}: only the number of images outside and the labels of the test images could "
+            "be compared where not both results have data.test_sha256 and data.ood_digests"
+        )
 
 
 def _results(sides: Sequence[Mapping[str, Any]]) -> Table:
@@ -190,7 +214,7 @@ def _costs(sides: Sequence[Mapping[str, Any]]) -> Table:
                     view,
                     cost["network"],
                     words.count(cost["num_parameters"]),
-                    str(passes),
+                    words.count(passes),
                     words.count(cost["images_per_second"]),
                     words.hours(cost["device_hours"]),
                     cost["device_kind"] or words.NOTHING,
@@ -200,8 +224,9 @@ def _costs(sides: Sequence[Mapping[str, Any]]) -> Table:
     header = ("run", "view", "network", "parameters", "forward passes", "training images/s",
               "device hours", "device", "peak memory")  # fmt: skip
     notes = (
-        "Parameters are those of one network that predicts; forward passes are for one "
-        "prediction; hours are those of one training, times its devices.",
+        "Parameters are those of one network that predicts, in a deep ensemble the mean of its "
+        "runs; forward passes are for one prediction; hours are those of one training, or of all "
+        "of a deep ensemble, times its devices.",
     )
     stacked = ((0, 1), (2, 3), (4, 5), (6, 8), (7,))
     return Table("Cost", header, "lllrrrrlr", rows, notes if rows else (), stacked)

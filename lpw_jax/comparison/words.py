@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from lpw_jax.comparison.quantities import BY_NAME
+from lpw_jax.comparison.statistics import MAX_SEEDS
 
 NOTHING = "-"
 _NO_SEEDS = {
-    "there is a verdict": NOTHING,
-    "no number": "none can",
-    "the means are equal": "none can",
-    "it takes more": "> 1000",
-    "cannot be estimated": "unknown",
+    "decided": NOTHING,
+    "none": "none can",
+    "too many": f"> {MAX_SEEDS}",
+    "unknown": "unknown",
 }
 
 
@@ -54,10 +54,8 @@ def p_value(value: float | None) -> str:
 
 def seeds(row: Mapping[str, Any]) -> str:
     """How many seeds of ours would bring a verdict, in a cell."""
-    if row["seeds_to_decide"] is not None:
-        return str(row["seeds_to_decide"])
-    reason = row["seeds_reason"]
-    return next((short for start, short in _NO_SEEDS.items() if reason.startswith(start)), reason)
+    status = row["seeds_status"]
+    return str(row["seeds_to_decide"]) if status == "found" else _NO_SEEDS[status]
 
 
 def label(quantity: str) -> str:

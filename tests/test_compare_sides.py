@@ -92,6 +92,8 @@ def test_deep_ensembles_of_the_same_runs_are_told_apart_by_view(tmp_path):
     assert not left_out and [len(side.runs) for side in sides] == [1, 1]
     assert [cost.cost(side)["forward_passes"] for side in sides] == [
         {"ensemble": 2}, {"ensemble": 20}]  # fmt: skip
+    assert [side.remarks[0].rpartition(" as ")[2] for side in sides] == [
+        "collapsed networks", "ensembles"]  # fmt: skip
     first, second = (side.name for side in sides)
     assert first == "deep ensemble of 2 cifar10_bn" and "ensemble_of.view=ensemble" in second
 

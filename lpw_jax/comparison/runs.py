@@ -195,7 +195,8 @@ def _remarks(fields: settings.Fields) -> Iterator[str]:
     if fields["imported"]:
         yield _IMPORTED
     if fields["networks"] > 1:
-        yield _DEEP
+        members = {"collapsed": "collapsed networks"}.get(fields["ensemble_of.view"], "ensembles")
+        yield f"{_DEEP}; its runs take part as {members}"
         if different := fields["ensemble_of.different"]:
             yield (
                 f"a mixed deep ensemble: its runs differ in {different}, and the settings are "

@@ -225,8 +225,9 @@ def _costs(sides: Sequence[Mapping[str, Any]]) -> Table:
               "device hours", "device", "peak memory")  # fmt: skip
     notes = (
         "Parameters are those of one network that predicts, in a deep ensemble the mean of its "
-        "runs (with all members' weights if they take part as ensembles); forward passes are for one prediction; hours are those of one training, or of all "
-        "of a deep ensemble, times its devices.",
+        "runs (with all members' weights if they take part as ensembles); forward passes are for "
+        "one prediction; hours are those of one training, or of all of a deep ensemble, times its "
+        "devices.",
     )
     stacked = ((0, 1), (2, 3), (4, 5), (6, 8), (7,))
     return Table("Cost", header, "lllrrrrlr", rows, notes if rows else (), stacked)

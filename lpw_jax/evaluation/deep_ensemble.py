@@ -97,7 +97,8 @@ def run(
         "views": {"collapsed": None, "ensemble": found, "members": members},
         "validation": None,
         "train": _costs([each["train"] for each in runs]),
-        "pretrained": None,
+        "pretrained": _alike([each.get("pretrained") for each in runs]),
+        "imported": next(filter(None, (each.get("imported") for each in runs)), None),
         "best_epoch": None,
     }
     if target is not None:
@@ -236,6 +237,11 @@ def _num_parameters(results: dict[str, Any], view: str) -> int:
     return results["num_parameters"] + (copies - 1) * results["num_late_phase_parameters"]
 
 
+def _alike(values: Sequence[Any]) -> Any:
+    """The one value that all are, otherwise None."""
+    return values[0] if all(value == values[0] for value in values) else None
+
+
 def _costs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """`train` of several runs as if they had been trained one after the other.
 
@@ -246,15 +252,12 @@ def _costs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = [each.get(name) for each in runs]
         return None if None in values else combine(values)
 
-    def alike(values: Sequence[Any]) -> Any:
-        return values[0] if len(set(values)) == 1 else None
-
     return {
         "epochs": together("epochs", sum),
         "seconds": together("seconds", sum),
         "images_per_second": together("images_per_second", statistics.harmonic_mean),
         "skipped_images": together("skipped_images", sum),
-        "num_devices": together("num_devices", alike),
-        "device_kind": together("device_kind", alike),
+        "num_devices": together("num_devices", _alike),
+        "device_kind": together("device_kind", _alike),
         "peak_memory_bytes": together("peak_memory_bytes", max),
     }

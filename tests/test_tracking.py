@@ -237,3 +237,13 @@ def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):
     written.add(records[2])
     after = event_files.points(tmp_path)
     assert before.items() < after.items() and ("train/loss", 3) in after
+
+
+def test_without_tensorboardx_a_run_has_no_events_and_says_so(
+    evaluated, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "tensorboardX.proto.event_pb2", None)
+    records = epochs(evaluated[1])
+    Journal(Workdir(tmp_path), records[:2]).add(records[2])
+    assert "tensorboardX cannot be imported" in capsys.readouterr().err
+    assert epochs(tmp_path) == records

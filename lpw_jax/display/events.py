@@ -142,8 +142,13 @@ def _try(write: Callable[[], None]) -> None:
 
 def _record(**fields: Any) -> bytes:
     """An event in the framing of TFRecord: length, its checksum, data, their checksum."""
-    from tensorboardX.proto.event_pb2 import Event  # takes a moment
-    from tensorboardX.record_writer import masked_crc32c
+    try:
+        from tensorboardX.proto.event_pb2 import Event  # takes a moment
+        from tensorboardX.record_writer import masked_crc32c
+    except Exception as error:  # it imports torch, or whatever else has that name
+        raise UserError(
+            f"tensorboardX cannot be imported ({type(error).__name__}: {storage.first_line(error)})"
+        ) from error
 
     data = Event(**fields).SerializeToString()
     length = struct.pack("<Q", len(data))

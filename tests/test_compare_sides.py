@@ -1,8 +1,10 @@
 """Sides of a comparison: deep ensembles and imported networks apart, each side with its name."""
 
+import pytest
 from comparison_files import results, write, write_overview, write_seeds
 
 from lpw_jax.comparison import cost, quantities, report, runs, settings
+from lpw_jax.errors import UserError
 
 
 def gather(*named):
@@ -145,3 +147,39 @@ def test_a_deep_ensemble_is_a_side_of_its_own(tmp_path):
     for base, views in ((single, {"ensemble"}), (late, {"collapsed", "ensemble"})):
         (compared,) = report.among([base, deep], baseline=None, margins=margins)["comparisons"]
         assert {row["view"] for row in compared["rows"]} == views
+
+
+def test_folders_that_differ_in_a_number_are_seeds_of_one_side(tmp_path):
+    files = [write_overview(tmp_path / f"s{i}", accuracy=0.96 + i / 1000) for i in range(3)]
+    (side,) = runs.gather(files, left_out=[])
+    assert side.measured["collapsed"]["accuracy"].sample.n == 3
+
+
+def test_files_that_are_beside_none_of_ours_are_named(tmp_path):
+    write(tmp_path / "cifar10_bn" / "seed0", results("cifar10_bn"))
+    ours, _ = gather(tmp_path / "cifar10_bn")
+    theirs, _ = gather(*(write_overview(tmp_path / name) for name in ("one", "other")))
+    found = report.against(ours, theirs, margins={"points": 0.5})
+    (line,) = found["not_compared"]
+    assert "is beside none of ours" in line and "performance_overview" in line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"accuracy": 96.46}, "final_test_acc must be 0 to 1, found 96.46"),
+        ({"nll": -4.0}, "final_nll must be 0 to inf, found -4"),
+        ({"text": "hello"}, "must be a performance_overview.txt"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(wrong, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        runs.gather([write_overview(tmp_path / "seed0", **wrong)], left_out=[])
+
+
+def test_other_data_sets_are_not_set_beside_the_pytorch_codes(tmp_path):
+    write(tmp_path / "run" / "seed0", results("digits_bn"))
+    ours, _ = gather(tmp_path / "run")
+    theirs, _ = gather(write_overview(tmp_path / "seed0"))
+    with pytest.raises(UserError, match="only of cifar10 or cifar100"):
+        report.against(ours, theirs, margins={"points": 0.5})

@@ -105,3 +105,14 @@ def test_the_cell_of_seeds_follows_the_status_and_not_the_sentence(
     found = vars(accuracy(ours, theirs, margin=margin)) | {"seeds_reason": "in other words"}
     assert found["seeds_status"] == status
     assert words.seeds(found) == cell
+
+
+def test_seeds_of_both_sides_decide_where_more_of_one_cannot():
+    ours, theirs = Sample(1.0, 0.4, 2), Sample(0.0, 0.9, 2)
+    options = {"margin": None, "higher_is_better": True}
+    assert compare(ours, theirs, **options).seeds_status == "none"
+    found = compare(ours, theirs, **options, both_grow=True)
+    assert found.seeds_status == "found" and "of each" in found.seeds_reason
+    for n, decides in ((found.seeds_to_decide, True), (found.seeds_to_decide - 1, False)):
+        p = compare(Sample(1.0, 0.4, n), Sample(0.0, 0.9, n), **options).welch_p
+        assert (p < 0.05) == decides

@@ -66,6 +66,11 @@ def setting_differences(ours: Side, theirs: Side) -> dict[str, tuple[Any, Any]]:
 
 def nothing_in_common(ours: Side, theirs: Side) -> str:
     """Why the sides cannot be compared at all; '' if they can."""
+    if theirs.kind == "pytorch" and ours.dataset not in overview.DATASETS:
+        return (
+            f"{ours.name} is of {ours.dataset}, and {overview.FILE} of the PyTorch code is of "
+            f"{' or '.join(overview.DATASETS)}"
+        )
     if theirs.dataset in (None, ours.dataset):
         return ""
     return (

@@ -9,7 +9,7 @@ from lpw_jax.comparison import settings
 from lpw_jax.comparison.sides import Side
 
 # What tells the repetitions of an experiment apart in the names of their folders.
-_REPETITION = re.compile(r"(^|[_-])(seed|run)?[_-]?\d[\d_.:-]*$")
+_REPETITION = re.compile(r"(^|[_-])(seed|run|s|r)?[_-]?\d[\d_.:-]*$")
 
 
 def stem(home: epath.Path) -> str:

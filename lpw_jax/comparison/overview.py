@@ -12,15 +12,27 @@ from lpw_jax.files import storage
 
 FILE = "performance_overview.txt"
 # The file is written for CIFAR only, and either CIFAR has as many test images as this.
+DATASETS = ("cifar10", "cifar100")
 NUM_TEST = OFFICIAL_SIZES["CIFAR"]
 _NUMBERS = ("num_parameters", "num_train_epochs", "final_test_acc", "final_nll", "finished")
+
+
+# Least and largest value of a figure.
+_RANGES = {
+    "num_parameters": (1, math.inf),
+    "num_train_epochs": (1, math.inf),
+    "final_test_acc": (0, 1),
+    "final_nll": (0, math.inf),
+    "final_auroc": (0, 1),
+}
 
 
 def read(file: epath.Path) -> dict[str, Any]:
     """The file's figures by key; `final_auroc` is a list, and what is not known stays text.
 
     Raises:
-      UserError: it cannot be read, a line is no `key value`, or a figure is no finite number.
+      UserError: it cannot be read or is something else, or a figure is no finite number or an
+        impossible one.
     """
     found: dict[str, Any] = {}
     with storage.reading(file):
@@ -41,6 +53,13 @@ def read(file: epath.Path) -> dict[str, Any]:
                 f"{file}, line {number}: {key} must be a finite number as the PyTorch code writes "
                 f"it, found {value.strip()!r}"
             ) from error
+    if not found.keys() & {*_NUMBERS, "final_auroc"}:
+        raise UserError(f"{file}: must be a {FILE} of the PyTorch code, with lines as 'finished 1'")
+    for key, (least, largest) in _RANGES.items():
+        values = found.get(key, [])
+        for value in values if isinstance(values, list) else [values]:
+            if not least <= value <= largest:
+                raise UserError(f"{file}: {key} must be {least} to {largest}, found {value:g}")
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lpw_jax.comparison import marks as marks_lib
-from lpw_jax.comparison import predictions, published, settings
+from lpw_jax.comparison import overview, predictions, published, settings
 from lpw_jax.comparison.cost import cost
 from lpw_jax.comparison.quantities import QUANTITIES, Quantity, margin
 from lpw_jax.comparison.sides import Measured, Side
@@ -38,13 +38,20 @@ def against(
         if possible:
             both.append((side, min(possible, key=lambda other: _distance(side, other))))
         else:
-            datasets = ", ".join(dict.fromkeys(str(other.dataset) for other in theirs))
+            known = (other.dataset or " or ".join(overview.DATASETS) for other in theirs)
+            datasets = ", ".join(dict.fromkeys(known))
             not_compared.append(
                 f"{side.name} is of {side.dataset}, and there is nothing of that to compare with, "
                 f"only of {datasets}"
             )
     if not both:
         raise UserError("nothing can be compared: " + "; ".join(not_compared))
+    for other in theirs:
+        if other.runs and not any(other is used for used in _used(both)):
+            not_compared.append(
+                f"{other.name} ({other.source}) is beside none of ours: each has one nearest side; "
+                "seeds of one side are folders that differ in a number only, as seed0, seed1"
+            )
     return _report(both, margins, [*left_out], not_compared, on_pair, [*ours, *_used(both)])
 
 
@@ -186,6 +193,7 @@ def _row(
         margin=width,
         higher_is_better=quantity.higher_is_better,
         alpha=ALPHA,
+        both_grow=theirs.kind == "runs",
     )
     labels = _touching(marks, quantity.name)
     return {

@@ -98,6 +98,7 @@ def compare(
     margin: float | None,
     higher_is_better: bool,
     alpha: float = 0.05,
+    both_grow: bool = False,
 ) -> Comparison:
     """Tests for a difference (Welch) and for equivalence (two one-sided Welch tests, TOST).
 
@@ -117,6 +118,7 @@ def compare(
             for a difference only.
         higher_is_better: whether a larger mean is the better one.
         alpha: of each test; the interval is of 1 - alpha.
+        both_grow: whether more seeds can be had of theirs, too: `seeds_to_decide` is of each side.
 
     Raises:
         ValueError: a margin that is not finite and positive, or an alpha outside (0, 1).
@@ -134,7 +136,8 @@ def compare(
             lacking = "the spread and the number of seeds of theirs"
         seeds = None, "unknown", f"cannot be estimated: it takes {lacking}"
         if ours.n == 1 and not gaps["theirs"]:
-            *found, why = _seeds_to_decide(difference, theirs.std, 1, theirs, margin, alpha)
+            ours = Sample(ours.mean, theirs.std, 1)
+            *found, why = _seeds_to_decide(ours, theirs, margin, alpha, both_grow)
             seeds = *found, f"{why}; one seed has no spread, theirs stands in for it"
         return Comparison(difference, *[None] * 5, "no verdict", None, reason, *seeds)
 
@@ -148,7 +151,7 @@ def compare(
         reason += "; no side spreads, the means are taken as exact"
     seeds = None, "decided", "there is a verdict already"
     if verdict == "undecided":
-        seeds = _seeds_to_decide(difference, ours.std, ours.n, theirs, margin, alpha)
+        seeds = _seeds_to_decide(ours, theirs, margin, alpha, both_grow)
     interval = difference - reach, difference + reach
     tost_p = None if margin is None else tost_p
     found = verdict, welch_p < alpha, reason, *seeds
@@ -168,7 +171,7 @@ def _p_values(
     ours_std: float,
     ours_n: int | NDArray[np.int_],
     theirs_std: float,
-    theirs_n: int,
+    theirs_n: int | NDArray[np.int_],
     margin: float | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Welch's and TOST's p-values, of the shape of `ours_n`; without a margin TOST's are 1."""
@@ -230,28 +233,31 @@ def _verdict(
 
 
 def _seeds_to_decide(
-    difference: float,
-    ours_std: float,
-    ours_n: int,
-    theirs: Sample,
-    margin: float | None,
-    alpha: float,
+    ours: Sample, theirs: Sample, margin: float | None, alpha: float, both_grow: bool
 ) -> tuple[int | None, str, str]:
-    """The first number of our seeds above `ours_n` that brings a verdict, status and sentence.
+    """The first number of our seeds, or of each side's, that brings a verdict, status and sentence.
 
     Every number is tried: with few seeds of theirs a wide spread of ours can lend Welch's test
     degrees of freedom, so that more seeds are not always better.
     """
+    difference = ours.mean - theirs.mean
     if difference == 0 and margin is None:
         return None, "none", "the means are equal, which no number of seeds shows without a margin"
-    counts = np.arange(ours_n + 1, MAX_SEEDS + 1)
-    welch_p, tost_p = _p_values(difference, ours_std, counts, theirs.std, theirs.n, margin)
+    if both_grow:
+        least = max(ours.n, theirs.n) + (ours.n == theirs.n)
+        counts = theirs_counts = np.arange(least, MAX_SEEDS + 1)
+        whose = "seeds of each"
+    else:
+        counts, theirs_counts = np.arange(ours.n + 1, MAX_SEEDS + 1), theirs.n
+        whose = "seeds of ours"
+    p_values = _p_values(difference, ours.std, counts, theirs.std, theirs_counts, margin)
+    welch_p, tost_p = p_values
     decided = np.minimum(welch_p, tost_p) < alpha
     if decided.any():
         first = decided.argmax()
         shown = "equivalence" if tost_p[first] < alpha else "a difference"
-        return int(counts[first]), "found", f"{counts[first]} seeds of ours would show {shown}"
+        return int(counts[first]), "found", f"{counts[first]} {whose} would show {shown}"
     # Infinitely many seeds are a mean known exactly, which seeds without a spread stand for.
-    if min(_p_values(difference, 0.0, 2, theirs.std, theirs.n, margin)) < alpha:
-        return None, "too many", f"it takes more than {MAX_SEEDS} seeds of ours"
+    if both_grow or min(_p_values(difference, 0.0, 2, theirs.std, theirs.n, margin)) < alpha:
+        return None, "too many", f"it takes more than {MAX_SEEDS} {whose}"
     return None, "none", "no number of seeds of ours can: the spread of theirs alone is too wide"

@@ -62,7 +62,8 @@ def how_to_read(report: Mapping[str, Any]) -> list[str]:
         "of images and, of two runs, digests. Against published figures there is no digest: a copy "
         "of full size that was changed, say recompressed, passes for the original if its "
         "description or data.note does not say so.",
-        "Seeds: how many of ours would bring a verdict, if means and spreads stay as they are.",
+        "Seeds: how many of ours (between runs: of each) would bring a verdict, if means and "
+        "spreads stay as they are.",
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from lpw_jax.comparison.settings import releases
 from lpw_jax.comparison.sides import Side
 from lpw_jax.display.results_report import network_name
+from lpw_jax.files.workdir import Workdir
 
 
 def cost(side: Side) -> dict[str, Any]:
@@ -32,10 +33,11 @@ def cost(side: Side) -> dict[str, Any]:
     train = [run.results.get("train") or {} for run in side.runs]
     first = side.runs[0].results
     hours = [
-        part["seconds"] * part["num_devices"] / 3600
-        if part.get("seconds") and part.get("num_devices")
+        seconds * devices / 3600
+        if (seconds := part.get("seconds"))
+        and (devices := part.get("num_devices") or _devices_at_its_start(run.place))
         else None
-        for part in train
+        for run, part in zip(side.runs, train, strict=True)
     ]
     memory = [part.get("peak_memory_bytes") for part in train]
     kinds = dict.fromkeys(part["device_kind"] for part in train if part.get("device_kind"))
@@ -57,6 +59,11 @@ def cost(side: Side) -> dict[str, Any]:
         "device_kind": ", ".join(kinds) or None,
         "peak_memory_bytes": max(filter(None, memory), default=None),
     }
+
+
+def _devices_at_its_start(place: str) -> int | None:
+    """What a run's environment.json tells where its results.json is older than the field."""
+    return (Workdir(place).read_json("environment.json") or {}).get("num_devices")
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -1,5 +1,6 @@
 """Figures of a report: differences with their intervals, and every seed."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,10 +41,11 @@ def differences(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
         if margin is not None:
             axes.axvspan(-margin, margin, color=_MARGIN_COLOR, linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+        reach = _reach([row for _, row in lines])
         for position, (_, row) in enumerate(lines):
             color = _COLORS[row["verdict"]]
             if row["low"] is not None:
-                axes.plot([row["low"], row["high"]], [position] * 2, color=color, linewidth=2)
+                _draw_interval(axes, position, (row["low"], row["high"]), reach, color)
             face = "white" if row["marks"] else color
             axes.plot(
                 row["difference"], position, _SHAPES[row["view"]], color=color,
@@ -56,6 +58,29 @@ def differences(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
         _finish(axes, [label for label, _ in lines], title)
         found.append((title, figure))
     return found
+
+
+def _reach(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """How far intervals are drawn: a huge one must not press the others and the margin into 0."""
+    margin = rows[0]["margin"]
+    seen = [0.0, margin or 0.0, -(margin or 0.0), *(row["difference"] for row in rows)]
+    span = max(seen) - min(seen)
+    halves = [(row["high"] - row["low"]) / 2 for row in rows if row["low"] is not None]
+    beyond = max(span / 4, 2 * statistics.median_low(halves or [0.0]))
+    if margin:
+        beyond = min(beyond, 5 * span)
+    return min(seen) - beyond, max(seen) + beyond
+
+
+def _draw_interval(
+    axes: Axes, position: int, ends: tuple[float, float], reach: tuple[float, float], color: str
+) -> None:
+    """The interval as far as it is drawn, with an arrowhead where it goes on."""
+    drawn = max(ends[0], reach[0]), min(ends[1], reach[1])
+    axes.plot(drawn, [position] * 2, color=color, linewidth=2)
+    for end, shown, arrow in zip(ends, drawn, "<>", strict=True):
+        if end != shown:
+            axes.plot(shown, position, arrow, color=color, markersize=7, gid="beyond")
 
 
 @styled

@@ -17,9 +17,10 @@ _STYLE = """.verdict { font-weight: 600; }
 .worse { color: #a84300; }
 """
 _DIFFERENCES = (
-    "Difference, ours - theirs, with its 95 % confidence interval. Grey band: the margin within "
-    "which a difference does not matter. Colour: green equivalent, blue better, orange worse, "
-    "black undecided, grey no verdict; circle: collapsed network, square: ensemble; hollow: "
+    "Difference, ours - theirs, with its 95 % confidence interval; where that ends in an "
+    "arrowhead, it goes on beyond the axis (the tables have its ends). Grey band: the margin "
+    "within which a difference does not matter. Colour: green equivalent, blue better, orange "
+    "worse, black undecided, grey no verdict; circle: collapsed network, square: ensemble; hollow: "
     "marked, not the same experiment."
 )
 _SEEDS = (

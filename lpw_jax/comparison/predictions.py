@@ -92,7 +92,8 @@ def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
         found = bootstrap_mean_difference(
             *(score["nll"] for score in scores), num_resamples=_RESAMPLES
         )
-        rows.append(row | {"quantity": "nll", "test": "paired bootstrap", **found})
+        rows.append(row | {"quantity": "nll", "test": "paired bootstrap", **found}
+                    | {"p_floor": _floor(_RESAMPLES)})  # fmt: skip
         inside = [metrics.predictive_entropy(p) for p in log_probs]
         for name, (both, same) in outside.items():
             away = [metrics.predictive_entropy(views.log_probs(p, view)) for p in both]
@@ -101,8 +102,14 @@ def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
             )
             found |= {key: 100 * found[key] for key in ("difference", "low", "high")}
             found["images"] = inside_by if same else "labels"
+            found["p_floor"] = _floor(_AUROC_RESAMPLES)
             rows.append(row | {"quantity": f"auroc_{name}", "test": "paired bootstrap", **found})
     return rows, other_images
+
+
+def _floor(num_resamples: int) -> float:
+    """The smallest p that so many resamples can give."""
+    return 2 / (num_resamples + 1)
 
 
 def _test_file(run: Run) -> epath.Path:

@@ -89,7 +89,8 @@ def _verdicts(comparison: Mapping[str, Any]) -> Table:
                 words.seeds(row),
             )
         )
-    header = ("view", "quantity", "theirs", "ours", "difference", "Welch p", "TOST p", "verdict",
+    other = "baseline" if comparison["kind"] == "runs" else "theirs"
+    header = ("view", "quantity", other, "ours", "difference", "Welch p", "TOST p", "verdict",
               "seeds")  # fmt: skip
     notes = [*_notes(comparison)]
     if not rows:
@@ -98,7 +99,8 @@ def _verdicts(comparison: Mapping[str, Any]) -> Table:
 
 
 def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
-    yield f"theirs: {comparison['source']}"
+    other = "baseline" if comparison["kind"] == "runs" else "theirs"
+    yield f"{other}: {comparison['source']}"
     for mark in comparison["marks"]:
         yield f"({mark['label']}) {mark['detail']}"
     if comparison["kind"] == "runs" and comparison["differing_settings"]:
@@ -134,7 +136,7 @@ def _paired(comparison: Mapping[str, Any]) -> Table:
                 str(row["seed"]),
                 words.difference(row, places),
                 counts,
-                words.p_value(row["p"]),
+                words.p_value(row["p"], row.get("p_floor", 0.0)),
                 f"{row['test']} ({row['marks']})" if row["marks"] else row["test"],
             )
         )
@@ -227,8 +229,8 @@ def _costs(sides: Sequence[Mapping[str, Any]]) -> Table:
     notes = (
         "Parameters are those of one network that predicts, in a deep ensemble the mean of its "
         "runs (with all members' weights if they take part as ensembles); forward passes are for "
-        "one prediction; hours are those of one training, or of all of a deep ensemble, times its "
-        "devices.",
+        "one prediction; device hours are those of a training, of a deep ensemble the sum over its "
+        "networks.",
     )
     stacked = ((0, 1), (2, 3), (4, 5), (6, 8), (7,))
     return Table("Cost", header, "lllrrrrlr", rows, notes if rows else (), stacked)

@@ -45,10 +45,12 @@ def signed(value: float, places: int) -> str:
     return text if text.startswith("-") or not float(text) else f"+{text}"
 
 
-def p_value(value: float | None) -> str:
-    """Two digits; what is smaller than 0.0001 is not told."""
+def p_value(value: float | None, floor: float = 0.0) -> str:
+    """Two digits; what is smaller than 0.0001 or than a test's `floor` is not told."""
     if value is None:
         return NOTHING
+    if value <= floor:
+        return f"< {floor:.1g}"
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 

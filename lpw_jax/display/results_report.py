@@ -75,7 +75,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
     if not any([*collapsed.get("ood", {}).values(), *ensemble.get("ood", {}).values()]):
         ood_sets = []  # they would all be dashes
     data = results["data"]
-    notes = "; ".join(filter(None, [data.get("note"), data.get("ood_note"), _skipped(data)]))
+    told = filter(None, [data.get("note"), data.get("ood_note"), _skipped(data)])
+    notes = "; ".join(note.rstrip(".") for note in told)
     note = f": {notes}" if notes else ""
 
     table = Table(

@@ -5,7 +5,8 @@ import json
 import pytest
 from comparison_files import results, write, write_seeds
 
-from lpw_jax.comparison import cost, figures, quantities, report, runs, tables, words
+from lpw_jax.comparison import cost, figures, quantities, report, runs, settings, tables, words
+from lpw_jax.errors import UserError
 
 
 def gather(*named):
@@ -53,3 +54,40 @@ def test_devices_that_old_results_lack_are_those_of_the_environment(tmp_path):
 )
 def test_a_p_at_its_floor_is_smaller_than_that(value, floor, text):
     assert words.p_value(value, floor) == text
+
+
+def test_beside_runs_without_a_release_changed_late_phase_fields_are_told(tmp_path):
+    changed = ["--config.late_phase.num_members=4"]
+    write(tmp_path / "a", results("cifar10_bn", overrides=changed))
+    write(tmp_path / "b", results("cifar10_sgd"))
+    (late, base) = gather(tmp_path / "a", tmp_path / "b")
+    found = settings.differences(late.fields, base.fields)
+    assert found["late_phase.num_members"] == (4, "unused")
+    found = settings.differences(base.fields, late.fields)
+    assert found["late_phase.num_members"] == ("unused", 4)
+
+
+def test_what_is_no_run_is_left_out_of_globs_and_of_several_names(tmp_path):
+    write(tmp_path / "late" / "seed0", results("cifar10_bn"))
+    (tmp_path / "README.md").write_text("# Results")
+    (tmp_path / "report").mkdir()
+    for named in ([tmp_path / "*"], sorted(tmp_path.iterdir())):
+        left_out = []
+        (side,) = runs.gather([str(name) for name in named], left_out=left_out)
+        assert len(side.runs) == 1 and len(left_out) == 2
+        assert any("README.md" in line for line in left_out)
+    with pytest.raises(UserError, match=r"README\.md"):
+        gather(tmp_path / "README.md")
+
+
+def test_a_folder_of_folders_of_runs_is_all_of_them(tmp_path):
+    write_seeds(tmp_path / "a", "cifar10_bn", [96.4])
+    write_seeds(tmp_path / "b", "cifar10_sgd", [96.0])
+    assert [side.name for side in gather(tmp_path)] == ["cifar10_bn", "cifar10_sgd"]
+
+
+def test_a_trained_run_is_told_how_to_be_evaluated(tmp_path):
+    place = write(tmp_path / "a", results("cifar10_bn") | {"status": "trained"})
+    left_out = []
+    runs.gather([place], left_out=left_out)
+    assert f"python -m lpw_jax.evaluate --workdir {place}" in left_out[0]

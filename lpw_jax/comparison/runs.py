@@ -33,24 +33,38 @@ def gather(named: Sequence[str], *, left_out: list[str]) -> list[Side]:
     Raises:
       UserError: there is nothing under a name, or a file is not as a run writes it.
     """
-    files = dict.fromkeys(itertools.chain.from_iterable(_files(name, left_out) for name in named))
+    several = len(named) > 1
+    found = (_files(name, left_out, several or _is_glob(name)) for name in named)
+    files = dict.fromkeys(itertools.chain.from_iterable(found))
     ours = [run for file in files if not _is_pytorch(file) for run in _run(file, left_out)]
     torch = [file for file in files if _is_pytorch(file)]
     return naming.named_apart([*_grouped(ours, left_out), *_pytorch_sides(torch, left_out)])
 
 
-def _files(name: str, left_out: list[str]) -> Iterator[epath.Path]:
+def _is_glob(name: str) -> bool:
+    return bool(re.search(_WILD, name)) and not storage.path(name).exists()
+
+
+def _files(name: str, left_out: list[str], lenient: bool) -> Iterator[epath.Path]:
     """The files of results under a name, of ours and of the PyTorch code."""
     with storage.reading(name):
         runs = 0
         for place in _expanded(name):
             if storage.is_file(place):
+                if lenient and place.suffix not in (".json", ".txt"):
+                    runs += 1
+                    left_out.append(f"{place}: no results of a run; left out")
+                    continue
                 runs += 1
                 yield place
                 continue
             if not place.exists():
                 raise UserError(f"{name}: there is no such file or folder")
-            for folder in _run_folders(place):
+            folders = _run_folders(place)
+            if lenient and not folders:
+                runs += 1
+                left_out.append(f"{place}: no run and no folder of runs; left out")
+            for folder in folders:
                 runs += 1
                 found = [folder / file for file in _FINAL if (folder / file).exists()]
                 if not found:
@@ -72,13 +86,15 @@ def _run_folders(place: epath.Path) -> list[epath.Path]:
     if is_run(place):
         return [place]
     inner = sorted((path for path in place.iterdir() if path.is_dir()), key=_natural)
-    return [folder for folder in inner if is_run(folder)]
+    found = [folder for folder in inner if is_run(folder)]
+    deeper = (path for folder in inner for path in sorted(folder.iterdir(), key=_natural))
+    return found or [path for path in deeper if path.is_dir() and is_run(path)]
 
 
 def _expanded(name: str) -> list[epath.Path]:
     """The paths of a glob, sorted; a name without wildcards is its own."""
     place = storage.path(name)
-    if not re.search(_WILD, name) or place.exists():
+    if not _is_glob(name):
         return [place]
     parts = place.parts
     first = next(i for i, part in enumerate(parts) if re.search(_WILD, part))
@@ -117,7 +133,11 @@ def _run(
     if results is None or not isinstance(results.get("config"), dict) or "status" not in results:
         raise UserError(f"{file}: must be the {RESULTS} of a run, with config, data and views")
     if results["status"] != "complete":
-        left_out.append(f"{place}: not finished, its status is {results['status']!r}; left out")
+        trained = results["status"] == "trained"
+        hint = f": run python -m lpw_jax.evaluate --workdir {place}" if trained else ""
+        left_out.append(
+            f"{place}: not finished, its status is {results['status']!r}; left out{hint}"
+        )
         return []
     try:
         deep = results.get("ensemble_of")

@@ -13,6 +13,9 @@ Fields = dict[str, Any]
 # The member mode changes no result, and a seed is what repeats an experiment.
 _IGNORED = (*config_lib.NOT_TRAINED, "seed", "late_phase.member_mode")
 _DEEP = "ensemble_of."
+_LATE = "late_phase."
+_RELEASE = "late_phase.release_epoch"
+UNUSED = "unused"
 COASTING = "late_phase.coasting"
 IMPORTED = "imported"
 TORCHVISION = "torchvision"
@@ -69,7 +72,8 @@ def differences(ours: Fields, theirs: Fields) -> dict[str, tuple[Any, Any]]:
     """The fields that differ, as (ours, theirs).
 
     Without a release the late-phase fields change nothing: where neither side releases they do not
-    count, and where one does, only the release itself.
+    count, and where one does, the release itself and what that side changed of base's defaults,
+    beside 'unused'.
     """
     found = {
         name: (ours[name], theirs[name])
@@ -78,12 +82,21 @@ def differences(ours: Fields, theirs: Fields) -> dict[str, tuple[Any, Any]]:
     }
     if releases(ours) and releases(theirs):
         return found
-    if releases(ours) == releases(theirs):
-        found.pop("late_phase.release_epoch", None)
+    late = {_RELEASE: found[_RELEASE]} if releases(ours) != releases(theirs) else {}
+    if releases(ours):
+        late |= {name: (value, UNUSED) for name, value in _changed_late_phase(ours).items()}
+    if releases(theirs):
+        late |= {name: (UNUSED, value) for name, value in _changed_late_phase(theirs).items()}
+    return {n: v for n, v in found.items() if not n.startswith(_LATE)} | late
+
+
+def _changed_late_phase(settings: Fields) -> Fields:
+    """The late-phase fields, without the release, that are not as in base."""
+    base = config_schema.flatten(config_lib.to_dict(config_schema.import_base().get_config()))
     return {
-        name: values
-        for name, values in found.items()
-        if not name.startswith("late_phase.") or name == "late_phase.release_epoch"
+        name: value
+        for name, value in settings.items()
+        if name.startswith(_LATE) and name != _RELEASE and value != base[name]
     }
 
 

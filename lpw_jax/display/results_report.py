@@ -76,7 +76,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         ood_sets = []  # they would all be dashes
     data = results["data"]
     told = filter(None, [data.get("note"), data.get("ood_note"), _skipped(data)])
-    notes = "; ".join(note.rstrip(".") for note in told)
+    notes = "; ".join(told).replace(".; ", "; ")
     note = f": {notes}" if notes else ""
 
     table = Table(

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from lpw_jax.measures import metrics
 
@@ -22,6 +21,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
       T, or None if there is no minimum in `TEMPERATURES`: the NLL falls towards T = 0 if every
       prediction is right, and towards infinity if they are no better than chance.
     """
+    from scipy.optimize import brentq  # a quarter of a second: only where it is used
+
     log_probs = metrics.log_softmax(logits)
     metrics.example_scores(log_probs, labels)  # checks both
     true_class = log_probs[np.arange(len(log_probs)), labels]

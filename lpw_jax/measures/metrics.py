@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lpw_jax.errors import NotFinite
 
@@ -141,6 +140,9 @@ def ood_metrics(in_scores: ArrayLike, out_scores: ArrayLike) -> dict[str, float]
         fpr95: fraction of in-distribution examples flagged at the highest threshold that still
             flags at least 95 % of the out-of-distribution ones (flagged: score >= threshold).
     """
+    # Half a second to import: only where it is used.
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     in_scores = _finite("in_scores", in_scores, ndim=1)
     out_scores = _finite("out_scores", out_scores, ndim=1)
     scores = np.concatenate([in_scores, out_scores])

@@ -6,7 +6,6 @@ which is the published score, is `metrics.predictive_entropy`.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import entr
 
 from lpw_jax.measures import metrics
 
@@ -77,6 +76,8 @@ def _energy(logits: ArrayLike, log_probs: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _mutual_information(log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.special import entr  # late, as scikit-learn in `metrics`
+
     probs = np.exp(log_probs)
     mean_entropy = -np.einsum("knc,knc->n", probs, log_probs) / len(probs)
     # It is never negative, but rounding is.

@@ -143,6 +143,7 @@ def coasting_steps(rule: str, num_members: int) -> tuple[tuple[int, ...], tuple[
     )
 
 
+@jax.jit
 def collapse(shared: Tree, late_phase: Tree, batch_stats: Tree) -> Tree:
     """K members as one ordinary network: `{'params', 'batch_stats'}` of the same model.
 

@@ -1,5 +1,6 @@
 """The training state: arrays only, and the two events that make one: initialisation and release."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,8 @@ class TrainState(flax.struct.PyTreeNode):
     opt_late: Any
 
 
-def create(params: Tree, batch_stats: Tree, *, patterns: Sequence[str], tx: Any) -> TrainState:
+@functools.partial(jax.jit, static_argnames=("patterns", "tx"))
+def create(params: Tree, batch_stats: Tree, *, patterns: tuple[str, ...], tx: Any) -> TrainState:
     """State before the release: one tied copy, so late-phase leaves are [1, ...]."""
     shared, late = lp.split(params, patterns)
     late, batch_stats = jax.tree.map(lambda leaf: leaf[None], (late, batch_stats))
@@ -59,15 +61,20 @@ def init(
     model: nn.Module,
     *,
     image_shape: Sequence[int],
-    patterns: Sequence[str],
+    patterns: tuple[str, ...],
     tx: Any,
 ) -> TrainState:
     """Freshly initialised state for images of `image_shape` [H, W, C]."""
-    images = jnp.zeros((1, *image_shape), model.dtype)
-    variables = jax.jit(model.init)(key, images)
-    return create(variables["params"], variables["batch_stats"], patterns=patterns, tx=tx)
+
+    @jax.jit
+    def fresh(key):
+        variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
+        return create(variables["params"], variables["batch_stats"], patterns=patterns, tx=tx)
+
+    return fresh(key)
 
 
+@functools.partial(jax.jit, static_argnames=("num_members", "sigma", "tx"))
 def release(
     state: TrainState,
     key: jax.Array,

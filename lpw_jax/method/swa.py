@@ -27,9 +27,10 @@ class Averages(flax.struct.PyTreeNode):
 
 
 def init(state: TrainState) -> Averages:
-    """Averages over no epoch yet."""
+    """Averages over no epoch yet, placed as the weights are."""
     averaged = (state.shared, state.late_phase, state.batch_stats)
-    zeros = jax.tree.map(jnp.zeros_like, averaged)
+    placed = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), averaged)
+    zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, averaged), out_shardings=placed)()
     return Averages(jnp.zeros((), jnp.int32), *zeros)
 
 

@@ -26,8 +26,10 @@ class TrainingSet:
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, *, key: jax.Array, **options: Any):
         self.image_shape = images.shape[1:]
-        self.resident = {"image": images, "label": labels}
-        self._key, self._options = key, options
+        # The key is an argument of the compiled step, too: another seed is the same program.
+        key_data = np.asarray(jax.random.key_data(key))
+        self.resident = {"image": images, "label": labels, "key": key_data}
+        self._key_impl, self._options = jax.random.key_impl(key), options
 
     def __len__(self) -> int:
         return len(self.resident["label"])
@@ -38,7 +40,8 @@ class TrainingSet:
 
     def batch(self, resident: Any, feed: jax.Array, step: jax.Array) -> dict[str, jax.Array]:
         """As in `Source`."""
-        keys = augment.example_keys(self._key, step, feed)
+        key = jax.random.wrap_key_data(resident["key"], impl=self._key_impl)
+        keys = augment.example_keys(key, step, feed)
         image = augment.augment(keys, resident["image"][feed], **self._options)
         return {"image": image, "label": resident["label"][feed], "valid": feed >= 0}
 

@@ -1,10 +1,14 @@
-"""Eight CPU devices and strict arithmetic, for every test and every process a test starts."""
+"""Eight CPU devices, strict arithmetic and kept programs, for every test and its processes."""
 
 import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
+import shared
+
+ROOT = Path(__file__).parents[1]
 os.environ["NPROC"] = "16"  # with fewer threads than devices, steps that run ahead can deadlock
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -14,13 +18,15 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Many tests compile the same programs: one cache for this session, its workers and processes.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="lpw_jax-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# Many tests compile the same programs, and so does the next session: one folder keeps them all.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(10**9))  # bytes; the oldest go
+if shared.FOLDER not in os.environ:
+    os.environ[shared.FOLDER] = tempfile.mkdtemp(prefix="lpw_jax-tests-")
+    atexit.register(shutil.rmtree, os.environ[shared.FOLDER], ignore_errors=True)
 
-import jax  # noqa: E402  (JAX reads the environment once)
+import jax  # noqa: E402  (it reads the environment once)
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -34,3 +40,34 @@ def float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(scope="module")
+def tiny_network():
+    """Every network that the program makes is `tiny_net.TinyNet`."""
+    import tiny_net
+
+    from lpw_jax import models
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", tiny_net.create)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished_run():
+    """Folder of a finished run of `short_run.COMMAND`. Only to be read."""
+    import short_run
+
+    from lpw_jax import main
+
+    def train(folder):
+        assert main.main([*short_run.COMMAND, "--workdir", str(folder / "digits")]) == 0
+
+    return shared.once("finished_run", train) / "digits"
+
+
+@pytest.fixture
+def run_copy(finished_run, tmp_path):
+    """A copy of `finished_run` that a test may change."""
+    return shutil.copytree(finished_run, tmp_path / "copy")

@@ -18,6 +18,20 @@ SHORT = [
 ]
 
 
+# All that a run can have, on 256 images: an epoch is 16 minibatches, or 8 cycles of two members.
+NOTE = "<script>alert('&amp;')</script>"  # text, whatever it looks like
+FULL = [
+    *SHORT,
+    "--config.train.batch_size=16",
+    "--config.data.validation_examples=1181",
+    f"--config.data.note={NOTE}",
+    "--config.evaluate.every_epochs=1",
+    "--config.checkpoint.every_epochs=1",
+    "--config.late_phase.member_mode=vmap",  # compiles soonest
+]
+COMMAND = ["--config", DIGITS, *FULL]
+
+
 def subset(num_images, size=8):
     """The first digits, shrunk for speed."""
     data = load_dataset("digits", data_dir="")

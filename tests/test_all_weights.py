@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny_net
 from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, images, labels
 
 import lpw_jax
-from lpw_jax import dry_run, evaluate, main
+from lpw_jax import dry_run, evaluate, main, models
 from lpw_jax.config import load_config
 from lpw_jax.data import epoch_order
 from lpw_jax.devices.parallel import Devices
@@ -135,8 +136,12 @@ def trained(config, folder, num_devices=1):
     return train.Training(config, subset(70), devices).run(Workdir(folder))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
-def test_released_at_the_start_and_sharing_nothing_a_run_is_independent_trainings(tmp_path):
+def test_released_at_the_start_and_sharing_nothing_a_run_is_independent_trainings(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(models, "create", tiny_net.create)
     flags = [
         *EXACT,
         *PLAIN,
@@ -171,18 +176,20 @@ def test_released_at_the_start_and_sharing_nothing_a_run_is_independent_training
         assert_close((lp.member(end["late_phase"], k), lp.member(end["batch_stats"], k)), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("released_at", [0, 1])
 def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(
-    released_at, tmp_path, capsys
+    released_at, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setattr(models, "create", tiny_net.create)
     flags = [ALL] if released_at else ["--config.swa.start_epoch=1"]
     flags += [f"--config.late_phase.release_epoch={released_at}", "--config.checkpoint.keep=9"]
     flags += ["--config.late_phase.num_members=4", "--config.checkpoint.every_epochs=1"]
     flags = [*SHORT, *EXACT, *flags]
     config = load_config(DIGITS, flags)
     one = trained(config, tmp_path / "run")
-    assert ("conv_in" in one["shared"]) == (released_at == 0)
+    assert ("conv1" in one["shared"]) == (released_at == 0)
     other = load_config(
         DIGITS, [*flags, "--config.parallel.layout=members", "--config.late_phase.member_mode=vmap"]
     )
@@ -196,9 +203,10 @@ def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(
     assert "resumed at epoch 3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_whole_program_runs_with_nothing_shared(tmp_path, capsys):
     flags = ["--config", DIGITS, "--workdir", str(tmp_path / "run"), *SHORT, ALL]
-    flags += ["--config.data.validation_examples=1000"]
+    flags += ["--config.data.validation_examples=1181", "--config.train.batch_size=16"]
     assert main.main([*flags, "--dry_run"]) == 0
     shown = capsys.readouterr().out
     assert "dry run: all checks passed" in shown

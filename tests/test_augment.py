@@ -6,8 +6,8 @@ import runpy
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from PIL import Image
+from quick_jit import jit
 
 from lpw_jax.data import epoch_order, load_dataset
 from lpw_jax.data.augment import Draws, augment, draw, example_keys, normalize, transform
@@ -23,6 +23,10 @@ def random_images(n, height=32, width=32):
 
 def keys(n, step=0, seed=0):
     return example_keys(jax.random.key(seed), step, jnp.arange(n, dtype=jnp.int32))
+
+
+def augmented(keys, images, *, crop_padding=4, flip=True, cutout=16):
+    return augment(keys, images, crop_padding=crop_padding, flip=flip, cutout=cutout, **SETTINGS)
 
 
 def slow(draws, images, *, crop_padding, flip, cutout):
@@ -48,7 +52,7 @@ def slow(draws, images, *, crop_padding, flip, cutout):
 
 def make_draws(rows):
     top, left, flip, y, x = (np.array(column, np.int32) for column in zip(*rows, strict=True))
-    return Draws(*map(jnp.asarray, (top, left, flip.astype(bool), y, x)))
+    return Draws(top, left, flip.astype(bool), y, x)
 
 
 BORDERS = [  # top, left, flip, cutout_y, cutout_x in images of 12 x 10
@@ -61,67 +65,86 @@ BORDERS = [  # top, left, flip, cutout_y, cutout_x in images of 12 x 10
 ]
 
 
-@pytest.mark.parametrize("cutout", [0, 1, 4, 5, 40])
-@pytest.mark.parametrize("flip", [False, True])
-def test_border_cases_equal_the_slow_version(float64, flip, cutout):
+def test_border_cases_equal_the_slow_version(float64):
     images, draws = random_images(len(BORDERS), 12, 10), make_draws(BORDERS)
-    settings = {"crop_padding": PADDING, "flip": flip, "cutout": cutout}
-    fast = jax.jit(lambda d, i: transform(d, i, **settings, mean=MEAN, std=STD, dtype=jnp.float64))
-    expected = slow(draws, images, **settings)
-    np.testing.assert_allclose(fast(draws, jnp.asarray(images)), expected, rtol=0, atol=1e-14)
+    cases = [
+        {"crop_padding": PADDING, "flip": flip, "cutout": cutout}
+        for flip in (False, True)
+        for cutout in (0, 1, 4, 5, 40)
+    ]
+
+    @jit
+    def fast(draws, images):
+        shared = {"mean": MEAN, "std": STD, "dtype": jnp.float64}
+        return [transform(draws, images, **settings, **shared) for settings in cases]
+
+    for settings, found in zip(cases, fast(draws, images), strict=True):
+        expected = slow(draws, images, **settings)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14, err_msg=str(settings))
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
+def test_random_batches_equal_the_slow_version():
+    images = random_images(16, 12, 10)
+    cases = [
         {"crop_padding": 4, "flip": True, "cutout": 8},
         {"crop_padding": 1, "flip": False, "cutout": 3},
         {"crop_padding": 0, "flip": True, "cutout": 0},
-    ],
-    ids=str,
-)
-def test_random_batches_equal_the_slow_version(settings):
-    images = random_images(16, 12, 10)
-    draws = draw(keys(16), crop_padding=settings["crop_padding"], height=12, width=10)
-    fast = augment(keys(16), jnp.asarray(images), **settings, **SETTINGS)
-    np.testing.assert_allclose(fast, slow(draws, images, **settings), rtol=0, atol=1e-5)
+    ]
+
+    @jit
+    def fast(images):
+        return [
+            (
+                draw(keys(16), crop_padding=settings["crop_padding"], height=12, width=10),
+                augmented(keys(16), images, **settings),
+            )
+            for settings in cases
+        ]
+
+    for settings, (draws, found) in zip(cases, jax.device_get(fast(images)), strict=True):
+        expected = slow(draws, images, **settings)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5, err_msg=str(settings))
 
 
 def test_an_even_cutout_covers_half_a_side_on_each_side_of_its_centre():
-    images = jnp.asarray(random_images(1))
     draws = make_draws([(0, 0, 0, 20, 3)])
-    out = transform(draws, images, crop_padding=0, flip=False, cutout=16, **SETTINGS)
-    covered = np.argwhere(np.asarray((out == 0).all(axis=(0, 3))))
+    cut = jit(lambda i: transform(draws, i, crop_padding=0, flip=False, cutout=16, **SETTINGS))
+    out = np.asarray(cut(random_images(1)))
+    covered = np.argwhere((out == 0).all(axis=(0, 3)))
     np.testing.assert_array_equal(covered.min(axis=0), [12, 0])
     np.testing.assert_array_equal(covered.max(axis=0), [27, 10])
     assert len(covered) == 16 * 11
 
 
+@jit
+def normalized(images):
+    return normalize(images, **SETTINGS)
+
+
 def test_without_augmentation_only_normalisation_remains():
-    images = jnp.asarray(random_images(3))
-    plain = augment(keys(3), images, crop_padding=0, flip=False, cutout=0, **SETTINGS)
-    np.testing.assert_array_equal(plain, normalize(images, **SETTINGS))
+    images = random_images(3)
+    plain = jit(lambda i: augmented(keys(3), i, crop_padding=0, flip=False, cutout=0))
+    np.testing.assert_array_equal(plain(images), normalized(images))
 
 
 def test_normalisation_in_float64_is_exact_to_rounding(float64):
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     expected = (images / 255 - np.array(MEAN)) / np.array(STD)
-    result = normalize(jnp.asarray(images), mean=MEAN, std=STD, dtype=jnp.float64)
+    result = jit(lambda i: normalize(i, mean=MEAN, std=STD, dtype=jnp.float64))(images)
     assert result.dtype == jnp.float64
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-15)
 
 
 def test_bfloat16_is_the_rounded_float32_result():
-    images = jnp.asarray(random_images(2))
-    half = normalize(images, mean=MEAN, std=STD, dtype=jnp.bfloat16)
-    exact = normalize(images, **SETTINGS)
+    images = random_images(3)
+    half = jit(lambda i: normalize(i, mean=MEAN, std=STD, dtype=jnp.bfloat16))(images)
     assert half.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(half, exact.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(half, np.asarray(normalized(images)).astype(jnp.bfloat16))
 
 
 def test_offsets_flips_and_centres_are_uniform_and_hit_every_value():
     n = 20_000
-    draws = draw(keys(n), crop_padding=PADDING, height=32, width=16)
+    draws = jit(lambda: draw(keys(n), crop_padding=PADDING, height=32, width=16))()
     limits = {"top": 9, "left": 9, "flip": 2, "cutout_y": 32, "cutout_x": 16}
     for name, values in limits.items():
         counts = np.bincount(np.asarray(getattr(draws, name)).astype(int), minlength=values)
@@ -132,46 +155,58 @@ def test_offsets_flips_and_centres_are_uniform_and_hit_every_value():
     assert np.abs(np.corrcoef(columns) - np.eye(5)).max() < 0.03
 
 
+def of_examples(indices, images):
+    """Augmented in step 0 with seed 0."""
+    return augmented(example_keys(jax.random.key(0), 0, indices), images)
+
+
+augmented_examples = jit(of_examples)  # used with few shapes, each of which is compiled
+
+
 def test_an_example_is_augmented_alone_as_in_any_batch():
-    images = jnp.asarray(random_images(8))
-    settings = {"crop_padding": 4, "flip": True, "cutout": 16, **SETTINGS}
-    batch = augment(keys(8), images, **settings)
-    alone = augment(keys(8)[5:6], images[5:6], **settings)
-    np.testing.assert_array_equal(alone[0], batch[5])
-    backwards = augment(keys(8)[::-1], images[::-1], **settings)
+    images, indices = random_images(8), np.arange(8, dtype=np.int32)
+    batch = np.asarray(augmented_examples(indices, images))
+    np.testing.assert_array_equal(augmented_examples(indices[5:6], images[5:6])[0], batch[5])
+    backwards = np.asarray(augmented_examples(indices[::-1], images[::-1]))
     np.testing.assert_array_equal(backwards[::-1], batch)
 
 
 def test_keys_depend_on_seed_step_and_example_only():
+    of = jit(
+        lambda seed, step, index: jax.random.key_data(
+            example_keys(jax.random.key(seed), step, index)
+        )
+    )
+    everyone = np.arange(50, dtype=np.int32)
     data = {
-        (seed, step): np.asarray(jax.random.key_data(keys(50, step, seed)))
-        for seed in (0, 1)
-        for step in (0, 1, 2)
+        (seed, step): np.asarray(of(seed, step, everyone)) for seed in (0, 1) for step in (0, 1, 2)
     }
     everything = np.concatenate(list(data.values()))
     assert len(np.unique(everything, axis=0)) == len(everything)
-    index = jnp.asarray([[7, 3], [40, 0]], jnp.int32)
-    folded = example_keys(jax.random.key(1), jnp.asarray(2, jnp.int32), index)
-    assert folded.shape == (2, 2)
-    np.testing.assert_array_equal(jax.random.key_data(folded), data[1, 2][np.asarray(index)])
+    index = np.array([[7, 3], [40, 0]], np.int32)
+    folded = np.asarray(of(1, 2, index))
+    assert folded.shape[:2] == (2, 2)
+    np.testing.assert_array_equal(folded, data[1, 2][index])
 
 
 def test_random_numbers_do_not_depend_on_64_bit_types():
-    before = draw(keys(64, step=5), crop_padding=4, height=32, width=32)
+    def drawn():
+        return draw(keys(64, step=5), crop_padding=4, height=32, width=32)
+
+    before = jit(drawn)()
     with jax.enable_x64(True):
-        after = draw(keys(64, step=5), crop_padding=4, height=32, width=32)
+        after = jit(drawn)()
     for a, b in zip(before, after, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 
 
 def test_members_under_vmap_equal_a_loop_inside_jit():
-    images = jnp.asarray(random_images(12)).reshape(3, 4, 32, 32, 3)
-    settings = {"crop_padding": 4, "flip": True, "cutout": 16, **SETTINGS}
-    member_keys = keys(12).reshape(3, 4)
-    stacked = jax.jit(jax.vmap(lambda k, i: augment(k, i, **settings)))(member_keys, images)
-    looped = [augment(member_keys[k], images[k], **settings) for k in range(3)]
-    np.testing.assert_allclose(stacked, jnp.stack(looped), rtol=0, atol=1e-6)
+    images = random_images(24).reshape(3, 8, 32, 32, 3)
+    indices = np.arange(24, dtype=np.int32).reshape(3, 8)
+    stacked = jit(jax.vmap(of_examples))(indices, images)
+    looped = [augmented_examples(*member) for member in zip(indices, images, strict=True)]
+    np.testing.assert_allclose(stacked, np.stack(looped), rtol=0, atol=1e-6)
 
 
 def test_the_epoch_order_is_a_permutation_that_depends_on_seed_and_epoch():

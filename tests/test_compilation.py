@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import survival
 from short_run import CONFIGS, DIGITS
 
 from lpw_jax.devices import compilation
@@ -28,12 +29,12 @@ sys.exit(code)
 """
 QUICK = [
     "--config.train.epochs=2",
-    "--config.train.batch_size=32",
+    "--config.train.batch_size=16",
     "--config.late_phase.release_epoch=1",
     "--config.late_phase.num_members=2",
     "--config.late_phase.sigma=0.05",
     "--config.late_phase.member_mode=vmap",  # compiles soonest
-    "--config.data.validation_examples=1200",
+    "--config.data.validation_examples=1400",
 ]
 
 
@@ -43,7 +44,9 @@ def train(workdir, home, **environment):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "--config", DIGITS, "--workdir", str(workdir), *QUICK],
         cwd=CONFIGS.parent,
-        env=kept | {"XLA_FLAGS": "", "HOME": str(home), "XDG_CACHE_HOME": ""} | environment,
+        env=kept
+        | {"XLA_FLAGS": survival.QUICK_COMPILER, "HOME": str(home), "XDG_CACHE_HOME": ""}
+        | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -61,6 +64,7 @@ def predictions(workdir):
         return dict(arrays)
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing_and_repeats_the_first_bit_for_bit(tmp_path):
     everything = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     sought, found = train(tmp_path / "a", tmp_path, **everything)

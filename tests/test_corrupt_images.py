@@ -10,6 +10,7 @@ from lpw_jax import evaluate
 from lpw_jax.data import epoch_order, imagenet, imagenet_prepare
 from lpw_jax.data.streamed import _features
 
+pytestmark = pytest.mark.slow  # test_streamed.py has quick tests of the same images
 SYNSETS = ("n01440764", "n01443537", "n01484850", "n01491361")
 NUM_TRAIN, NUM_VAL, BATCH_SIZE = 40, 7, 8
 

@@ -6,36 +6,25 @@ import shutil
 
 import numpy as np
 import pytest
-from short_run import DIGITS
+from short_run import COMMAND
 from sklearn import metrics as sk
 
 from lpw_jax import evaluate, main
 
-SHORT = [
-    "--config.train.epochs=2",
-    "--config.late_phase.release_epoch=1",
-    "--config.late_phase.num_members=2",
-    "--config.train.anneal_start=0",
-    "--config.train.anneal_end=2",
-    "--config.data.validation_examples=1000",
-]
-
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(finished_run, tmp_path_factory):
     """Two finished runs, seeds 0 and 1."""
-    folder = tmp_path_factory.mktemp("runs")
-    for seed in (0, 1):
-        flags = ["--config", DIGITS, "--workdir", str(folder / f"seed{seed}"), *SHORT]
-        assert main.main([*flags, f"--config.seed={seed}"]) == 0
-    return folder
+    second = tmp_path_factory.mktemp("runs") / "seed1"
+    assert main.main([*COMMAND, "--workdir", str(second), "--config.seed=1"]) == 0
+    return finished_run, second
 
 
 @pytest.fixture
 def runs(trained, tmp_path):
     """Copies of them, with out-of-distribution predictions: on digits there are none."""
     for seed in (0, 1):
-        shutil.copytree(trained / f"seed{seed}", tmp_path / f"seed{seed}")
+        shutil.copytree(trained[seed], tmp_path / f"seed{seed}")
         for name, size in (("LSUN", 40), ("TIN", 30), ("SVHN", 20), ("CIFAR", 10)):
             logits = np.random.default_rng(size + seed).standard_normal((2, size, 10))
             np.savez(

@@ -125,10 +125,19 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("member_mode", "num_devices"),
-    [("unroll", 1), ("vmap", 1), ("vmap", 2), ("unroll", 4), ("vmap", 8)],
+    ("run", "member_mode", "num_devices"),
+    [
+        ("cifar_sgd_coasting", "scan", 1),
+        ("cifar_sgd_paper", "vmap", 2),
+        ("cifar_swa_coasting", "unroll", 4),
+        pytest.param("cifar_sgd_coasting", "unroll", 1, marks=pytest.mark.slow),
+        pytest.param("cifar_sgd_coasting", "vmap", 8, marks=pytest.mark.slow),
+        pytest.param("cifar_sgd_paper", "unroll", 4, marks=pytest.mark.slow),
+        pytest.param("cifar_sgd_paper", "scan", 8, marks=pytest.mark.slow),
+        pytest.param("cifar_swa_coasting", "vmap", 1, marks=pytest.mark.slow),
+        pytest.param("cifar_swa_coasting", "scan", 2, marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("run", ["cifar_sgd_coasting", "cifar_sgd_paper", "cifar_swa_coasting"])
 def test_agrees_with_the_published_code(
     float64, run, member_mode, num_devices, tmp_path, monkeypatch
 ):

@@ -88,6 +88,7 @@ def _specialist(name):
     return f"{module}.specialist_modules.0.{leaf}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "coasting", "member_mode", "num_devices", "layout"),
     [

@@ -12,6 +12,7 @@ from imagenet_files import make_tars
 import lpw_jax
 from lpw_jax.data import imagenet_prepare
 
+pytestmark = pytest.mark.slow
 CONFIG = "imagenet_resnet50.py:sample"
 NUM_VAL = 11  # which no batch divides
 

@@ -39,6 +39,8 @@ def flags(folder):
         "model.pretrained": folder / "resnet50.safetensors",
         "train.epochs": EPOCHS,
         "train.batch_size": 8,
+        "data.image_size": 32,
+        "data.resize": 40,
         "evaluate.batch_size": 4,
         "checkpoint.every_minutes": 0.003,  # in the midst of epochs
     }
@@ -57,6 +59,7 @@ def finished(folder, flags):
     return program
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_the_pretrained_weights_are_worth_and_its_best_epoch(finished):
     results = json.loads((finished.workdir / "results.json").read_text())
     weights, best = results["pretrained"], results["best_epoch"]
@@ -78,6 +81,7 @@ def test_a_run_tells_what_the_pretrained_weights_are_worth_and_its_best_epoch(fi
         assert arrays["collapsed"].shape == arrays["ensemble"].shape == (NUM_VAL, 1000)
 
 
+@pytest.mark.slow
 def test_a_run_killed_on_the_way_ends_as_if_undisturbed(folder, finished, flags):
     workdir = folder / "runs" / "killed"
     first = started(workdir, flags)
@@ -89,6 +93,7 @@ def test_a_run_killed_on_the_way_ends_as_if_undisturbed(folder, finished, flags)
     assert survival.differences(workdir, finished.workdir) == []
 
 
+@pytest.mark.slow
 def test_the_collapsed_network_is_exported_under_torchvisions_names(finished, tmp_path):
     target = tmp_path / "collapsed.safetensors"
     assert export.main(["--workdir", str(finished.workdir), "--output", str(target)]) == 0
@@ -99,6 +104,7 @@ def test_the_collapsed_network_is_exported_under_torchvisions_names(finished, tm
     np.testing.assert_array_equal(*logits)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_again_from_the_validation_tar_alone(
     finished, folder, tmp_path
 ):
@@ -125,10 +131,11 @@ def test_images_held_out_of_absent_training_images_are_none(tmp_path):
     assert (data.num_train, data.num_validation, data.num_test) == (0, 0, NUM_VAL)
 
 
-def test_wrong_pretrained_weights_are_known_before_data_is_prepared(folder, tmp_path, capsys):
+def test_wrong_pretrained_weights_are_known_before_data_is_prepared(tmp_path, capsys):
+    make_tars(tmp_path / "tars", num_val=1)
     fields = {
         "data.dir": tmp_path / "tfds",
-        "data.manual_dir": folder / "tars",
+        "data.manual_dir": tmp_path / "tars",
         "model.pretrained": tmp_path / "absent.safetensors",
     }
     flags = [f"--config.{name}={value}" for name, value in fields.items()]

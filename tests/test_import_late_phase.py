@@ -71,15 +71,15 @@ def assert_same(trees, others):
     ("run", "prefix"),
     [
         ("cifar_sgd_coasting", "final/"),
-        ("cifar_sgd_paper", "final/"),
+        pytest.param("cifar_sgd_paper", "final/", marks=pytest.mark.slow),
         ("cifar_swa_coasting", "final/"),
-        ("cifar_swa_coasting", "swa/"),
+        pytest.param("cifar_swa_coasting", "swa/", marks=pytest.mark.slow),
     ],
 )
 def test_an_imported_network_evaluates_as_in_the_published_code(float64, run, prefix, tmp_path):
     golden, entries = np.load(GOLDEN / f"{run}.npz"), golden_entries(run, prefix)
     # The batch size does not divide the 64 test images.
-    assert run_import(saved(entries), tmp_path, FLOAT64, "--config.evaluate.batch_size=48") == 0
+    assert run_import(saved(entries), tmp_path, FLOAT64, "--config.evaluate.batch_size=24") == 0
     folder = Workdir(tmp_path / "run")
     stored, results = folder.read_trained()
     assert results["status"] == "trained" and results["imported"]["format"] == "npz"

@@ -1,26 +1,65 @@
 """Runs that are killed, run out of disk or find damage end bit for bit as if undisturbed."""
 
 import gc
+import os
 import random
 import resource
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+import short_run
 import survival
+from etils import epath
 
 import lpw_jax
+from lpw_jax import main
+from lpw_jax.errors import UserError
+from lpw_jax.files import lock
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.training.progress import Progress
 
 
-@pytest.fixture
-def halted(tmp_path):
-    """A run that was killed in its last epoch and left two checkpoints."""
-    return shutil.copytree(survival.halted(), tmp_path / "run")
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    """A run that meets everything, one after the other, and what its processes told."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    halted = run.parent / "halted"
+    found = SimpleNamespace(run=run, halted=halted)
+    kill_in_checkpoint_write(survival.start(run), after=10)
+
+    first = survival.start(run)
+    assert first.wait_for(first.trains), first.errors
+    first.process.send_signal(signal.SIGSTOP)  # so that it is there when the second comes
+    found.second, found.pid = survival.start(run), first.process.pid
+    found.second.wait()
+    if limited := hasattr(resource, "prlimit"):
+        size = 20_000  # bytes in a file: less than a checkpoint's arrays, more than the logs
+        resource.prlimit(first.process.pid, resource.RLIMIT_FSIZE, (size, size))
+    first.process.send_signal(signal.SIGCONT)
+    found.full, found.full_code = first, first.wait() if limited else first.end()
+    found.full_newest = first.newest()
+
+    found.after_full = survival.start(run)
+    kill_in(found.after_full, "late", within=1)
+    *_, older, newest = largest_files(run)
+    truncate(newest)
+    found.older, found.damaged = (int(f.relative_to(run).parts[1]) for f in (older, newest))
+
+    found.after_damage = survival.start(run)
+    assert found.after_damage.wait_for(lambda: found.after_damage.epochs_done() >= 4)
+    assert found.after_damage.end() == -signal.SIGKILL
+    shutil.copytree(run, halted)
+
+    kill_in(survival.start(run), "re-estimation", within=0.3)
+    kill_in(survival.start(run), "evaluation", within=0.3)
+    found.last = survival.start(run)
+    assert found.last.wait() == 0, found.last.errors
+    return found
 
 
 def kill_in_checkpoint_write(program, *, after):
@@ -40,15 +79,45 @@ def kill_in(program, phase, *, within):
     assert program.end() == -signal.SIGKILL
 
 
-def test_a_run_killed_in_every_phase_ends_as_if_undisturbed(tmp_path):
-    run = tmp_path / "run"
-    kill_in_checkpoint_write(survival.start(run), after=10)
-    kill_in(survival.start(run), "late", within=1)
-    kill_in(survival.start(run), "re-estimation", within=0.3)
-    kill_in(survival.start(run), "evaluation", within=0.3)
-    last = survival.start(run)
-    assert last.wait() == 0, last.errors
-    assert survival.differences(run, survival.undisturbed()) == []
+@pytest.mark.slow
+def test_a_run_killed_in_every_phase_ends_as_if_undisturbed(disturbed):
+    left = [f"files: ['checkpoints/damaged-{disturbed.damaged}']"]
+    assert survival.differences(disturbed.run, survival.undisturbed()) == left
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_is_named_and_the_older_one_continued(disturbed):
+    (warning,) = disturbed.after_damage.errors.splitlines()
+    assert f"checkpoints/{disturbed.damaged} is damaged" in warning
+    assert disturbed.after_damage.resumed_from() == disturbed.older
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
+def test_a_full_disk_ends_the_run_at_once_and_the_newest_checkpoint_is_continued(disturbed):
+    assert disturbed.full_code == 2
+    *shown, error = disturbed.full.errors.splitlines()
+    assert all("was not written" in line or "were not written" in line for line in shown)
+    assert "a checkpoint could not be written" in error
+    assert f"step {disturbed.full_newest}." in error
+    assert disturbed.after_full.resumed_from() == disturbed.full_newest
+
+
+@pytest.mark.slow
+def test_a_second_process_on_a_workdir_is_refused_and_the_first_unharmed(disturbed):
+    assert disturbed.second.wait() == 2
+    assert f"is in use by process {disturbed.pid}" in disturbed.second.errors
+
+
+@pytest.mark.slow
+def test_a_run_continues_on_another_number_of_devices(disturbed):
+    program = survival.start(disturbed.halted, devices=4)
+    assert program.wait() == 0, program.errors
+    end_of_training = 80
+    assert 32 < program.resumed_from() < end_of_training
+    runs = (disturbed.halted, survival.undisturbed())
+    ours, theirs = (lpw_jax.load_weights(run) for run in runs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
 
 
 def truncate(file):
@@ -70,11 +139,10 @@ DAMAGES = (truncate, flip_a_bit, delete)
 
 def largest_files(run):
     """Of each checkpoint, the oldest first."""
-    folders = sorted((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    folders = [path for path in (run / "checkpoints").iterdir() if path.name.isdigit()]
     return [
         max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
-        for folder in folders
-        if folder.name.isdigit()
+        for folder in sorted(folders, key=lambda path: int(path.name))
     ]
 
 
@@ -107,6 +175,7 @@ def test_damage_to_any_file_of_a_checkpoint_is_harmless_or_found(damage, tmp_pat
     assert found == {3, 7}  # some files matter, some do not
 
 
+@pytest.mark.slow
 def test_of_many_arrays_that_cannot_be_read_asyncio_says_nothing(tmp_path, caplog):
     rng = np.random.default_rng(0)
     arrays = {str(i): rng.normal(size=(20, 10 + i)).astype(np.float32) for i in range(80)}
@@ -123,66 +192,43 @@ def test_of_many_arrays_that_cannot_be_read_asyncio_says_nothing(tmp_path, caplo
     assert not caplog.records
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_older_one_continued(halted):
-    *_, older, newest = largest_files(halted)
-    older, number = (int(file.relative_to(halted).parts[1]) for file in (older, newest))
-    truncate(newest)
-    program = survival.start(halted)
-    assert program.wait() == 0, program.errors
-    (warning,) = program.errors.splitlines()
-    assert f"checkpoints/{number} is damaged" in warning
-    assert program.resumed_from() == older
-    different = survival.differences(halted, survival.undisturbed())
-    assert different == [f"files: ['checkpoints/damaged-{number}']"]
-
-
-def test_without_an_intact_checkpoint_the_run_ends_and_changes_nothing(halted):
-    for file in largest_files(halted):
+def test_without_an_intact_checkpoint_the_run_ends_and_changes_nothing(run_copy, capsys):
+    for name in ("weights", "predictions"):
+        shutil.rmtree(run_copy / name)
+    (run_copy / "results.json").unlink()  # now it seems interrupted
+    for file in largest_files(run_copy):
         flip_a_bit(file)
-    before = survival.contents(halted)
-    program = survival.start(halted)
-    assert program.wait() == 2
-    (error,) = program.errors.splitlines()
+    before = survival.contents(run_copy)
+    assert main.main([*short_run.COMMAND, "--workdir", str(run_copy)]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
     assert "No checkpoint is intact; nothing was changed" in error
-    after = survival.contents(halted)
+    after = survival.contents(run_copy)
     for files in (before, after):
         del files["environment.json"]  # it has the command line, which names another copy
     assert after == before
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
-def test_a_full_disk_ends_the_run_at_once_and_the_newest_checkpoint_is_continued(halted):
-    program = survival.start(halted)
-    assert program.wait_for(program.trains), program.errors
-    limit = 20_000  # bytes in a file: less than a checkpoint's arrays, more than the logs
-    resource.prlimit(program.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
-    assert program.wait() == 2
-    newest = program.newest()
-    *shown, error = program.errors.splitlines()
-    assert all("was not written" in line or "were not written" in line for line in shown)
-    assert "a checkpoint could not be written" in error and f"step {newest}." in error
-    last = survival.start(halted)
-    assert last.wait() == 0, last.errors
-    assert last.resumed_from() == newest
-    assert survival.differences(halted, survival.undisturbed()) == []
+@pytest.mark.skipif(not hasattr(resource, "setrlimit"), reason="this system has no such limit")
+def test_a_checkpoint_that_a_full_disk_stops_is_told(tmp_path):
+    rng = np.random.default_rng(0)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+        try:
+            with pytest.raises(UserError, match="a checkpoint could not be written"):
+                checkpoints.save(3, {"state": {"a": rng.normal(size=(50, 400))}}, {})
+                checkpoints.check(wait=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
-def test_a_second_process_on_a_workdir_is_refused_and_the_first_unharmed(halted):
-    first = survival.start(halted)
-    assert first.wait_for(first.trains), first.errors
-    second = survival.start(halted)
-    assert second.wait() == 2
-    assert f"is in use by process {first.process.pid}" in second.errors
-    assert first.wait() == 0, first.errors
-    assert survival.differences(halted, survival.undisturbed()) == []
-
-
-def test_a_run_continues_on_another_number_of_devices(halted):
-    program = survival.start(halted, devices=4)
-    assert program.wait() == 0, program.errors
-    assert program.resumed_from() > 106
-    ours, theirs = (lpw_jax.load_weights(run) for run in (halted, survival.undisturbed()))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
+def test_a_folder_has_one_holder_who_is_named_to_others(tmp_path):
+    folder = epath.Path(tmp_path)
+    named = f"is in use by process {os.getpid()}"
+    with lock.held(folder), pytest.raises(UserError, match=named), lock.held(folder):
+        pass
+    with lock.held(folder):
+        pass
 
 
 def test_epochs_that_end_while_a_checkpoint_is_written_do_not_get_into_it():

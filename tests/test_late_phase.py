@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_net import PATTERNS, TinyNet, images
+from quick_jit import jit
+from tiny_net import PATTERNS, TinyNet, images, released
 
 from lpw_jax import models
 from lpw_jax.method import late_phase as lp
@@ -12,30 +13,34 @@ from lpw_jax.method import optimizers, state
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 
 pytestmark = pytest.mark.usefixtures("float64")
+TX = optimizers.sgd(momentum=0.9, nesterov=True)
 BN_AND_HEAD = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
 
 
 def random_tree(tree, seed):
     """Positive random leaves (variances must be)."""
-    leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(
-        structure, [jnp.asarray(rng.uniform(0.2, 2, x.shape)) for x in leaves]
-    )
+    return jax.tree.map(lambda leaf: rng.uniform(0.2, 2, leaf.shape), tree)
 
 
 @pytest.fixture
 def members(float64):
-    tx = optimizers.sgd(momentum=0.9, nesterov=True)
-    start = state.init(
-        jax.random.key(0), TinyNet(), image_shape=(8, 8, 3), patterns=PATTERNS, tx=tx
-    )
-    start = state.release(start, jax.random.key(1), num_members=3, sigma=0.0, tx=tx)
+    start = released(TX, 3)
     return {
         "shared": start.shared,
         "late_phase": random_tree(start.late_phase, 1),
         "batch_stats": random_tree(start.batch_stats, 2),
     }
+
+
+@jit
+def outputs(variables, x):
+    return TinyNet().apply(variables, x, train=False)
+
+
+def copies(tree):
+    """Three equal members."""
+    return jax.tree.map(lambda leaf: np.stack([leaf] * 3), tree)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,7 @@ def test_merge_undoes_split(members):
     params = lp.merge(members["shared"], lp.member(members["late_phase"], 0))
     shared, late = lp.split(params, PATTERNS)
     assert set(shared) == {"conv1", "conv2"} and set(late) == {"bn1", "bn2", "head"}
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, lp.merge(shared, late), params))
+    assert jax.tree.all(jax.tree.map(np.array_equal, lp.merge(shared, late), params))
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(members):
@@ -74,9 +79,10 @@ def layerwise_mean(weights, x):
     shared, late, stats = weights["shared"], weights["late_phase"], weights["batch_stats"]
 
     def conv(x, layer, stride):
-        y = jax.lax.conv_general_dilated(
-            x, layer["kernel"], (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (stride,) * 2, "SAME")
+        x = np.pad(x, ((0, 0), *padding, (0, 0)))
+        patches = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))[:, ::stride, ::stride]
+        y = np.einsum("nyxcij,ijco->nyxo", patches, layer["kernel"])
         return y + layer.get("bias", np.zeros(y.shape[-1])).reshape(1, 1, 1, -1)
 
     def norm(x, name):
@@ -90,26 +96,21 @@ def layerwise_mean(weights, x):
     x = np.maximum(norm(conv(x, shared["conv1"], 2), "bn1"), 0)
     x = np.maximum(norm(conv(x, shared["conv2"], 1), "bn2"), 0).mean((1, 2))
     heads = zip(late["head"]["kernel"], late["head"]["bias"], strict=True)
-    return np.mean([x @ np.asarray(kernel) + np.asarray(bias)[None] for kernel, bias in heads], 0)
+    return np.mean([x @ kernel + bias for kernel, bias in heads], 0)
 
 
 def test_collapse_is_the_mean_of_every_late_phase_layers_output(members):
     x = images(5, 4)
-    collapsed = TinyNet().apply(lp.collapse(**members), x, train=False)
+    collapsed = outputs(lp.collapse(**members), x)
     np.testing.assert_allclose(collapsed, layerwise_mean(members, x), rtol=0, atol=1e-12)
 
 
 def test_collapse_of_equal_members_is_the_member(members):
     x = images(5, 4)
     late, stats = lp.member((members["late_phase"], members["batch_stats"]), 1)
-    equal = jax.tree.map(
-        lambda leaf: jnp.stack([leaf] * 3), {"late_phase": late, "batch_stats": stats}
-    )
     variables = {"params": lp.merge(members["shared"], late), "batch_stats": stats}
-    collapsed = lp.collapse(members["shared"], **equal)
-    np.testing.assert_allclose(
-        TinyNet().apply(collapsed, x), TinyNet().apply(variables, x), rtol=0, atol=1e-12
-    )
+    collapsed = lp.collapse(members["shared"], copies(late), copies(stats))
+    np.testing.assert_allclose(outputs(collapsed, x), outputs(variables, x), rtol=0, atol=1e-12)
     shapes = jax.tree.map(lambda leaf: leaf.shape, (collapsed, variables))
     assert shapes[0] == shapes[1]
 
@@ -121,42 +122,39 @@ def test_collapse_with_shared_batch_norm_averages_members_statistics(members):
     )
     late = {"head": members["late_phase"]["head"]}
     x = images(5, 4)
-    collapsed = TinyNet().apply(lp.collapse(shared, late, members["batch_stats"]), x)
-    same = {
-        name: jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), shared[name])
-        for name in ("bn1", "bn2")
-    }
+    collapsed = outputs(lp.collapse(shared, late, members["batch_stats"]), x)
+    same = copies({name: shared[name] for name in ("bn1", "bn2")})
     expanded = members | {"late_phase": late | same}
     np.testing.assert_allclose(collapsed, layerwise_mean(expanded, x), rtol=0, atol=1e-12)
 
 
 def test_release_copies_weights_and_statistics_and_empties_momentum(members):
-    tx = optimizers.sgd(momentum=0.9, nesterov=True)
     tied = state.create(
         lp.merge(members["shared"], lp.member(members["late_phase"], 0)),
         lp.member(members["batch_stats"], 0),
         patterns=PATTERNS,
-        tx=tx,
+        tx=TX,
     )
     tied = tied.replace(
         opt_shared=random_tree(tied.opt_shared, 3),
         opt_late=random_tree(tied.opt_late, 4),
-        coasting=jnp.ones((), bool),
+        coasting=np.ones((), bool),
     )
-    after = state.release(tied, jax.random.key(0), num_members=4, sigma=0.0, tx=tx)
+    after = state.release(tied, jax.random.key(0), num_members=4, sigma=0.0, tx=TX)
+    tied, after = jax.device_get((tied, after))
     for name in ("late_phase", "batch_stats"):
         for old, new in zip(
             *(jax.tree.leaves(getattr(s, name)) for s in (tied, after)), strict=True
         ):
             assert new.shape == (4, *old.shape[1:]) and (new == old).all()
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.opt_late))
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, after.opt_shared, tied.opt_shared))
+    assert jax.tree.all(jax.tree.map(np.array_equal, after.opt_shared, tied.opt_shared))
     assert not after.coasting
 
 
 def test_release_noise_is_scaled_by_each_leafs_rms():
-    leaf = {"a": {"kernel": jnp.full((1, 300, 200), 2.0)}, "b": {"bias": jnp.zeros((1, 50))}}
-    late = lp.perturb(jax.random.key(0), lp.copy_members(leaf, 3), 0.1)
+    leaf = {"a": {"kernel": np.full((3, 300, 200), 2.0)}, "b": {"bias": np.zeros((3, 50))}}
+    late = jax.device_get(jit(lambda tree: lp.perturb(jax.random.key(0), tree, 0.1))(leaf))
     noise = late["a"]["kernel"] - 2.0
     np.testing.assert_allclose(noise.std((1, 2)), 0.2, rtol=0.02)
     np.testing.assert_allclose(noise.mean((1, 2)), 0.0, atol=0.005)

@@ -3,11 +3,10 @@
 import dataclasses
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
-from short_run import DIGITS, SHORT
+from short_run import COMMAND
 
 import lpw_jax
 from lpw_jax import evaluate, experiment, main
@@ -15,28 +14,9 @@ from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
 
-QUICK = [
-    *SHORT,
-    "--config.data.validation_examples=1200",
-    "--config.train.batch_size=32",
-    "--config.late_phase.member_mode=vmap",  # compiles soonest
-]
-
 
 def run(workdir, *flags):
-    return main.main(["--config", DIGITS, "--workdir", str(workdir), *QUICK, *flags])
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "run"
-    assert run(workdir, "--config.checkpoint.every_epochs=1") == 0
-    return workdir
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
+    return main.main([*COMMAND, "--workdir", str(workdir), *flags])
 
 
 def results(workdir):
@@ -57,11 +37,11 @@ def test_a_dry_run_takes_steps_of_every_phase_and_leaves_a_picture_only(tmp_path
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["schedule.png"]
 
 
-def test_a_dry_run_changes_nothing_in_a_finished_run(copy, capsys):
-    before = results(copy)
-    assert run(copy, "--dry_run") == 0
+def test_a_dry_run_changes_nothing_in_a_finished_run(run_copy, capsys):
+    before = results(run_copy)
+    assert run(run_copy, "--dry_run") == 0
     assert "nothing was trained" in capsys.readouterr().out
-    assert results(copy) == before
+    assert results(run_copy) == before
 
 
 @pytest.mark.parametrize(
@@ -79,7 +59,7 @@ def test_other_devices_than_asked_for_are_refused(flags, message, tmp_path, caps
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, capsys):
-    flags = ["--config.train.learning_rate=1e20", "--config.checkpoint.every_epochs=1"]
+    flags = ["--config.train.learning_rate=1e20"]
     assert run(tmp_path / "run", *flags) == 2
     error = capsys.readouterr().err
     assert "the loss of step" in error and "Last good checkpoint: none" in error
@@ -90,6 +70,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, capsys):
 
 def test_a_loss_that_is_not_finite_may_be_tolerated(tmp_path, capsys):
     flags = ["--config.train.learning_rate=1e20", "--config.train.on_nonfinite=warn"]
+    flags += ["--config.evaluate.every_epochs=0"]
     assert run(tmp_path / "run", *flags) == 2  # these weights can be saved, but not evaluated
     errors = capsys.readouterr().err
     assert errors.count("loss became infinite or not a number") == 3
@@ -99,47 +80,47 @@ def test_a_loss_that_is_not_finite_may_be_tolerated(tmp_path, capsys):
     assert results(tmp_path / "run")["status"] == "trained"
 
 
-def test_weights_load_as_plain_trees(finished):
-    final = lpw_jax.load_weights(finished)
+def test_weights_load_as_plain_trees(finished_run):
+    final = lpw_jax.load_weights(finished_run)
     assert set(final) == {"shared", "late_phase", "batch_stats"}
     assert final["late_phase"]["head"]["bias"].shape == (2, 10)
-    steps = checkpoints(finished)
+    steps = checkpoints(finished_run)
     assert len(steps) == 2  # config.checkpoint.keep
-    earlier = lpw_jax.load_weights(finished, step=steps[0])
+    earlier = lpw_jax.load_weights(finished_run, step=steps[0])
     assert isinstance(earlier["shared"]["conv_in"]["kernel"], np.ndarray)
     with pytest.raises(UserError, match=f"no such checkpoint; there are: {steps[0]}, {steps[1]}"):
-        lpw_jax.load_weights(finished, step=1)
+        lpw_jax.load_weights(finished_run, step=1)
 
 
-def test_a_resumed_run_keeps_the_record_of_its_first_session(copy):
+def test_a_resumed_run_keeps_the_record_of_its_first_session(run_copy):
     for name in ("results.json", "metrics.jsonl"):
-        (copy / name).unlink()
-    before = json.loads((copy / "environment.json").read_text())
-    assert run(copy, "--config.checkpoint.every_epochs=1") == 0
-    after = json.loads((copy / "environment.json").read_text())
+        (run_copy / name).unlink()
+    before = json.loads((run_copy / "environment.json").read_text())
+    assert run(run_copy) == 0
+    after = json.loads((run_copy / "environment.json").read_text())
     (resumed,) = after.pop("resumed")
     assert after == before and resumed["packages"] == before["packages"]
-    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 3
+    assert len((run_copy / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_evaluation_on_other_data_is_refused(copy, monkeypatch, capsys):
-    data = load_dataset("digits", data_dir="", validation_examples=1200)
+def test_evaluation_on_other_data_is_refused(run_copy, monkeypatch, capsys):
+    data = load_dataset("digits", data_dir="", validation_examples=1181)
     other = dataclasses.replace(data, test_images=255 - data.test_images)
     monkeypatch.setattr(experiment, "load_data", lambda config, to_train: (other, {}))
-    assert evaluate.main(["--workdir", str(copy)]) == 2
+    assert evaluate.main(["--workdir", str(run_copy)]) == 2
     assert "data.dir: digits is not the one that" in capsys.readouterr().err
-    assert results(copy)["status"] == "complete"
+    assert results(run_copy)["status"] == "complete"
 
 
-def test_an_interrupted_evaluation_is_done_again(copy, monkeypatch):
-    before = results(copy)
+def test_an_interrupted_evaluation_is_done_again(run_copy, monkeypatch):
+    before = results(run_copy)
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "predict", interrupted)
-        assert evaluate.main(["--workdir", str(copy)]) == 130
-    assert results(copy)["status"] == "trained"
-    assert run(copy) == 0
-    assert results(copy)["views"] == before["views"]
+        assert evaluate.main(["--workdir", str(run_copy)]) == 130
+    assert results(run_copy)["status"] == "trained"
+    assert run(run_copy) == 0
+    assert results(run_copy)["views"] == before["views"]

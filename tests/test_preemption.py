@@ -2,12 +2,16 @@
 
 import signal
 
+import pytest
 import survival
+
+from lpw_jax.devices.preemption import Preemption
+from lpw_jax.errors import Preempted
 
 MOMENTS = {
     "loading": lambda program: "loading digits" in program.output,
     "compiling": lambda program: "host(s); members" in program.output,
-    "training": lambda program: program.newest() > 30,
+    "training": lambda program: program.newest() > 10,
     "release": lambda program: program.epochs_done() == 2,
     "re-estimation": lambda program: program.phase() == "re-estimation",
     "weights": lambda program: program.phase() == "weights",
@@ -23,6 +27,7 @@ def asked_to_end(program, moment):
     assert "Traceback" not in program.errors and "Warning" not in program.errors
 
 
+@pytest.mark.slow
 def test_a_run_asked_to_end_in_every_phase_ends_as_if_undisturbed(tmp_path):
     run = tmp_path / "run"
     for moment in MOMENTS:
@@ -31,3 +36,17 @@ def test_a_run_asked_to_end_in_every_phase_ends_as_if_undisturbed(tmp_path):
     last = survival.start(run)
     assert last.wait() == 0, last.errors
     assert survival.differences(run, survival.undisturbed()) == []
+
+
+def test_sigterm_is_obeyed_at_once_unless_there_is_something_to_save():
+    before = signal.getsignal(signal.SIGTERM)
+    with Preemption().watched(), pytest.raises(Preempted):
+        signal.raise_signal(signal.SIGTERM)
+    preemption = Preemption()
+    with preemption.watched(), preemption.deferred():
+        assert not preemption.due()
+        signal.raise_signal(signal.SIGTERM)
+        assert preemption.due()
+        with pytest.raises(Preempted):
+            preemption.check()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -111,7 +111,7 @@ def activations(model, batch_size, platform="gpu"):
     return preflight.activation_bytes(model, (batch_size, 32, 32, 3), platform=platform)
 
 
-@pytest.mark.parametrize("name", ["wide_resnet", "densenet"])
+@pytest.mark.parametrize("name", ["wide_resnet", pytest.param("densenet", marks=pytest.mark.slow)])
 def test_estimated_memory_is_near_what_xla_plans(name, num_members=2):
     model, tx = network(), optimizers.sgd(momentum=0.9, nesterov=True)
     if name == "densenet":
@@ -131,8 +131,9 @@ def test_estimated_memory_is_near_what_xla_plans(name, num_members=2):
     }
     rates = Rates(*[jax.ShapeDtypeStruct((), jnp.float32)] * 5)
     train_step = steps.make_train_step(model=model, tx=tx, coasting="none", member_mode="vmap")
-    program = jax.jit(train_step, donate_argnums=0).lower(shapes, batch, rates).compile()
-    plan = program.memory_analysis()
+    program = jax.jit(train_step, donate_argnums=0).lower(shapes, batch, rates)
+    fast = {"xla_backend_optimization_level": 0}  # of machine code, which uses the same memory
+    plan = program.compile(compiler_options=fast).memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
     planned += plan.temp_size_in_bytes
     estimate = preflight.step_bytes(

@@ -5,22 +5,17 @@ import json
 
 import jax
 import pytest
-from short_run import DIGITS, SHORT
+from short_run import COMMAND
 
 from lpw_jax import main
 from lpw_jax.files.workdir import Workdir
 
-QUICK = [
-    *SHORT,
-    "--config.data.validation_examples=1200",
-    "--config.train.batch_size=32",
-    "--config.late_phase.member_mode=vmap",  # compiles soonest
-]
+pytestmark = pytest.mark.slow
 PARTS = ("augment", "coast", "members", "all_reduce", "update_late_phase", "update_shared")
 
 
 def run(workdir, *flags):
-    return main.main(["--config", DIGITS, "--workdir", str(workdir), *QUICK, *flags])
+    return main.main([*COMMAND, "--workdir", str(workdir), *flags])
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ import time
 import jax
 import numpy as np
 import pytest
-import short_run
 from scipy.special import log_softmax, logsumexp
-from short_run import CONFIGS, DIGITS
+from short_run import COMMAND, CONFIGS, DIGITS, NOTE
 
 import lpw_jax
 from lpw_jax import evaluate, main
@@ -22,73 +21,63 @@ from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
 from lpw_jax.measures import calibration
 
-SHORT = [*short_run.SHORT, "--config.data.validation_examples=37"]
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """A finished run through the command line's own entry point."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 0
-    return folder
-
 
 def results(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def test_results_hold_what_is_documented(workdir):
-    found = results(workdir)
+def test_results_hold_what_is_documented(finished_run):
+    found = results(finished_run)
     assert found["status"] == "complete" and found["seed"] == 0
     assert (found["num_parameters"], found["num_late_phase_parameters"]) == (77_850, 1_130)
     assert found["coasting"] == "reference"
-    assert found["data"]["name"] == "digits" and "scikit-learn" in found["data"]["note"]
-    assert found["config"] == json.loads((workdir / "config.json").read_text())
+    assert (found["data"]["name"], found["data"]["note"]) == ("digits", NOTE)
+    assert found["config"] == json.loads((finished_run / "config.json").read_text())
     train = found["train"]
     assert train["epochs"] == 3 and train["images_per_second"] > 0
     assert (train["num_devices"], train["device_kind"]) == (8, "cpu")
     assert 1e8 < train["peak_memory_bytes"] < 1e11
     assert len(found["views"]["members"]) == 2
     for view in ("collapsed", "ensemble"):
-        assert found["views"][view]["accuracy"] > 0.7
+        assert found["views"][view]["accuracy"] > 0.5
         assert found["views"][view]["ood"] == dict.fromkeys(("LSUN", "TIN", "SVHN", "CIFAR"))
         assert found["views"][view]["ood_mean_auroc"] is None
-    environment = json.loads((workdir / "environment.json").read_text())
+    environment = json.loads((finished_run / "environment.json").read_text())
     assert environment["packages"]["jax"] == jax.__version__ and environment["num_devices"] == 8
 
 
-def test_metrics_have_one_line_an_epoch(workdir):
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+def test_metrics_have_one_line_an_epoch(finished_run):
+    lines = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert [line["phase"] for line in lines] == ["tied", "SWA", "SWA"]
-    # 1400 images in batches of 64: 21 minibatches, then 10 cycles of 2.
-    assert [line["step"] for line in lines] == [21, 41, 61]
+    # 256 images in batches of 16: 16 minibatches, then 8 cycles of 2.
+    assert [line["step"] for line in lines] == [16, 32, 48]
     assert [len(line["member_loss"]) for line in lines] == [1, 2, 2]
     assert lines[0]["loss"] > lines[-1]["loss"]
 
 
-def test_predictions_give_the_results(workdir):
-    test = np.load(workdir / "predictions" / "test.npz")
+def test_predictions_give_the_results(finished_run):
+    test = np.load(finished_run / "predictions" / "test.npz")
     assert test["collapsed"].shape == test["ensemble"].shape == (360, 10)
     assert test["members"].shape == (2, 360, 10) and test["label"].shape == (360,)
     np.testing.assert_allclose(np.exp(test["ensemble"]).sum(1), 1, atol=1e-5)
     for view in ("collapsed", "ensemble"):
         accuracy = (test[view].argmax(1) == test["label"]).mean()
-        assert accuracy == pytest.approx(results(workdir)["views"][view]["accuracy"])
-    validation = np.load(workdir / "predictions" / "validation.npz")
-    assert validation["label"].shape == (37,)
+        assert accuracy == pytest.approx(results(finished_run)["views"][view]["accuracy"])
+    validation = np.load(finished_run / "predictions" / "validation.npz")
+    assert validation["label"].shape == (1181,)
     accuracy = (validation["collapsed"].argmax(1) == validation["label"]).mean()
-    assert accuracy == pytest.approx(results(workdir)["validation"]["collapsed"]["accuracy"])
+    assert accuracy == pytest.approx(results(finished_run)["validation"]["collapsed"]["accuracy"])
 
 
-def test_calibration_and_how_members_differ_follow_from_predictions(workdir):
-    test = np.load(workdir / "predictions" / "test.npz")
-    validation = np.load(workdir / "predictions" / "validation.npz")
-    views = results(workdir)["views"]
+def test_calibration_and_how_members_differ_follow_from_predictions(finished_run):
+    test = np.load(finished_run / "predictions" / "test.npz")
+    validation = np.load(finished_run / "predictions" / "validation.npz")
+    views = results(finished_run)["views"]
     classes = test["members"].argmax(axis=-1)
     assert views["ensemble"]["disagreement"] == pytest.approx((classes[0] != classes[1]).mean())
     for name in ("mutual_information", "disagreement"):
-        assert test[name].shape == (360,) and validation[name].shape == (37,)
+        assert test[name].shape == (360,) and validation[name].shape == (1181,)
         assert views["ensemble"][name] == pytest.approx(test[name].mean())
         assert name not in views["collapsed"]
     np.testing.assert_allclose(
@@ -106,24 +95,25 @@ def test_calibration_and_how_members_differ_follow_from_predictions(workdir):
         assert found["nll"] == pytest.approx(nll, rel=1e-4)
 
 
-def test_loaded_run_predicts_what_the_program_predicted(workdir):
-    run = lpw_jax.load(workdir)
+def test_loaded_run_predicts_what_the_program_predicted(finished_run):
+    run = lpw_jax.load(finished_run)
     data = load_dataset("digits", data_dir="")
     images = run.normalize(data.test_images[:50])
-    recorded = np.load(workdir / "predictions" / "test.npz")
-    collapsed = run.model.apply(run.collapsed, images, train=False)
+    recorded = np.load(finished_run / "predictions" / "test.npz")
+    apply = jax.jit(run.model.apply)
+    collapsed = apply(run.collapsed, images)
     np.testing.assert_allclose(collapsed, recorded["collapsed"][:50], atol=1e-4)
     for k in range(2):
-        member = run.model.apply(run.member(k), images, train=False)
+        member = apply(run.member(k), images)
         np.testing.assert_allclose(member, recorded["members"][k, :50], atol=1e-4)
     assert jax.tree.leaves(run.stacked["late_phase"])[0].shape[0] == 2
 
 
-def test_evaluation_repeats_and_its_batch_size_changes_nothing(workdir, capsys):
-    before = results(workdir)
-    arguments = ["--workdir", str(workdir), "--config.evaluate.batch_size=100"]
+def test_evaluation_repeats_and_its_batch_size_changes_nothing(run_copy, capsys):
+    before = results(run_copy)
+    arguments = ["--workdir", str(run_copy), "--config.evaluate.batch_size=100"]
     assert evaluate.main(arguments) == 0
-    after = results(workdir)
+    after = results(run_copy)
     assert after["views"]["collapsed"]["nll"] == pytest.approx(
         before["views"]["collapsed"]["nll"], rel=1e-5
     )
@@ -134,8 +124,8 @@ def test_evaluation_repeats_and_its_batch_size_changes_nothing(workdir, capsys):
 @pytest.mark.parametrize(
     "field", ["model.depth=16", "data.name=cifar10", "data.validation_examples=5"]
 )
-def test_evaluation_refuses_to_change_what_was_trained(workdir, field, capsys):
-    assert evaluate.main(["--workdir", str(workdir), f"--config.{field}"]) == 2
+def test_evaluation_refuses_to_change_what_was_trained(run_copy, field, capsys):
+    assert evaluate.main(["--workdir", str(run_copy), f"--config.{field}"]) == 2
     assert f"--config.{field}: only data.dir" in capsys.readouterr().err
 
 
@@ -144,48 +134,44 @@ def test_evaluation_refuses_a_folder_without_a_run(tmp_path, capsys):
     assert "finished training" in capsys.readouterr().err
 
 
-def test_a_finished_run_is_shown_and_another_config_refused(workdir, capsys):
-    before = (workdir / "metrics.jsonl").read_text()
-    assert main.main(["--config", DIGITS, "--workdir", str(workdir), *SHORT]) == 0
+def test_a_finished_run_is_shown_and_another_config_refused(run_copy, capsys):
+    before = (run_copy / "metrics.jsonl").read_text()
+    assert main.main([*COMMAND, "--workdir", str(run_copy)]) == 0
     assert "finished" in capsys.readouterr().out
-    other = [*SHORT, "--config.train.learning_rate=0.2"]
-    assert main.main(["--config", DIGITS, "--workdir", str(workdir), *other]) == 2
+    other = "--config.train.learning_rate=0.2"
+    assert main.main([*COMMAND, "--workdir", str(run_copy), other]) == 2
     assert "train.learning_rate: 0.1 there, 0.2 here" in capsys.readouterr().err
-    assert (workdir / "metrics.jsonl").read_text() == before
+    assert (run_copy / "metrics.jsonl").read_text() == before
 
 
-def test_a_trained_run_that_was_not_evaluated_is_evaluated_and_not_trained_again(workdir, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(workdir, folder)
-    before = results(folder)
-    shutil.rmtree(folder / "predictions")
+def test_a_trained_run_that_was_not_evaluated_is_evaluated_and_not_trained_again(
+    finished_run, run_copy
+):
+    before = results(run_copy)
+    shutil.rmtree(run_copy / "predictions")
     unfinished = before | {"status": "trained", "views": None}
-    (folder / "results.json").write_text(json.dumps(unfinished))
-    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 0
-    after = results(folder)
+    (run_copy / "results.json").write_text(json.dumps(unfinished))
+    assert main.main([*COMMAND, "--workdir", str(run_copy)]) == 0
+    after = results(run_copy)
     assert after["views"]["collapsed"] == before["views"]["collapsed"]
     assert after["train"] == before["train"]
-    assert (folder / "metrics.jsonl").read_text() == (workdir / "metrics.jsonl").read_text()
+    assert (run_copy / "metrics.jsonl").read_text() == (finished_run / "metrics.jsonl").read_text()
 
 
-def test_a_config_stored_before_a_field_was_added_still_loads(workdir, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(workdir, folder)
-    config = json.loads((folder / "config.json").read_text())
+def test_a_config_stored_before_a_field_was_added_still_loads(run_copy):
+    config = json.loads((run_copy / "config.json").read_text())
     del config["late_phase"]["shared_grad_scale"]
-    (folder / "config.json").write_text(json.dumps(config))
-    assert lpw_jax.load(folder).config.late_phase.shared_grad_scale == 1.0
-    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 0
+    (run_copy / "config.json").write_text(json.dumps(config))
+    assert lpw_jax.load(run_copy).config.late_phase.shared_grad_scale == 1.0
+    assert main.main([*COMMAND, "--workdir", str(run_copy)]) == 0
 
 
-def test_a_run_in_float64_is_not_loaded_rounded(workdir, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(workdir, folder)
-    config = json.loads((folder / "config.json").read_text())
+def test_a_run_in_float64_is_not_loaded_rounded(run_copy):
+    config = json.loads((run_copy / "config.json").read_text())
     config["train"]["compute_dtype"] = "float64"
-    (folder / "config.json").write_text(json.dumps(config))
+    (run_copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="train.compute_dtype.*JAX_ENABLE_X64=1"):
-        lpw_jax.load(folder)
+        lpw_jax.load(run_copy)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
@@ -198,24 +184,20 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["config.json", "results.json"])
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
-def test_garbled_files_of_a_run_are_named(workdir, tmp_path, name, text, capsys):
-    folder = tmp_path / "copy"
-    shutil.copytree(workdir, folder)
-    (folder / name).write_text(text)
-    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 2
-    assert f"{folder}/{name}: must be JSON" in capsys.readouterr().err
+def test_garbled_files_of_a_run_are_named(run_copy, name, text, capsys):
+    (run_copy / name).write_text(text)
+    assert main.main([*COMMAND, "--workdir", str(run_copy)]) == 2
+    assert f"{run_copy}/{name}: must be JSON" in capsys.readouterr().err
 
 
-def test_a_run_with_empty_results_is_not_trained_over(workdir, tmp_path, capsys):
-    folder = tmp_path / "copy"
-    shutil.copytree(workdir, folder)
-    (folder / "results.json").write_text("{}")
-    assert main.main(["--config", DIGITS, "--workdir", str(folder), *SHORT]) == 2
-    assert evaluate.main(["--workdir", str(folder)]) == 2
+def test_a_run_with_empty_results_is_not_trained_over(run_copy, capsys):
+    (run_copy / "results.json").write_text("{}")
+    assert main.main([*COMMAND, "--workdir", str(run_copy)]) == 2
+    assert evaluate.main(["--workdir", str(run_copy)]) == 2
     with pytest.raises(UserError, match="found nothing"):
-        lpw_jax.load(folder)
+        lpw_jax.load(run_copy)
     assert capsys.readouterr().err.count("results.json: must be JSON as a run writes it") == 2
-    assert (folder / "weights").exists()
+    assert (run_copy / "weights").exists()
 
 
 @pytest.fixture
@@ -226,6 +208,7 @@ def sigint():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["loading", "epoch  1/"])  # the first is followed by compilation
 def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment, sigint):
     command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]

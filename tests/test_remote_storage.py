@@ -15,7 +15,6 @@ import tfds_fixtures
 from gcs_server import Storage
 
 ROOT = Path(__file__).parents[1]
-FLAGS = [*short_run.SHORT, "--config.checkpoint.every_epochs=1"]
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +29,7 @@ def start(storage, *arguments):
     environment |= {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "PYTHONUNBUFFERED": "1",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "JAX_COMPILATION_CACHE_DIR": str(survival.cache()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {survival.QUICK_COMPILER}",
     }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -53,18 +50,14 @@ def end(process):
 
 
 def train(storage, workdir):
-    return start(
-        storage, "-m", "lpw_jax.main", "--config", short_run.DIGITS, "--workdir", workdir, *FLAGS
-    )
+    command = ("-m", "lpw_jax.main", "--config", short_run.DIGITS, "--workdir", workdir)
+    return start(storage, *command, *survival.FLAGS)
 
 
 @pytest.fixture(scope="module")
-def local(storage, tmp_path_factory):
+def local():
     """Folder of an undisturbed run on this machine's disk."""
-    folder = tmp_path_factory.mktemp("runs") / "local"
-    code, output = end(train(storage, folder))
-    assert code == 0, output
-    return folder
+    return survival.undisturbed()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +73,7 @@ def resumed(storage, local, tmp_path_factory):
     assert code == 75, output
     storage.get_folder("bucket/run", halted)
     epochs = (halted / "metrics.jsonl").read_text().count("\n")
-    assert epochs < 3 and not (halted / "results.json").exists()
+    assert epochs < survival.EPOCHS and not (halted / "results.json").exists()
     code, output = end(train(storage, "gs://bucket/run"))
     assert code == 0, output
     assert re.search(rf"resumed at epoch {epochs + 1},", output), output
@@ -88,6 +81,7 @@ def resumed(storage, local, tmp_path_factory):
     return finished
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_that_was_resumed_equals_the_undisturbed_one_on_a_disk(resumed, local):
     assert survival.differences(resumed, local) == []
 
@@ -101,6 +95,7 @@ for step in (None, int(newest)):
 """
 
 
+@pytest.mark.slow
 def test_weights_and_checkpoints_are_loaded_from_a_bucket(storage, resumed):
     newest = max(int(path.name) for path in (resumed / "checkpoints").iterdir())
     code, output = end(start(storage, "-c", LOAD_WEIGHTS, "gs://bucket/run", resumed, newest))

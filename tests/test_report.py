@@ -7,47 +7,24 @@ import shutil
 import numpy as np
 import pytest
 from page_reader import Page
-from short_run import DIGITS, SHORT
+from short_run import NOTE
 
-from lpw_jax import main, report
+from lpw_jax import report
 from lpw_jax.display import console
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import metrics
 from lpw_jax.report import __main__ as program
 from lpw_jax.report import page, run_files
-
-NOTE = "<script>alert('&amp;')</script>"
-FLAGS = [*SHORT, "--config.evaluate.every_epochs=1", f"--config.data.note={NOTE}"]
-
-
-SEEN = []  # the first section of every page that the run below wrote
+from lpw_jax.training.journal import Journal
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    build = page.build
-
-    def seen(folder):
-        text = build(folder)
-        SEEN.append(Page(text).sections["Results"])
-        return text
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "build", seen)
-        patch.setattr(report, "_SECONDS", 0)
-        patch.setattr(report, "_SHARE", float("inf"))
-        assert main.main(["--config", DIGITS, "--workdir", str(folder), *FLAGS]) == 0
-    return folder
+def written(finished_run):
+    return Page((finished_run / report.NAME).read_text())
 
 
-@pytest.fixture(scope="module")
-def written(workdir):
-    return Page((workdir / report.NAME).read_text())
-
-
-def copy(workdir, folder, *, without=()):
-    shutil.copytree(workdir, folder)
+def copy(run, folder, *, without=()):
+    shutil.copytree(run, folder)
     for name in (report.NAME, *without):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -75,10 +52,18 @@ def test_a_run_writes_its_report(written):
     assert "SWA averages the weights from epoch 2" in written.sections["Learning curves"]
 
 
-def test_a_training_shows_its_epochs_as_they_end(written):
-    states = [text.strip().split(": ")[1].split(".")[0] for text in SEEN]
-    epochs = [f"in training or interrupted, {done} of 3 epochs done" for done in (1, 2, 3)]
-    assert states == [*epochs, "complete"]
+def test_a_training_shows_its_epochs_as_they_end(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_SECONDS", 0)
+    monkeypatch.setattr(report, "_SHARE", float("inf"))
+    gone = ("predictions", "weights", "results.json")
+    folder = copy(finished_run, tmp_path / "digits", without=gone)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    journal = Journal(Workdir(folder), [])
+    for done, record in enumerate(records, 1):
+        journal.add(record)
+        shown = Page((folder / report.NAME).read_text()).sections["Results"]
+        assert f": in training or interrupted, {done} of 3 epochs done." in shown
+    assert done == 3
 
 
 def test_the_page_needs_no_network_and_runs_nothing(written):
@@ -89,13 +74,14 @@ def test_the_page_needs_no_network_and_runs_nothing(written):
         assert re.findall(r'href="(?!#)', svg) == [] and "<image" not in svg
 
 
-def test_what_a_config_says_is_shown_and_not_obeyed(workdir, written):
+def test_what_a_config_says_is_shown_and_not_obeyed(finished_run, written):
     assert written.rows()["data.note"] == [NOTE]
-    assert NOTE in written.sections["Results"] and NOTE not in (workdir / report.NAME).read_text()
+    assert NOTE in written.sections["Results"]
+    assert NOTE not in (finished_run / report.NAME).read_text()
 
 
-def test_values_are_those_of_the_results(workdir, written):
-    rows, results = written.rows(), read_json(workdir, "results.json")
+def test_values_are_those_of_the_results(finished_run, written):
+    rows, results = written.rows(), read_json(finished_run, "results.json")
     for view in ("collapsed", "ensemble"):
         found = results["views"][view]
         shown = [float(cell) for cell in rows[view][:4]]
@@ -108,29 +94,31 @@ def test_values_are_those_of_the_results(workdir, written):
     assert rows["peak memory"][0].startswith(f"{train['peak_memory_bytes']:,} bytes")
     assert rows["total"][:3] == ["76,720", "1,130", "77,850"]
     assert rows["head"][:2] == ["0", "650"]
-    config, environment = (read_json(workdir, f"{n}.json") for n in ("config", "environment"))
+    config, environment = (read_json(finished_run, f"{n}.json") for n in ("config", "environment"))
     assert rows["train.epochs"] == [str(config["train"]["epochs"])]
     assert rows["packages.jax"] == [environment["packages"]["jax"]]
 
 
-def test_the_program_writes_the_same_page_again(workdir, written, tmp_path):
-    again = (copy(workdir, tmp_path / "digits") / "metrics.jsonl").parent
-    assert again.parent != workdir.parent
+def test_the_program_writes_the_same_page_again(finished_run, written, tmp_path):
+    again = (copy(finished_run, tmp_path / "digits") / "metrics.jsonl").parent
+    assert again.parent != finished_run.parent
     page_again = made(again)
     assert page_again.images == written.images and page_again.tables == written.tables
 
 
-def test_json_files_alone_are_enough(workdir, written, tmp_path):
-    folder = copy(workdir, tmp_path / "json", without=("predictions", "weights", "checkpoints"))
+def test_json_files_alone_are_enough(finished_run, written, tmp_path):
+    folder = copy(
+        finished_run, tmp_path / "json", without=("predictions", "weights", "checkpoints")
+    )
     found = made(folder)
     assert found.tables == written.tables
     assert "no predictions/test.npz" in found.sections["Calibration"]
     assert len(found.images) == len(written.images) - 2
 
 
-def test_an_unfinished_run_shows_its_epochs(workdir, tmp_path):
+def test_an_unfinished_run_shows_its_epochs(finished_run, tmp_path):
     gone = ("predictions", "weights", "results.json")
-    folder = copy(workdir, tmp_path / "unfinished", without=gone)
+    folder = copy(finished_run, tmp_path / "unfinished", without=gone)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     (folder / "metrics.jsonl").write_text(lines[0] + "\n")
     found = made(folder)
@@ -141,8 +129,8 @@ def test_an_unfinished_run_shows_its_epochs(workdir, tmp_path):
     assert "no epoch yet" in made(folder).sections["Learning curves"]
 
 
-def test_what_is_missing_is_named_with_its_setting(workdir, tmp_path):
-    folder = copy(workdir, tmp_path / "plain")
+def test_what_is_missing_is_named_with_its_setting(finished_run, tmp_path):
+    folder = copy(finished_run, tmp_path / "plain")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         del record["evaluation"]
@@ -155,8 +143,8 @@ def test_what_is_missing_is_named_with_its_setting(workdir, tmp_path):
     assert "data.ood_dir" in found["Out-of-distribution images"]
 
 
-def test_foreign_images_have_scores_and_histograms(workdir, tmp_path):
-    folder = copy(workdir, tmp_path / "ood")
+def test_foreign_images_have_scores_and_histograms(finished_run, tmp_path):
+    folder = copy(finished_run, tmp_path / "ood")
     results = read_json(folder, "results.json")
     logits = np.random.default_rng(0).normal(size=(50, 10))
     outside = {"collapsed": logits, "ensemble": metrics.log_softmax(logits)}
@@ -173,17 +161,17 @@ def test_foreign_images_have_scores_and_histograms(workdir, tmp_path):
     np.testing.assert_allclose(read, metrics.predictive_entropy(metrics.log_softmax(logits)))
 
 
-def test_predictions_are_scored_in_parts_as_at_once(workdir, monkeypatch):
-    whole = run_files.read(Workdir(workdir)).test
+def test_predictions_are_scored_in_parts_as_at_once(finished_run, monkeypatch):
+    whole = run_files.read(Workdir(finished_run)).test
     monkeypatch.setattr(run_files, "_ROWS", 37)
-    for view, scores in run_files.read(Workdir(workdir)).test.items():
+    for view, scores in run_files.read(Workdir(finished_run)).test.items():
         for name, values in scores.items():
             np.testing.assert_array_equal(values, whole[view][name])
 
 
-def test_the_bins_of_the_diagram_have_the_calibration_error(workdir):
-    results = read_json(workdir, "results.json")
-    for view, scores in run_files.read(Workdir(workdir)).test.items():
+def test_the_bins_of_the_diagram_have_the_calibration_error(finished_run):
+    results = read_json(finished_run, "results.json")
+    for view, scores in run_files.read(Workdir(finished_run)).test.items():
         bins = metrics.calibration_bins(scores["confidence"], scores["correct"])
         assert len(bins["count"]) == metrics.ECE_BINS and bins["count"].sum() == 360
         filled = bins["count"] > 0
@@ -194,8 +182,8 @@ def test_the_bins_of_the_diagram_have_the_calibration_error(workdir):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "results.json", "predictions/test.npz"])
-def test_damaged_files_are_named(workdir, tmp_path, name, capsys):
-    folder = copy(workdir, tmp_path / "damaged")
+def test_damaged_files_are_named(finished_run, tmp_path, name, capsys):
+    folder = copy(finished_run, tmp_path / "damaged")
     (folder / name).write_text("[1]\n")
     assert program.main(["--workdir", str(folder)]) == 2
     assert str(folder / name) in capsys.readouterr().err
@@ -216,8 +204,8 @@ def test_a_report_that_fails_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / report.NAME).exists()
 
 
-def test_a_training_writes_it_at_most_once_a_minute(workdir, tmp_path, monkeypatch):
-    folder, clock = copy(workdir, tmp_path / "live"), [0.0]
+def test_a_training_writes_it_at_most_once_a_minute(finished_run, tmp_path, monkeypatch):
+    folder, clock = copy(finished_run, tmp_path / "live"), [0.0]
     monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
     live, file = report.Live(Workdir(folder)), folder / report.NAME
     for seconds, due in ((0, False), (59, False), (60, True), (119, False), (121, True)):
@@ -243,8 +231,8 @@ def test_slow_reports_take_a_hundredth_of_the_time(tmp_path, monkeypatch):
     assert calls == [True, False, True]
 
 
-def test_parameters_of_older_runs_are_totals(workdir, tmp_path):
-    folder = copy(workdir, tmp_path / "older")
+def test_parameters_of_older_runs_are_totals(finished_run, tmp_path):
+    folder = copy(finished_run, tmp_path / "older")
     results = read_json(folder, "results.json")
     counts = results.pop("parameters")
     (folder / "results.json").write_text(json.dumps(results))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import survival
 
 from lpw_jax import config as config_lib
 from lpw_jax import main as main_lib
@@ -197,9 +198,10 @@ def test_sigterm_is_passed_on_and_nothing_more_is_started(tmp_path):
     assert log.read_text() == "asked\n"
 
 
+@pytest.mark.slow
 def test_a_small_table_is_run_and_run_again_only_shown(program, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device compiles faster than eight
+    monkeypatch.setenv("XLA_FLAGS", survival.QUICK_COMPILER)  # and one device
     one = program.Table(program.TABLES["digits"].rows[:1], ensemble_of="digits_sgd")
     runs = str(tmp_path / "runs")
     commands = program.trainings(one, range(2), runs=runs, flags=TINY)

@@ -1,8 +1,11 @@
 """Rates, phases and lengths of epochs against the published schedule."""
 
 import pytest
+from short_run import DIGITS
 
+from lpw_jax.config import load_config
 from lpw_jax.method import schedules
+from lpw_jax.training.timeline import Timeline
 
 CIFAR10_BN = dict(anneal_start=100, anneal_end=180, end_factor=0.01)
 
@@ -60,3 +63,14 @@ def test_fine_tuning_divides_rates_and_drops_only_the_shared_one():
 def test_the_remainder_of_an_epoch_is_dropped():
     assert schedules.cycles_per_epoch(50_000, batch_size=128, num_members=1) == 390
     assert schedules.cycles_per_epoch(50_000, batch_size=128, num_members=10) == 39
+
+
+@pytest.mark.parametrize(
+    ("every", "evaluated"), [(0, []), (1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (7, [5])]
+)
+def test_the_test_set_is_evaluated_every_so_many_epochs_and_at_the_end(every, evaluated):
+    fields = {"train.epochs": 5, "evaluate.every_epochs": every}
+    fields |= {"late_phase.release_epoch": 2, "train.anneal_start": 1, "train.anneal_end": 2}
+    config = load_config(DIGITS, [f"--config.{name}={value}" for name, value in fields.items()])
+    timeline = Timeline(config, 1000)
+    assert [epoch for epoch in range(1, 6) if timeline.is_evaluated(epoch)] == evaluated

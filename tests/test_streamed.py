@@ -1,5 +1,6 @@
 """Examples streamed from records: the same pixels however they are asked for, and corrupt ones."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def test_minus_one_stands_for_no_example(intact):
 def test_a_batch_is_normalised_on_the_device(intact):
     photos = source(intact, centre)
     feed = next(photos.feeds(np.arange(4)[None], epoch=0))
-    batch = photos.batch((), {name: jnp.asarray(a) for name, a in feed.items()}, jnp.int32(0))
+    batch = jax.jit(photos.batch)((), feed, np.int32(0))
     assert batch["image"].dtype == jnp.float32 and photos.resident == ()
     expected = (feed["image"] / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(batch["image"], expected, rtol=1e-5, atol=1e-5)

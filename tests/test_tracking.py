@@ -25,6 +25,7 @@ from lpw_jax.training import train
 from lpw_jax.training.journal import Journal
 from lpw_jax.training.runner import Runner
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
 CONFIG = [*SHORT, "--config.train.batch_size=16"]
 TIMES = ("seconds", "images_per_second")
 
@@ -85,6 +86,16 @@ def test_a_run_that_is_ended_again_and_again_finds_the_same_bit_for_bit(evaluate
     assert points.keys() == expected.keys()
     for tag, step in points.keys() - {("speed/images_per_second", step) for step in (1, 2, 3)}:
         assert points[tag, step] == expected[tag, step]
+
+
+def test_the_best_epoch_is_that_of_the_highest_collapsed_accuracy(evaluated):
+    _, folder, _, report = evaluated
+    evaluations = [record["evaluation"] for record in epochs(folder)]
+    accuracies = [found["collapsed"]["accuracy"] for found in evaluations]
+    best = report["best_epoch"]
+    assert accuracies[best["epoch"] - 1] == max(accuracies)
+    assert best["views"] == evaluations[best["epoch"] - 1]
+    assert len(evaluations[-1]["members"]) == 2 and 0 < evaluations[-1]["ensemble"]["nll"] < 10
 
 
 def test_averages_are_evaluated_as_if_training_ended_there(evaluated):
@@ -212,6 +223,7 @@ print(sum(1 for _ in tf.data.TFRecordDataset(sys.argv[1:])))  # checks every che
 """
 
 
+@pytest.mark.slow
 def test_another_reader_finds_the_events_whole(evaluated):
     (file,) = (evaluated[1] / "tensorboard").glob("*tfevents*.epochs")
     read = subprocess.run(

@@ -1,7 +1,5 @@
 """Laws of a whole training run, on a few real digits."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -13,6 +11,8 @@ from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.training import train
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 def trained(config, data, num_devices, folder):
     devices = Devices.over(jax.devices()[:num_devices])
@@ -20,7 +20,11 @@ def trained(config, data, num_devices, folder):
     return train.Training(config, data, devices).run(Workdir(folder))[0]
 
 
-@pytest.fixture(scope="module", params=[("float64", 1e-9), ("float32", 1e-3)], ids=lambda p: p[0])
+@pytest.fixture(
+    scope="module",
+    params=[("float64", 1e-9), pytest.param(("float32", 1e-3), marks=pytest.mark.slow)],
+    ids=["float64", "float32"],
+)
 def one_device(request, tmp_path_factory):
     """Augmentation, release noise, SWA and a short last batch included; the data has 70 images."""
     dtype, tolerance = request.param
@@ -41,7 +45,13 @@ def one_device(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("num_devices", "layout"), [(2, "members"), (4, "data"), (4, "members"), (8, "data")]
+    ("num_devices", "layout"),
+    [
+        (2, "members"),
+        (4, "data"),
+        pytest.param(4, "members", marks=pytest.mark.slow),
+        pytest.param(8, "data", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_does_not_depend_on_devices_and_layout(one_device, num_devices, layout, tmp_path):
     config, tolerance, one = one_device
@@ -53,10 +63,17 @@ def test_a_run_does_not_depend_on_devices_and_layout(one_device, num_devices, la
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(a).max())
 
 
+# Of each way to train one; the others differ from them in numbers.
+QUICK = ("cifar10_sgd", "cifar10_wrn14_bn_swa", "imagenet_resnet50")
+
+
 @pytest.mark.parametrize(
     "path",
-    [p for p in sorted(CONFIGS.glob("*.py")) if p.stem not in ("__init__", "base")],
-    ids=lambda path: path.stem,
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+        for path in sorted(CONFIGS.glob("*.py"))
+        if path.stem not in ("__init__", "base")
+    ],
 )
 def test_every_config_builds_and_trains_two_steps(path, tmp_path):
     full = load_config(str(path))
@@ -84,22 +101,3 @@ def test_every_config_builds_and_trains_two_steps(path, tmp_path):
     members = jax.tree.leaves(weights["late_phase"])[0].shape[0]
     assert members == (2 if released else 1)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
-
-
-def test_evaluation_on_the_way_changes_nothing_and_the_best_epoch_is_told(tmp_path):
-    plain = load_config(DIGITS, [*SHORT, "--config.train.batch_size=16"])
-    config = override(plain, ["--config.evaluate.every_epochs=2"])
-    assert (plain.evaluate.every_epochs, config.evaluate.every_epochs) == (0, 2)
-    folder = Workdir(tmp_path)
-    devices = Devices.over(jax.devices()[:1])
-    weights, report = train.Training(config, subset(70), devices).run(folder)
-    undisturbed = trained(plain, subset(70), 1, tmp_path / "plain")
-    for a, b in zip(jax.tree.leaves(weights), jax.tree.leaves(undisturbed), strict=True):
-        np.testing.assert_array_equal(a, b)
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert ["evaluation" in record for record in records] == [False, True, True]
-    found = {r["epoch"]: r["evaluation"]["collapsed"]["accuracy"] for r in records[1:]}
-    best = report["best_epoch"]
-    assert found[best["epoch"]] == max(found.values())
-    assert best["views"] == records[best["epoch"] - 1]["evaluation"]
-    assert len(best["views"]["members"]) == 2 and 0 < best["views"]["ensemble"]["nll"] < 10

@@ -9,15 +9,12 @@ It writes
   FOLDER/tfrecord       the same cifar10 in three shards, and svhn_cropped
 """
 
-import atexit
-import functools
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
+import shared
 from etils.epath import backend, gpath
 from fsspec.implementations import dirfs, local
 
@@ -57,15 +54,15 @@ class Bucket(dirfs.DirFileSystem):
         )
 
 
-@functools.cache
 def folder() -> pathlib.Path:
     """The folder, made on first use by this file as a program of its own."""
-    path = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    command = [sys.executable, __file__, path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return pathlib.Path(path)
+
+    def make(path):
+        command = [sys.executable, __file__, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return shared.once("tfds", make)
 
 
 def _write(root: str, file_format: str, name: str, *, text: str, num_shards: int = 1) -> None:

@@ -1,6 +1,7 @@
 """What a configuration describes: its data, its network, its devices."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -78,8 +79,13 @@ def initial_state(
     patterns = config.late_phase.patterns
     found = pretrained_weights(config, num_classes=model.num_classes)
     if found is None:
-        key = purpose_key(config.seed, "init")
-        return state.init(key, model, image_shape=image_shape, patterns=patterns, tx=tx), None
+        init = functools.partial(
+            state.init, model=model, image_shape=image_shape, patterns=patterns, tx=tx
+        )
+        # With less effort CPUs have the same numbers, as soon, and compiled in a third of the time.
+        on_cpu = jax.default_backend() == "cpu"
+        options = {"xla_backend_optimization_level": 1} if on_cpu else None
+        return jax.jit(init, compiler_options=options)(purpose_key(config.seed, "init")), None
     variables, origin = found
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)

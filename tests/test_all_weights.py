@@ -1,5 +1,6 @@
 """The paper's ablations: every weight late-phase (nothing is shared), and release at the start."""
 
+import copy
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_net
+from quick_jit import jit
 from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, images, labels
 
@@ -36,19 +38,17 @@ def tx(float64):
 
 
 def released(tx):
-    options = {"image_shape": (8, 8, 3), "patterns": (".*",), "tx": tx}
-    start = state.init(jax.random.key(0), TinyNet(), **options)
-    return state.release(start, jax.random.key(1), num_members=K, sigma=0.3, tx=tx)
+    return tiny_net.released(tx, K, patterns=(".*",))
 
 
 def tiny_cycles(tx, start, batches, *, coasting="none", member_mode="vmap"):
-    train_step = jax.jit(
+    train_step = jit(
         step.make_train_step(model=TinyNet(), tx=tx, coasting=coasting, member_mode=member_mode)
     )
     for image, label in batches:
-        batch = {"image": jnp.asarray(image), "label": jnp.asarray(label)}
+        batch = {"image": image, "label": label}
         start, _ = train_step(start, batch, Rates(0.7, 0.3, 0.2, 3e-2, 0.5))
-    return start
+    return jax.device_get(start)
 
 
 def independent_sgd(model, member, stats, minibatches, *, rate, decay):
@@ -59,9 +59,9 @@ def independent_sgd(model, member, stats, minibatches, *, rate, decay):
     sgd = optax.chain(
         optax.add_decayed_weights(decay), optax.sgd(rate, momentum=0.9, nesterov=True)
     )
-    opt = sgd.init(member)
+    opt = jit(sgd.init)(member)
 
-    @jax.jit
+    @jit
     def update(params, stats, opt, image, label):
         def loss(params):
             logits, seen = model.apply(
@@ -76,7 +76,7 @@ def independent_sgd(model, member, stats, minibatches, *, rate, decay):
         return optax.apply_updates(params, updates), stats, opt
 
     for image, label in minibatches:
-        member, stats, opt = update(member, stats, opt, jnp.asarray(image), jnp.asarray(label))
+        member, stats, opt = update(member, stats, opt, image, label)
     return member, stats
 
 
@@ -106,9 +106,9 @@ def test_members_that_share_nothing_do_not_hear_of_one_another(tx, coasting):
     end = tiny_cycles(tx, start, batches, coasting=coasting)
     for image, _ in batches:
         image[1] += 1.0
-    moved = start.replace(
-        late_phase=jax.tree.map(lambda leaf: leaf.at[1].multiply(1.5), start.late_phase)
-    )
+    moved = copy.deepcopy(start)
+    for leaf in jax.tree.leaves(moved.late_phase):
+        leaf[1] *= 1.5
     other = tiny_cycles(tx, moved, batches, coasting=coasting)
     for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(other), strict=True):
         if a.ndim:
@@ -124,11 +124,12 @@ def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(tx)
     for layer, name in (("conv1", "kernel"), ("conv1", "bias"), ("head", "kernel")):
         assert_close(collapsed[layer][name], weights["late_phase"][layer][name].mean(0))
     one = lp.member((weights["late_phase"], weights["batch_stats"]), 1)
-    equal = [lp.copy_members(jax.tree.map(lambda leaf: leaf[None], tree), K) for tree in one]
+    equal = [jax.tree.map(lambda leaf: np.stack([leaf] * K), tree) for tree in one]
     network = lp.collapse({}, *equal)
     image = images(9, B)
-    own = TinyNet().apply({"params": one[0], "batch_stats": one[1]}, image)
-    assert_close(TinyNet().apply(network, image), own)
+    apply = jit(TinyNet().apply)
+    own = apply({"params": one[0], "batch_stats": one[1]}, image)
+    assert_close(apply(network, image), own)
 
 
 def trained(config, folder, num_devices=1):

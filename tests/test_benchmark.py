@@ -77,6 +77,7 @@ def test_collectives_are_counted_with_their_bytes():
     assert counts.collectives("") == {}
 
 
+@pytest.mark.slow
 def test_members_of_their_own_need_one_all_reduce_of_the_shared_gradient():
     config = load_config("configs/digits_bn.py", ["--config.train.batch_size=8"])
     [run] = collectives.measure(config, num_classes=10, device_counts=[2])

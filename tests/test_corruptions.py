@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tiny_network, tmp_path_factory):
     """A finished run on a small CIFAR-10, with the small CIFAR-100 as its only OOD set."""
     path = tmp_path_factory.mktemp("runs") / "cifar10"
     fields = {

@@ -127,6 +127,7 @@ except ValueError as error:
     assert str(folder / "tfrecord") in done.stdout
 
 
+@pytest.mark.slow
 def test_absent_data_is_downloaded_and_prepared_as_array_record_once(tmp_path):
     served, data_dir = tmp_path / "served", tmp_path / "data"
     code = """

@@ -13,18 +13,20 @@ from lpw_jax import evaluate, main
 
 
 @pytest.fixture(scope="module")
-def trained(finished_run, tmp_path_factory):
+def trained(tiny_network, tmp_path_factory):
     """Two finished runs, seeds 0 and 1."""
-    second = tmp_path_factory.mktemp("runs") / "seed1"
-    assert main.main([*COMMAND, "--workdir", str(second), "--config.seed=1"]) == 0
-    return finished_run, second
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        flags = ["--workdir", str(folder / f"seed{seed}"), f"--config.seed={seed}"]
+        assert main.main([*COMMAND, *flags, "--config.evaluate.every_epochs=0"]) == 0
+    return folder
 
 
 @pytest.fixture
 def runs(trained, tmp_path):
     """Copies of them, with out-of-distribution predictions: on digits there are none."""
     for seed in (0, 1):
-        shutil.copytree(trained[seed], tmp_path / f"seed{seed}")
+        shutil.copytree(trained / f"seed{seed}", tmp_path / f"seed{seed}")
         for name, size in (("LSUN", 40), ("TIN", 30), ("SVHN", 20), ("CIFAR", 10)):
             logits = np.random.default_rng(size + seed).standard_normal((2, size, 10))
             np.savez(

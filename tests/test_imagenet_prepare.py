@@ -254,6 +254,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_program_prepares_tells_the_sizes_and_does_nothing_the_second_time(
     place, tmp_path, capfd
 ):

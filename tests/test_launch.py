@@ -68,6 +68,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, capsys):
     assert checkpoints(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_may_be_tolerated(tmp_path, capsys):
     flags = ["--config.train.learning_rate=1e20", "--config.train.on_nonfinite=warn"]
     flags += ["--config.evaluate.every_epochs=0"]

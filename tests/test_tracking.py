@@ -9,8 +9,9 @@ import event_files
 import jax
 import numpy as np
 import pytest
+import tiny_net
 from short_run import DIGITS, SHORT, subset
-from tiny_net import PATTERNS, TinyNet, labels
+from tiny_net import TinyNet, labels
 
 from lpw_jax.config import load_config
 from lpw_jax.data import in_memory
@@ -20,7 +21,7 @@ from lpw_jax.display import events
 from lpw_jax.errors import Preempted
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method import late_phase as lp
-from lpw_jax.method import optimizers, state
+from lpw_jax.method import optimizers
 from lpw_jax.training import train
 from lpw_jax.training.journal import Journal
 from lpw_jax.training.runner import Runner
@@ -118,10 +119,7 @@ def test_distance_and_disagreement_are_those_of_several_members(evaluated):
 
 def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(float64):
     tx = optimizers.sgd(momentum=0.9, nesterov=True)
-    start = state.init(
-        jax.random.key(0), TinyNet(), image_shape=(8, 8, 3), patterns=PATTERNS, tx=tx
-    )
-    released = state.release(start, jax.random.key(1), num_members=4, sigma=0.5, tx=tx)
+    released = tiny_net.released(tx, 4, sigma=0.5)
     leaves = [np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(released.late_phase)]
     members = np.concatenate(leaves, axis=1)
     mean = sum(members) / 4
@@ -152,7 +150,7 @@ def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(flo
         placed = runner.place(released, num_members=4)
         found = runner.member_distance(placed, num_members=4)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-    equal = lp.copy_members(start.late_phase, 3)
+    equal = jax.tree.map(lambda leaf: leaf[[0, 0, 0]], released.late_phase)
     np.testing.assert_allclose(lp.member_distance(equal), 0, atol=1e-15)
 
 

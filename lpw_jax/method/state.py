@@ -64,14 +64,9 @@ def init(
     patterns: tuple[str, ...],
     tx: Any,
 ) -> TrainState:
-    """Freshly initialised state for images of `image_shape` [H, W, C]."""
-
-    @jax.jit
-    def fresh(key):
-        variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
-        return create(variables["params"], variables["batch_stats"], patterns=patterns, tx=tx)
-
-    return fresh(key)
+    """Freshly initialised state for images of `image_shape` [H, W, C]; best compiled as a whole."""
+    variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
+    return create(variables["params"], variables["batch_stats"], patterns=patterns, tx=tx)
 
 
 @functools.partial(jax.jit, static_argnames=("num_members", "sigma", "tx"))

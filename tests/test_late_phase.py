@@ -128,13 +128,17 @@ def test_collapse_with_shared_batch_norm_averages_members_statistics(members):
     np.testing.assert_allclose(collapsed, layerwise_mean(expanded, x), rtol=0, atol=1e-12)
 
 
-def test_release_copies_weights_and_statistics_and_empties_momentum(members):
-    tied = state.create(
+def tied_state(members):
+    return state.create(
         lp.merge(members["shared"], lp.member(members["late_phase"], 0)),
         lp.member(members["batch_stats"], 0),
         patterns=PATTERNS,
         tx=TX,
     )
+
+
+def test_release_copies_weights_and_statistics_and_empties_momentum(members):
+    tied = tied_state(members)
     tied = tied.replace(
         opt_shared=random_tree(tied.opt_shared, 3),
         opt_late=random_tree(tied.opt_late, 4),
@@ -150,6 +154,21 @@ def test_release_copies_weights_and_statistics_and_empties_momentum(members):
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.opt_late))
     assert jax.tree.all(jax.tree.map(np.array_equal, after.opt_shared, tied.opt_shared))
     assert not after.coasting
+
+
+def test_a_release_with_sigma_perturbs_weights_and_copies_statistics(members):
+    tied = tied_state(members)
+    after = state.release(tied, jax.random.key(0), num_members=3, sigma=0.1, tx=TX)
+    late, stats = jax.tree.map(
+        lambda leaf: np.repeat(leaf, 3, axis=0), jax.device_get((tied.late_phase, tied.batch_stats))
+    )
+    noisy = jit(lambda tree: lp.perturb(jax.random.key(0), tree, 0.1))(late)
+    for found, expected, copied in zip(
+        *map(jax.tree.leaves, (after.late_phase, noisy, late)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+        assert np.abs(np.asarray(found) - copied).max() > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, stats)
 
 
 def test_release_noise_is_scaled_by_each_leafs_rms():

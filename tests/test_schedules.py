@@ -27,6 +27,7 @@ def test_the_factor_is_linear_between_start_and_end(epoch, factor):
         (200, -1, 0, "tied"),
         (160, 100, 161, "late"),
         (161, 100, 161, "SWA"),
+        (170, 100, 161, "SWA"),
         (161, -1, 161, "SWA"),
     ],
 )

@@ -256,6 +256,21 @@ def test_zero_rates_leave_weights_and_still_follow_statistics():
     assert min(jax.tree.leaves(moved)) > 0
 
 
+def test_accuracy_is_that_of_each_members_minibatch_before_the_step():
+    start, batch = released(), batches()[0]
+    _, metrics = compiled("reference", "vmap", 1)(start, batch, RATES)
+
+    @jit
+    def logits(params, image):
+        return TinyNet().apply({"params": params}, image, train=True, mutable=["batch_stats"])[0]
+
+    for k in range(K):
+        params = lp.merge(start.shared, lp.member(start.late_phase, k))
+        predicted = np.asarray(logits(params, batch["image"][k])).argmax(-1)
+        correct = predicted == batch["label"][k]
+        assert metrics["accuracy"][k] == correct.mean()
+
+
 def test_every_weight_may_be_late_phase():
     end, losses = trained(released(patterns=(".*",)), batches())
     assert end.shared == {} and np.isfinite(losses).all()

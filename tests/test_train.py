@@ -33,6 +33,7 @@ def one_device(request, tmp_path_factory):
         "train.compute_dtype": dtype,
         "train.flip": True,
         "late_phase.num_members": 4,
+        "late_phase.member_mode": "vmap",  # compiles soonest
     }
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     config = load_config(DIGITS, [*SHORT, *overrides])

@@ -8,7 +8,7 @@ import runpy
 
 from jax._src import compiler, distributed
 
-_write = compiler._cache_write
+_write = getattr(compiler, "_cache_write", None)  # not JAX's public interface: it may go
 
 
 def _written(*args, **kwargs):
@@ -21,5 +21,6 @@ def _written(*args, **kwargs):
 
 
 if __name__ == "__main__":
-    compiler._cache_write = _written
+    if _write is not None:
+        compiler._cache_write = _written
     runpy.run_module("lpw_jax.main", run_name="__main__", alter_sys=True)

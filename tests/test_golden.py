@@ -129,11 +129,7 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     [
         ("cifar_swa_coasting", "scan", 1),
         pytest.param("cifar_sgd_paper", "vmap", 2, marks=pytest.mark.slow),
-        pytest.param("cifar_sgd_coasting", "scan", 1, marks=pytest.mark.slow),
-        pytest.param("cifar_sgd_coasting", "unroll", 1, marks=pytest.mark.slow),
         pytest.param("cifar_sgd_coasting", "vmap", 8, marks=pytest.mark.slow),
-        pytest.param("cifar_sgd_paper", "scan", 4, marks=pytest.mark.slow),
-        pytest.param("cifar_swa_coasting", "vmap", 1, marks=pytest.mark.slow),
         pytest.param("cifar_swa_coasting", "unroll", 4, marks=pytest.mark.slow),
     ],
 )

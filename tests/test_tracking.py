@@ -1,5 +1,6 @@
 """What is seen of a training on its way changes nothing of it, and is seen once only."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import tiny_net
 from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, labels
 
+from lpw_jax import dry_run
 from lpw_jax.config import load_config
 from lpw_jax.data import in_memory
 from lpw_jax.devices.parallel import Devices
@@ -152,6 +154,14 @@ def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(flo
         np.testing.assert_allclose(found, expected, rtol=1e-12)
     equal = jax.tree.map(lambda leaf: leaf[[0, 0, 0]], released.late_phase)
     np.testing.assert_allclose(lp.member_distance(equal), 0, atol=1e-15)
+
+
+def test_a_rehearsal_goes_on_at_the_start_of_a_data_set_that_ends():
+    ours = training()
+    an_epoch = ours.timeline.cycles(2)
+    cycles = itertools.islice(dry_run._cycles(ours, 2, 2), an_epoch + 1)
+    losses = [np.asarray(metrics["loss"]) for metrics in cycles]
+    assert len(losses) == an_epoch + 1 and np.isfinite(losses).all()
 
 
 DIVERGES = (

@@ -14,7 +14,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=1",  # less time for machine code, which is as fast here
+        shared.QUICK_COMPILER,
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -1,6 +1,5 @@
 """A run of two processes over loopback, the same run of one, and their data."""
 
-import functools
 import socket
 import subprocess
 import sys
@@ -93,7 +92,6 @@ def alone() -> Path:
     return shared.once("hosts_alone", make) / "run"
 
 
-@functools.cache
 def both(layout: str) -> Path:
     """Folder of the run of two that nothing disturbed, made on first use.
 

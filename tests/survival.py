@@ -16,6 +16,7 @@ import event_files
 import jax
 import numpy as np
 import shared
+from shared import QUICK_COMPILER
 
 import lpw_jax
 
@@ -38,8 +39,6 @@ FLAGS = (
     "--config.checkpoint.every_epochs=1",
     "--config.checkpoint.every_minutes=0.003",
 )
-# Machine code is made in half the time, and runs as fast on networks this small.
-QUICK_COMPILER = "--xla_backend_optimization_level=1"
 TIMES = ("seconds", "images_per_second", "peak_memory_bytes")  # and what differs like them
 
 

@@ -1,14 +1,43 @@
-"""Neural networks with late-phase weights, in JAX and Flax."""
+"""Neural networks with late-phase weights, in JAX.
 
+The method is a library on pytrees, for any model, loss and optimiser: `LatePhase` and what is
+listed beside it. The published experiments are a program on top of it, `python -m lpw_jax.main`.
+"""
+
+import importlib
 from typing import Any
 
-__all__ = ["load", "load_weights"]
+# By module, loaded when first asked for: a mistake in a config is answered before JAX is imported.
+_PUBLIC = {
+    "lpw_jax.method.late_phase": ("LatePhase",),
+    "lpw_jax.method.state": ("State",),
+    "lpw_jax.method.kinds.copies": ("copies",),
+    "lpw_jax.method.kinds.rank_one": ("rank_one", "Factored"),
+    "lpw_jax.method.kinds.low_rank": ("low_rank",),
+    "lpw_jax.method.kinds.templates": ("templates", "mixed"),
+    "lpw_jax.method.kinds.part": ("Kind", "Part", "combine"),
+    "lpw_jax.method.model_state": ("Observed",),
+    "lpw_jax.method.average": ("Average", "statistics_step"),
+    "lpw_jax.method.members": (
+        "members",
+        "member",
+        "map_members",
+        "select_members",
+        "greedy_soup",
+        "ensemble",
+    ),
+    "lpw_jax.method.schedules": ("per_shared_update", "per_member_update"),
+    "lpw_jax.loading": ("load", "load_weights"),
+}
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that a mistake in a config is answered before JAX is imported.
-    if name in __all__:
-        from lpw_jax import loading
-
-        return getattr(loading, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

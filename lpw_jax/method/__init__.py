@@ -1,1 +1,1 @@
-"""Late-phase weights: pure functions of arrays, without input or output."""
+"""Late-phase weights for any model: pure functions of pytrees, on jax and optax alone."""

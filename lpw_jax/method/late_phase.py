@@ -1,172 +1,290 @@
-"""Late-phase weights: which they are, how they are released, and how they become one network.
+"""Late-phase weights (von Oswald, Kobayashi et al., 2021) for any model, loss and optimiser."""
 
-Collections, all nested dicts of arrays: `shared` (theta), `late_phase` (phi, every leaf [K, ...])
-and `batch_stats` ([K, ...]). Before the release K is 1.
-"""
-
-import re
-import zlib
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
+import optax
 
-from lpw_jax.errors import UserError
-from lpw_jax.models.layers import BATCH_NORM_EPSILON
+from lpw_jax.method import batch_norm, devices, noise, trees
+from lpw_jax.method import model_state as ms
+from lpw_jax.method.coasting import coast, coasting_steps
+from lpw_jax.method.gradients import check_batch, gradients
+from lpw_jax.method.kinds.divide import divide
+from lpw_jax.method.kinds.part import Kind, collapse
+from lpw_jax.method.optimizer_trees import joint, narrow, separate
+from lpw_jax.method.state import State
+from lpw_jax.method.trees import Tree
 
-Tree = dict[str, Any]
+LossFn = Callable[[Tree, Tree, Tree, jax.Array | None], tuple[jax.Array, tuple[Tree, dict]]]
 
 
-def split(params: Tree, patterns: Sequence[str]) -> tuple[Tree, Tree]:
-    """Divides `params` into (shared, late-phase), the latter still without a member axis.
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatePhase:
+    """Training with late-phase weights: pure functions of a `State`.
 
-    A leaf is late-phase if one of `patterns` matches its whole '/'-joined path, for example
-    'group0_block0/bn1/scale'.
+        method = LatePhase(
+            loss_fn,
+            late_phase=copies(".*/norm.*/scale", "head/.*"),
+            shared_optimizer=optax.adamw(1e-3),
+            member_optimizer=optax.sgd(0.1, momentum=0.9),
+        )
+        step = jax.jit(method.step, donate_argnums=0)
+        state = method.init(params)
+        state, metrics = step(state, batch, key)        # tied: batches [1, B, ...]
+        state = method.release(state, key, num_members=10)
+        state, metrics = step(state, batch, key)        # a cycle: batches [10, B, ...]
+        params, model_state = method.collapse(state)    # one ordinary network
 
-    Raises:
-      UserError: a pattern matches nothing.
+    Before the release the network is trained as it would be without late-phase weights: by
+    `shared_optimizer` alone, one update a minibatch. Afterwards a step is a cycle of K minibatches,
+    one for each member (paper, Algorithm 1): every member is updated by its own gradient, the
+    shared weights once, by the sum of all K. So schedules of `shared_optimizer` count minibatches
+    before the release and cycles after it, and those of `member_optimizer` count a member's
+    updates from the release on; `schedules.per_update` translates.
+
+    Attributes:
+      loss_fn: (params, model_state, batch, key) -> (loss, (model_state, metrics)) of one member's
+        minibatch: a scalar to be minimised, the new model state, a dict of arrays of any shape.
+        Without such state `model_state` is None on both sides.
+      late_phase: a kind of late-phase weights, such as `copies`, or several of them.
+      shared_optimizer: of the shared weights. It sees a tree of the structure of the parameters,
+        with None in place of late-phase weights.
+      member_optimizer: of each member's weights, on their own (so that clipping is by member).
+      coasting: 'none', or a rule of the published code, as in `coasting.coasting_steps`.
+      shared_grad_scale: gamma of Algorithm 1; scales the shared gradient after the release.
+      member_mode: 'vmap', 'scan' or 'unroll', as in `cycle.over_members`. None chooses: 'vmap',
+        unless members change the state of shared layers in turn.
+      num_microbatches: parts of each minibatch, computed one after the other; their gradients are
+        summed, and so are to be the gradients of mean losses.
+      batch_axis: name of the device axis (of `pmap` or `shard_map`) over which every minibatch is
+        divided; gradients and metrics are means over it. None under `jit` alone.
+      member_axis: name of the device axis over which members are divided; members' arrays and
+        batches are [K / D, ...] there, metrics always those of all K.
+      member_state: which of the model state is members' own: True, False, or as the argument of
+        `copies`. None goes by paths: state of a module with late-phase parameters.
+      batch_norm_epsilon: of the batch norms that `collapse` folds: a number, or a function of a
+        module's path.
     """
-    flat = flatten_dict(params, sep="/")
-    late = set()
-    for pattern in patterns:
-        matches = {path for path in flat if re.fullmatch(pattern, path)}
-        if not matches:
-            raise UserError(
-                f"late_phase.patterns: every pattern must match a parameter, but {pattern!r} "
-                f"matches none of the {len(flat)}, such as {', '.join(sorted(flat)[-5:])}"
+
+    loss_fn: LossFn
+    late_phase: Kind | Sequence[Kind]
+    shared_optimizer: optax.GradientTransformation
+    member_optimizer: optax.GradientTransformation
+    coasting: str = "none"
+    shared_grad_scale: float = 1.0
+    member_mode: str | None = None
+    num_microbatches: int = 1
+    batch_axis: str | None = None
+    member_axis: str | None = None
+    member_state: Any = None
+    batch_norm_epsilon: float | Callable[[str], float] | None = None
+
+    def __post_init__(self):
+        coasting_steps(self.coasting, 1)
+        if self.num_microbatches < 1:
+            raise ValueError(f"num_microbatches: must be >= 1, got {self.num_microbatches}")
+        kinds = self.late_phase if isinstance(self.late_phase, Sequence) else [self.late_phase]
+        if not kinds or not all(isinstance(kind, Kind) for kind in kinds):
+            raise TypeError(
+                "late_phase: must be a kind, such as lpw_jax.copies('head/.*'), or several, got "
+                f"{self.late_phase!r}"
             )
-        late |= matches
-    return (
-        unflatten_dict({p: leaf for p, leaf in flat.items() if p not in late}, sep="/"),
-        unflatten_dict({p: leaf for p, leaf in flat.items() if p in late}, sep="/"),
-    )
+        object.__setattr__(self, "late_phase", tuple(kinds))
 
+    def init(
+        self, params: Tree, model_state: Tree = None, *, key: jax.Array | None = None
+    ) -> State:
+        """The tied state: one copy of the late-phase weights, so members' arrays are [1, ...].
 
-def merge(shared: Tree, late_phase: Tree) -> Tree:
-    """Inverse of `split` for one member: the network's `params`."""
-    return unflatten_dict({**flatten_dict(shared), **flatten_dict(late_phase)})
+        Args:
+          params: what is trained; any pytree of floating arrays.
+          model_state: what the model changes by itself; any pytree.
+          key: for kinds that draw numbers.
 
+        Raises:
+          TypeError, ValueError: late-phase weights that cannot be, named by path.
+        """
+        shared, members = divide(params, self.late_phase, key)
+        own = ms.whose(params, members, model_state, self.member_state)
+        member_model_state, shared_model_state = trees.divide(model_state, own)
+        # Copies: whoever donates the state keeps the parameters that it was made of.
+        shared, shared_model_state = jax.tree.map(jnp.array, (shared, shared_model_state))
+        tied = joint(shared, members, tied=True)
+        members, member_model_state = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf)[None], (members, member_model_state)
+        )
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            coasting=jnp.zeros((), bool),
+            shared=shared,
+            members=members,
+            shared_model_state=shared_model_state,
+            member_model_state=member_model_state,
+            shared_opt_state=self.shared_optimizer.init(tied),
+            member_opt_state=None,
+        )
 
-def num_members(late_phase: Tree) -> int:
-    """K."""
-    return jax.tree.leaves(late_phase)[0].shape[0]
+    def release(
+        self, state: State, key: jax.Array | None = None, *, num_members: int, sigma: float = 0.0
+    ) -> State:
+        """Copies the tied late-phase weights and their model state to K members.
 
+        Member k starts from the tied weights plus noise of standard deviation sigma * rms(array),
+        with a new optimiser; the shared optimiser goes on. To be called without device axes.
 
-def member(tree: Tree, k: int) -> Tree:
-    """Member `k` of a tree of [K, ...] leaves."""
-    return jax.tree.map(lambda leaf: leaf[k], tree)
+        Raises:
+          ValueError: a released state, no member, a negative sigma, or noise without a key.
+        """
+        for rule, holds, got in (
+            ("state: must be tied, not released before", not state.is_released, "a released one"),
+            ("num_members: must be >= 1", num_members >= 1, num_members),
+            ("sigma: must be >= 0", sigma >= 0, sigma),
+            ("key: must be given for noise", not sigma or key is not None, key),
+        ):
+            if not holds:
+                raise ValueError(f"release: {rule}, got {got}")
+        tied = jax.tree.map(lambda leaf: leaf[0], state.members)
+        members, member_model_state = jax.tree.map(
+            lambda leaf: jnp.repeat(leaf, num_members, axis=0),
+            (state.members, state.member_model_state),
+        )
+        if sigma > 0:
+            members = noise.perturb(key, members, sigma)
+        return state.replace(
+            coasting=jnp.zeros((), bool),
+            members=members,
+            member_model_state=member_model_state,
+            shared_opt_state=narrow(
+                state.shared_opt_state,
+                self.shared_optimizer,
+                joint(state.shared, tied, tied=False),
+            ),
+            member_opt_state=jax.vmap(self.member_optimizer.init)(members),
+        )
 
+    def step(
+        self,
+        state: State,
+        batch: Tree,
+        key: jax.Array | None = None,
+        *,
+        shared_args: Mapping[str, Any] | None = None,
+        member_args: Mapping[str, Any] | None = None,
+    ) -> tuple[State, dict[str, Any]]:
+        """One cycle: a minibatch for every member. To be compiled, `state` may be donated.
 
-def member_indices(num_here: int, axis_name: str | None) -> tuple[jax.Array, int]:
-    """Which members a device computes: int32 [num_here] out of 0..K-1, and K.
+        Args:
+          batch: arrays [K, B, ...]; K is 1 before the release.
+          key: `loss_fn` gets one of its own for every member and step; None: it gets None.
+          shared_args, member_args: what the optimisers' `update` takes besides.
 
-    `axis_name` is the pmap axis over which the member axis is divided, None if it is not.
-    """
-    members = jnp.arange(num_here, dtype=jnp.int32)
-    if axis_name is None:
-        return members, num_here
-    first = jax.lax.axis_index(axis_name).astype(jnp.int32) * num_here
-    return members + first, num_here * jax.lax.axis_size(axis_name)
+        Returns:
+          The state, and the metrics of `loss_fn` with `loss` among them, [K, ...].
 
+        Raises:
+          ValueError: a batch without the axis K, and what `loss_fn` must return.
+        """
+        with jax.named_scope("members"):
+            members, num_members = devices.members_here(state.num_members, self.member_axis)
+            check_batch(batch, state.num_members, self.num_microbatches)
+        if not state.is_released:
+            return self._tied_step(state, batch, key, members, num_members, shared_args)
+        before, after = coasting_steps(self.coasting, num_members)
+        update = functools.partial(self._update_members, member_args or {})
+        with jax.named_scope("coast"):
+            own, opt = coast(
+                update,
+                state.members,
+                state.member_opt_state,
+                times=before,
+                members=members,
+                allowed=state.coasting,
+            )
+        shared_grads, member_grads, metrics, states = gradients(
+            self, state.replace(members=own), batch, key, members, num_members
+        )
+        with jax.named_scope("update_members"):
+            own, opt = update(member_grads, own, opt)
+        with jax.named_scope("coast"):
+            own, opt = coast(
+                update, own, opt, times=after, members=members, allowed=jnp.ones((), bool)
+            )
+        with jax.named_scope("update_shared"):
+            scaled = jax.tree.map(lambda g: self.shared_grad_scale * g, shared_grads)
+            weights, shared_opt = self._update_shared(
+                joint(scaled, own, tied=False),
+                joint(state.shared, own, tied=False),
+                state.shared_opt_state,
+                shared_args,
+            )
+            shared, _ = separate(weights, state.shared, own)
+        return (
+            state.replace(
+                step=state.step + num_members,
+                coasting=jnp.ones((), bool),
+                shared=shared,
+                members=own,
+                shared_opt_state=shared_opt,
+                member_opt_state=opt,
+                **states,
+            ),
+            metrics,
+        )
 
-def stack(trees: Sequence[Tree]) -> Tree:
-    """Members' trees joined along a new leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    def collapse(self, state: State) -> tuple[Tree, Tree]:
+        """One ordinary network, (params, model_state): what members average to, by kind.
 
+        Late-phase batch norms become the mean of members' effective affine maps, as in the
+        published code (`batch_norm.fold`). Other model state of late-phase layers becomes the mean
+        over members, or member 0's where it is not floating; state of shared layers stays.
 
-def copy_members(tree: Tree, num_members: int) -> Tree:
-    """The one member of `tree` ([1, ...] leaves) copied to [num_members, ...]."""
-    return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_members, axis=0), tree)
+        Raises:
+          ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
+        """
+        params = collapse(state.shared, state.members)
+        mean = ms.mean_over_members(state.member_model_state)
+        model_state = trees.join(state.shared_model_state, mean)
+        return batch_norm.fold(state, params, model_state, epsilon=self.batch_norm_epsilon)
 
+    def _tied_step(self, state, batch, key, members, num_members, shared_args):
+        shared_grads, member_grads, metrics, states = gradients(
+            self, state, batch, key, members, num_members
+        )
+        with jax.named_scope("update_shared"):
+            tied, tied_grads = jax.tree.map(lambda leaf: leaf[0], (state.members, member_grads))
+            weights, shared_opt = self._update_shared(
+                joint(shared_grads, tied_grads, tied=True),
+                joint(state.shared, tied, tied=True),
+                state.shared_opt_state,
+                shared_args,
+            )
+            shared, tied = separate(weights, state.shared, tied)
+        return (
+            state.replace(
+                step=state.step + 1,
+                shared=shared,
+                members=jax.tree.map(lambda leaf: leaf[None], tied),
+                shared_opt_state=shared_opt,
+                **states,
+            ),
+            metrics,
+        )
 
-def perturb(key: jax.Array, late_phase: Tree, sigma: float) -> Tree:
-    """Adds Gaussian noise of standard deviation sigma * rms(leaf of the member), per member."""
+    def _update_members(self, args, grads, members, opt_state):
+        """Every member's own update; arrays [K, ...]."""
+        tx = optax.with_extra_args_support(self.member_optimizer)
 
-    def noisy(path, leaf):
-        # Keyed by name and member, so that noise depends neither on which other leaves are
-        # late-phase nor on where a member is placed.
-        name = jax.tree_util.keystr(path)
-        leaf_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        def update(grads, opt, own):
+            return tx.update(grads, opt, own, **args)
 
-        def one(k, weight):
-            noise = jax.random.normal(jax.random.fold_in(leaf_key, k), weight.shape, weight.dtype)
-            return weight + sigma * jnp.sqrt(jnp.square(weight).mean()) * noise
+        updates, opt_state = jax.vmap(update)(grads, opt_state, members)
+        return optax.apply_updates(members, updates), opt_state
 
-        return jax.vmap(one)(jnp.arange(leaf.shape[0], dtype=jnp.int32), leaf)
-
-    return jax.tree_util.tree_map_with_path(noisy, late_phase)
-
-
-def member_distance(late_phase: Tree, axis_name: str | None = None) -> jax.Array:
-    """How far apart members are: the mean over members of |phi_k - mean| / |mean|, a scalar.
-
-    Norms are over all late-phase leaves [K, ...], `mean` is that of the members. `axis_name` is as
-    in `member_indices`.
-    """
-
-    def over_members(x):
-        mean = x.mean(0)
-        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
-
-    def norms(tree):  # of leaves [K, ...] or [1, ...], for each member
-        squares = [jnp.square(leaf).reshape(leaf.shape[0], -1).sum(1) for leaf in tree]
-        return jnp.sqrt(sum(squares))
-
-    leaves = jax.tree.leaves(late_phase)
-    means = [over_members(leaf)[None] for leaf in leaves]
-    apart = norms([leaf - mean for leaf, mean in zip(leaves, means, strict=True)])
-    return over_members(apart) / norms(means)[0]
-
-
-def coasting_steps(rule: str, num_members: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Zero-gradient optimiser steps that each member takes (before, after) its own in a cycle.
-
-    A coasting step goes on with momentum and weight decay. The published code has two rules, under
-    PyTorch 1.4: in 'reference', that of CIFAR, every optimiser steps at member 0's turn; in
-    'every_minibatch', that of ImageNet, one optimiser holds all members, which step at every turn.
-    'none' is Algorithm 1 of the paper.
-
-    Raises:
-      ValueError: unknown `rule`.
-    """
-    members, none = range(num_members), (0,) * num_members
-    if rule == "none":
-        return none, none
-    if rule == "reference":
-        return tuple(int(k > 0) for k in members), none
-    if rule == "every_minibatch":
-        return tuple(members), tuple(reversed(members))
-    raise ValueError(
-        f"late_phase.coasting: must be 'reference', 'every_minibatch' or 'none', got {rule!r}"
-    )
-
-
-@jax.jit
-def collapse(shared: Tree, late_phase: Tree, batch_stats: Tree) -> Tree:
-    """K members as one ordinary network: `{'params', 'batch_stats'}` of the same model.
-
-    Each batch norm becomes the mean of the members' effective affine maps, scale
-    gamma / sqrt(var + eps) and shift beta - mean * scale, written as a batch norm with mean 0,
-    variance 1 and its scale times sqrt(1 + eps). Every other late-phase leaf becomes its mean over
-    members. In evaluation mode the result is the reference's averaged model, to rounding.
-    """
-    late = flatten_dict(late_phase)
-    params = {**flatten_dict(shared), **jax.tree.map(lambda leaf: leaf.mean(0), late)}
-    stats = flatten_dict(batch_stats)
-    for *module, name in list(stats):
-        if name != "var":
-            continue
-        scale_path, bias_path = (*module, "scale"), (*module, "bias")
-        mean_path, var_path = (*module, "mean"), (*module, "var")
-        mean, var = stats[mean_path], stats[var_path]
-        # Shared scales and shifts have no member axis: [None] lets them meet the [K, C] statistics.
-        gamma = late[scale_path] if scale_path in late else params[scale_path][None]
-        beta = late[bias_path] if bias_path in late else params[bias_path][None]
-        scale = gamma / jnp.sqrt(var + BATCH_NORM_EPSILON)
-        shift = beta - mean * scale
-        params[scale_path] = scale.mean(0) * jnp.sqrt(1.0 + BATCH_NORM_EPSILON).astype(scale.dtype)
-        params[bias_path] = shift.mean(0)
-        stats[mean_path], stats[var_path] = jnp.zeros_like(mean[0]), jnp.ones_like(var[0])
-    return {"params": unflatten_dict(params), "batch_stats": unflatten_dict(stats)}
+    def _update_shared(self, grads, weights, opt_state, args):
+        tx = optax.with_extra_args_support(self.shared_optimizer)
+        updates, opt_state = tx.update(grads, opt_state, weights, **(args or {}))
+        return optax.apply_updates(weights, updates), opt_state

@@ -1,0 +1,75 @@
+"""Collectives of a step that runs on several devices, under `pmap` or `shard_map`."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Tree = Any
+
+
+def members_here(num_here: int, axis: str | None) -> tuple[jax.Array, int]:
+    """Which members this device has, int32 [num_here] out of 0..K-1, and K.
+
+    `axis` is the device axis over which members are divided, None if they are not.
+    """
+    members = jnp.arange(num_here, dtype=jnp.int32)
+    if axis is None:
+        return members, num_here
+    first = jax.lax.axis_index(axis).astype(jnp.int32) * num_here
+    return members + first, num_here * jax.lax.axis_size(axis)
+
+
+def varying(tree: Tree, axes: Sequence[str]) -> Tree:
+    """Weights whose gradients stay each device's own.
+
+    `shard_map` sums gradients of weights that all devices have alike, unless it is told that they
+    may differ; elsewhere nothing happens.
+    """
+
+    def cast(leaf):
+        for axis in axes:
+            # Refused where it varies already, or under vmap.
+            with contextlib.suppress(ValueError):
+                leaf = jax.lax.pcast(leaf, axis, to="varying")
+        return leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Zeros that vary over the same axes, as the carry of a loop must."""
+
+    def zeros(leaf):
+        return jnp.where(False, leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(zeros, tree)
+
+
+def mean(tree: Tree, axis: str | None) -> Tree:
+    """Over devices; of what is not floating, the greatest."""
+    if axis is None:
+        return tree
+
+    def over_devices(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return (jax.lax.pmean if floating else jax.lax.pmax)(leaf, axis)
+
+    return jax.tree.map(over_devices, tree)
+
+
+def of_all_members(own: Tree, members: jax.Array, num_members: int, axis: str | None) -> Tree:
+    """This device's members' arrays [K, ...], zeros for the others, for a sum over `axis`."""
+    if axis is None:
+        return own
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((num_members, *leaf.shape[1:]), leaf.dtype).at[members].set(leaf),
+        own,
+    )
+
+
+def total(tree: Tree, axis: str | None) -> Tree:
+    """The sum over devices."""
+    return tree if axis is None else jax.lax.psum(tree, axis)

@@ -1,0 +1,108 @@
+"""The gradients of a cycle over all devices, and the model state after it."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lpw_jax.method import devices, trees
+from lpw_jax.method import model_state as ms
+from lpw_jax.method.cycle import Gradients
+from lpw_jax.method.state import State
+from lpw_jax.method.trees import Tree
+
+
+def gradients(
+    method: Any,
+    state: State,
+    batch: Tree,
+    key: jax.Array | None,
+    members: jax.Array,
+    num_members: int,
+) -> tuple[Tree, Tree, dict[str, Any], dict[str, Tree]]:
+    """A cycle's gradients over all devices.
+
+    Args:
+      method: the `LatePhase`.
+      batch, key: as in its `step`.
+      members, num_members: as in `devices.members_here`.
+
+    Returns:
+      gradients of shared weights, summed over members, and of members; metrics of all members; the
+      model states after the cycle, by their names in `State`.
+    """
+    axes = [axis for axis in (method.batch_axis, method.member_axis) if axis]
+    keys = None
+    if key is not None:
+        key = jax.random.fold_in(key, state.step)
+        if method.batch_axis:
+            key = jax.random.fold_in(key, jax.lax.axis_index(method.batch_axis))
+        keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(members)
+    of_device = Gradients(method.loss_fn, method.member_mode, method.num_microbatches)
+    with jax.named_scope("members"):
+        cycle = of_device(
+            *devices.varying((state.shared, state.members), axes),
+            devices.varying(state.shared_model_state, axes),
+            devices.varying(state.member_model_state, axes),
+            batch,
+            keys,
+        )
+    with jax.named_scope("all_reduce"):
+        shared_grads, member_grads, metrics, news = devices.mean(
+            (
+                cycle.shared_grads,
+                cycle.member_grads,
+                cycle.metrics,
+                (cycle.shared_news, cycle.member_news),
+            ),
+            method.batch_axis,
+        )
+        # One all-reduce serves the gradient and what is known of members.
+        of_all = functools.partial(
+            devices.of_all_members,
+            members=members,
+            num_members=num_members,
+            axis=method.member_axis,
+        )
+        own_seen, shared_seen = trees.divide(
+            cycle.observed, trees.is_there(state.member_model_state)
+        )
+        in_turn = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), shared_seen)
+        shared_grads, metrics, in_turn = devices.total(
+            (shared_grads, of_all(metrics), of_all(in_turn)), method.member_axis
+        )
+    with jax.named_scope("model_state"):
+        if method.member_axis and not trees.is_empty(news[0]):
+            raise ValueError(
+                "member_axis: members on different devices cannot change the state of shared "
+                "layers in turn; let the layer return lpw_jax.Observed, or make it members' "
+                "own (member_state)"
+            )
+        in_turn = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), in_turn)
+        shared_state = trees.join(state.shared_model_state, news[0])
+        member_state = trees.join(state.member_model_state, news[1])
+        states = {
+            "shared_model_state": ms.follow_in_turn(shared_state, in_turn),
+            "member_model_state": ms.follow_in_turn(member_state, own_seen),
+        }
+    return shared_grads, member_grads, metrics, states
+
+
+def check_batch(batch: Tree, num_members: int, num_microbatches: int) -> None:
+    """Refuses arrays that are not [K, B, ...], as `LatePhase.step` says."""
+    if trees.is_empty(batch):
+        raise ValueError(f"batch: must have at least one array, got {batch!r}")
+    for path, leaf in trees.places(batch):
+        shape = jnp.shape(leaf)
+        if leaf is not None and (not shape or shape[0] != num_members):
+            raise ValueError(
+                f"batch: every array must be [K, B, ...] with K = {num_members} members"
+                f"{'' if num_members > 1 else ' (before the release K is 1)'}, but "
+                f"{path or 'it'!r} has shape {shape}"
+            )
+        if num_microbatches > 1 and shape and (len(shape) < 2 or shape[1] % num_microbatches):
+            raise ValueError(
+                f"batch: B must be divisible by num_microbatches = {num_microbatches}, but "
+                f"{path or 'it'!r} has shape {shape}"
+            )

@@ -1,0 +1,85 @@
+"""What a kind of late-phase weights is: how it makes members' weights, and networks of them."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from lpw_jax.method import trees
+from lpw_jax.method.selection import Selection, select
+
+Tree = Any
+Made = dict[str, tuple[jax.Array | None, Any]]
+At = Callable[[str], jax.Array]  # the shared array at a path
+
+
+class Kind(abc.ABC):
+    """Some weights of a network, and what their members have of their own."""
+
+    @abc.abstractmethod
+    def make(self, params: Tree, key: jax.Array | None) -> Made:
+        """What stands in the place of each weight of this kind, by path.
+
+        It is a shared array or None, and what is one member's: an array, which replaces the
+        weight, or a `Part`, which knows how to make it.
+
+        Args:
+          params: of a network.
+          key: for kinds that draw numbers.
+
+        Raises:
+          ValueError: a weight that this kind cannot have, which is named; there is no key.
+        """
+
+
+def chosen(params: Tree, selection: Selection, kind: str) -> dict[str, jax.Array]:
+    """The weights that `selection` means, by path; errors as in `select`."""
+    mask = select(params, selection, kind)
+    return {
+        path: weight
+        for (path, weight), here in zip(trees.places(params), mask, strict=True)
+        if here
+    }
+
+
+class Part(abc.ABC):
+    """One member's own arrays in the place of a weight; a registered pytree."""
+
+    @abc.abstractmethod
+    def combine(self, shared: jax.Array | None, at: At) -> Any:
+        """The member's weight; `shared` is what all members have in this place."""
+
+    def collapse(self, shared: jax.Array | None, at: At) -> jax.Array:
+        """The weight that members average to; arrays here are [K, ...]."""
+        return jax.tree.map(lambda leaf: leaf.mean(0), self).combine(shared, at)
+
+
+def need_key(key: jax.Array | None, kind: str) -> jax.Array:
+    """`key`, which must be there."""
+    if key is None:
+        raise ValueError(f"init: {kind} draws random numbers, so it must be given a key")
+    return key
+
+
+def combine(shared: Tree, member: Tree) -> Tree:
+    """The parameters of one member: what its model is applied with."""
+    return _made(shared, member, lambda part, *rest: part.combine(*rest), lambda own: own)
+
+
+def collapse(shared: Tree, members: Tree) -> Tree:
+    """The parameters that members average to; arrays of `members` are [K, ...]."""
+    return _made(shared, members, lambda part, *rest: part.collapse(*rest), lambda own: own.mean(0))
+
+
+def _made(shared: Tree, own: Tree, of_part: Callable, of_array: Callable) -> Tree:
+    there = dict(trees.places(shared))
+
+    def weight(shared, own):
+        if own is None:
+            return shared
+        if isinstance(own, Part):
+            return of_part(own, shared, there.__getitem__)
+        return of_array(own)
+
+    return trees.map_places(weight, shared, own)

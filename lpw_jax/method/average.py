@@ -91,6 +91,8 @@ def statistics_step(statistics_fn: StatisticsFn, *, member_mode: str = "vmap") -
       member_mode: as in `cycle.over_members`.
     """
 
+    cycle.check_mode(member_mode)
+
     def of_member(shared, own, shared_state, own_state, batch, key):
         before = trees.join(shared_state, own_state)
         returned = statistics_fn(combine(shared, own), before, batch, key)

@@ -3,12 +3,15 @@
 Their weights have the same names, so that the same kinds can be had for each.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from quick_jit import jit
 
 import lpw_jax
 
@@ -176,3 +179,33 @@ def split(tree: Any) -> list[Any]:
     """Members of a tree of [K, ...] arrays."""
     count = len(jax.tree.leaves(tree)[0])
     return [jax.tree.map(lambda leaf, k=k: leaf[k], tree) for k in range(count)]
+
+
+def linear(late_phase="head/w", optimizer=None, loss_fn=None, **settings):
+    """y = W2 W1 x, of which W2 is late-phase."""
+
+    def loss(params, model_state, batch, key):
+        out = batch @ params["in"]["w"] @ params["head"]["w"]
+        return jnp.square(out - 1).mean(), (model_state, {})
+
+    optimizer = optax.sgd(0.1, momentum=0.9) if optimizer is None else optimizer
+    kind = lpw_jax.copies(late_phase)
+    return lpw_jax.LatePhase(loss_fn or loss, kind, optimizer, optimizer, **settings)
+
+
+def linear_weights():
+    random = np.random.default_rng(1)
+    return {
+        "in": {"w": jnp.asarray(random.standard_normal((3, 2)))},
+        "head": {"w": jnp.asarray(random.standard_normal((2, 1)))},
+    }
+
+
+def released(method, num_members=3, params=None, model_state=None):
+    state = jit(method.init)(linear_weights() if params is None else params, model_state)
+    state = jit(functools.partial(method.release, num_members=num_members))(state)
+    return apart(jax.device_get(state))
+
+
+def minibatches(seed, num_members=3):
+    return np.random.default_rng(seed).standard_normal((num_members, 4, 3))

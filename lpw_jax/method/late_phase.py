@@ -127,7 +127,8 @@ class LatePhase:
             members=members,
             shared_model_state=shared_model_state,
             member_model_state=member_model_state,
-            shared_opt_state=self.shared_optimizer.init(tied),
+            # Copies again: some optimisers keep weights.
+            shared_opt_state=jax.tree.map(jnp.copy, self.shared_optimizer.init(tied)),
             member_opt_state=None,
         )
 
@@ -166,7 +167,7 @@ class LatePhase:
                 self.shared_optimizer,
                 joint(state.shared, tied, tied=False),
             ),
-            member_opt_state=jax.vmap(self.member_optimizer.init)(members),
+            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
         )
 
     def step(

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import experiment, report
+from lpw_jax import experiment, networks, report
 from lpw_jax.data import corruptions as corrupted_data
 from lpw_jax.data import ood
 from lpw_jax.devices import compilation
@@ -26,11 +26,12 @@ from lpw_jax.evaluation import corruptions, deep_ensemble
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures.views import VIEWS, ood_separation, temperature_scaled
+from lpw_jax.method.state import State
 
 
 def evaluate(
     evaluator: Evaluator,
-    weights: dict[str, Any],
+    state: State,
     ood_sets: dict[str, np.ndarray],
     folder: Workdir,
     preemption: Preemption,
@@ -45,7 +46,7 @@ def evaluate(
     """
     folder.clear_predictions()
     skipped = {}
-    placed = evaluator.place(weights)
+    placed = evaluator.place(state)
 
     def predict_and_save(name, source):
         console.say(f"evaluating {name}, {len(source):,} images")
@@ -142,7 +143,7 @@ def finish(
             f"(sha256 {there[:12]}... there, {here[:12]}... here)"
         )
     where = str(folder.path / "weights")
-    experiment.check_weights(evaluator.config, weights, dataset.num_classes, where)
+    state = networks.from_weights(evaluator.config, weights, dataset.num_classes, where)
     if results["data"].get("num_validation") and not identity["num_validation"]:
         console.warn(
             "validation images are not there: `validation` and `temperature_scaled` will be null"
@@ -150,7 +151,7 @@ def finish(
     # Until its predictions are whole again, the run is one that was not evaluated.
     results |= {"status": "trained", "views": None, "validation": None}
     folder.write_json("results.json", results)
-    found = evaluate(evaluator, weights, ood_sets, folder, preemption)
+    found = evaluate(evaluator, state, ood_sets, folder, preemption)
     if identity["num_train"] or evaluator.config.data.note:  # it tells of the training images too
         results["data"]["note"] = dataset.note
     for name in ("num_test", "test_sha256"):  # of networks that were trained elsewhere

@@ -1,9 +1,8 @@
 """What a configuration describes: its data, its network, its devices."""
 
 import dataclasses
-import functools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,9 +17,6 @@ from lpw_jax.data.imagenet import ImageNet
 from lpw_jax.data.source import Source
 from lpw_jax.display import console
 from lpw_jax.errors import UserError
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import state
-from lpw_jax.method.state import TrainState
 from lpw_jax.models.convolution import cpu_conv_general_dilated
 from lpw_jax.weights import pretrained, weight_download, weight_files
 
@@ -63,34 +59,6 @@ def num_classes(config: ConfigDict) -> int:
 def purpose_key(seed: int, purpose: str) -> jax.Array:
     """Key for one use of randomness: 'init', 'augment' or 'release'."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
-
-
-def initial_state(
-    config: ConfigDict, model: nn.Module, image_shape: Sequence[int], *, tx: Any
-) -> tuple[TrainState, dict[str, Any] | None]:
-    """The state before training, of random or pretrained weights, and what is known of the latter.
-
-    That is what `pretrained.load_variables` says of them, and `published_accuracy`, the fraction
-    that torchvision states for its own weights of this network.
-
-    Raises:
-      UserError: the pretrained weights cannot be read, or are not those of `model`.
-    """
-    patterns = config.late_phase.patterns
-    found = pretrained_weights(config, num_classes=model.num_classes)
-    if found is None:
-        init = functools.partial(
-            state.init, model=model, image_shape=image_shape, patterns=patterns, tx=tx
-        )
-        # With less effort CPUs have the same numbers, as soon, and compiled in a third of the time.
-        on_cpu = jax.default_backend() == "cpu"
-        options = {"xla_backend_optimization_level": 1} if on_cpu else None
-        return jax.jit(init, compiler_options=options)(purpose_key(config.seed, "init")), None
-    variables, origin = found
-    param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
-    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
-    origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
-    return state.create(**variables, patterns=patterns, tx=tx), origin
 
 
 def pretrained_weights(
@@ -152,42 +120,6 @@ def image_source(
     """Other images with labels, normalised as those of `dataset`."""
     dtype = jnp.dtype(config.train.compute_dtype)
     return in_memory.Images(images, labels, mean=dataset.mean, std=dataset.std, dtype=dtype)
-
-
-def check_patterns(config: ConfigDict) -> None:
-    """Refuses late-phase patterns that match nothing; needs no data and computes nothing.
-
-    Raises:
-      UserError: naming the pattern and the parameters that there are.
-    """
-    weight_shapes(config, num_classes(config))
-
-
-def check_weights(config: ConfigDict, weights: dict[str, Any], num_classes: int, where: str):
-    """Refuses weights that are not those of the network of `config`.
-
-    Raises:
-      UserError: naming `where` they are from.
-    """
-    shared, *of_members = weight_shapes(config, num_classes)
-    found = [weights.get(name) for name in ("shared", "late_phase", "batch_stats")]
-    if jax.tree.map(jnp.shape, found) != [
-        jax.tree.map(lambda leaf: leaf.shape, shared),
-        *jax.tree.map(lambda leaf: (lp.num_members(found[1]), *leaf.shape), of_members),
-    ]:
-        raise UserError(f"{where}: must be weights of the network in config.json, they are not")
-
-
-def weight_shapes(config: ConfigDict, num_classes: int) -> tuple[Any, Any, Any]:
-    """`shared`, and one member's `late_phase` and `batch_stats`, as `jax.ShapeDtypeStruct`s.
-
-    Raises:
-      UserError: late-phase patterns match nothing.
-    """
-    model = build_model(config, num_classes)
-    images = jax.ShapeDtypeStruct((1, *image_shape(config)), model.dtype)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    return *lp.split(variables["params"], config.late_phase.patterns), variables["batch_stats"]
 
 
 def load_dataset(config: ConfigDict, *, to_train: bool = True) -> AnyDataset:

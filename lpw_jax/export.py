@@ -22,7 +22,6 @@ from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import late_phase
 from lpw_jax.weights import pretrained, reference_weights, weight_files
 
 NAMES = ("torchvision", "reference")
@@ -55,7 +54,7 @@ def export(workdir: str, output: str, *, names: str | None = None) -> None:
         else:
             reference_weights.check_division(run.stacked)
             content = reference_weights.encode(run.stacked, depth=config.model.depth)
-            members = late_phase.num_members(run.stacked["late_phase"])
+            members = run.num_members
             what = (
                 f"{network_name(config.model)}, K = {members}, as the published code's state dict"
             )

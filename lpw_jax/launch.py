@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import dry_run, evaluate, experiment
+from lpw_jax import dry_run, evaluate, experiment, networks
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -76,7 +76,8 @@ def run(
                     return None
                 with preemption.deferred():
                     folder.identify(config_lib.to_dict(config))
-                    weights, trained = training.run(folder, preemption)
+                    trained_state, trained = training.run(folder, preemption)
+                    weights = networks.to_weights(trained_state)
                     results = evaluate.summarize(config, weights, dataset, trained)
                     folder.save_weights(weights)
                     folder.write_json("results.json", results)
@@ -115,18 +116,18 @@ def _check_devices(config: ConfigDict, devices: Devices) -> None:
     )
     config_lib.check_devices(config, devices.count)
     experiment.layout(config, devices.count)
-    experiment.check_patterns(config)
+    networks.shapes(config, experiment.num_classes(config))
 
 
 def _prepared(config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices) -> Training:
     """The training, built and shown."""
     training = Training(config, dataset, devices)
-    state = training.initial_state
+    weights = networks.to_weights(training.initial_state)
     shown = config_lib.to_dict(config)
     if config.model.name != "wide_resnet":
         del shown["model"]["depth"], shown["model"]["width"]  # not this network's
     console.print_config(shown)
-    counts = console.parameter_counts(state.shared, state.late_phase)
+    counts = console.parameter_counts(weights["shared"], weights["late_phase"])
     console.say(console.parameter_table(counts))
     console.say(
         f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
@@ -142,7 +143,7 @@ def _check_room(training: Training, ood_sets: dict[str, np.ndarray], folder: Wor
     timeline, state = training.timeline, training.initial_state
     if timeline.is_released(timeline.epochs):
         state = jax.eval_shape(training.released, state)
-    weights = (state.shared, state.late_phase, state.batch_stats)
+    weights = networks.without_optimisers(state)
     checkpoint = (state, weights if timeline.averages else ())
     members = config.evaluate.member_predictions * timeline.members(timeline.epochs)
     predicted = [*training.evaluator.sources.values(), *ood_sets.values()]

@@ -11,12 +11,13 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import experiment
+from lpw_jax import experiment, networks
 from lpw_jax.data import augment
 from lpw_jax.errors import UserError
 from lpw_jax.files import checkpoint
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import late_phase as lp
+from lpw_jax.method.members import member
+from lpw_jax.method.state import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Run:
       config: its configuration.
       model: Flax module; `model.apply(collapsed, normalize(images))` gives logits [N, classes].
       collapsed: variables of the one network that the members average to.
-      stacked: `shared`, `late_phase` ([K, ...]) and `batch_stats` ([K, ...]) as trained.
+      stacked: what was trained, as in `load_weights`.
       mean, std: of the training data, per channel, on the 0..1 scale.
     """
 
@@ -37,6 +38,12 @@ class Run:
     stacked: dict[str, Any] = dataclasses.field(repr=False)
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    _state: State = dataclasses.field(repr=False)
+
+    @property
+    def num_members(self) -> int:
+        """K."""
+        return self._state.num_members
 
     def normalize(self, images: np.ndarray) -> jax.Array:
         """uint8 [N, H, W, C] to the network's input.
@@ -56,11 +63,12 @@ class Run:
         Raises:
           UserError: there is no such member.
         """
-        num_members = lp.num_members(self.stacked["late_phase"])
-        if not 0 <= k < num_members:
-            raise UserError(f"k = {k}: must be 0 to {num_members - 1}, the members of this run")
-        late, stats = lp.member((self.stacked["late_phase"], self.stacked["batch_stats"]), k)
-        return {"params": lp.merge(self.stacked["shared"], late), "batch_stats": stats}
+        try:
+            params, batch_stats = member(self._state, k)
+        except IndexError as error:
+            last = self._state.num_members - 1
+            raise UserError(f"k = {k}: must be 0 to {last}, the members of this run") from error
+        return {"params": params, "batch_stats": batch_stats}
 
 
 def load_weights(workdir: epath.PathLike, step: int | None = None) -> dict[str, Any]:
@@ -71,8 +79,8 @@ def load_weights(workdir: epath.PathLike, step: int | None = None) -> dict[str, 
       step: number of a checkpoint in it; None for the final weights.
 
     Returns:
-      `shared`, `late_phase` and `batch_stats`, the last two with leaves [K, ...]; of a checkpoint
-      the current ones, not those of SWA.
+      `shared`, and with leaves [K, ...] `late_phase` and `batch_stats`; where batch norm is shared,
+      `shared_batch_stats`. Of a checkpoint the current ones, not those of SWA.
 
     Raises:
       UserError: there are none, or they are damaged.
@@ -81,7 +89,7 @@ def load_weights(workdir: epath.PathLike, step: int | None = None) -> dict[str, 
     if step is None:
         return folder.load_weights()
     state = checkpoint.load_arrays(folder.checkpoints, step)["state"]
-    return {name: state[name] for name in ("shared", "late_phase", "batch_stats")}
+    return networks.weights_of_nested(state)
 
 
 def load(workdir: epath.PathLike) -> Run:
@@ -98,12 +106,15 @@ def load(workdir: epath.PathLike) -> Run:
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )
     weights = folder.load_weights()
-    experiment.check_weights(config, weights, data["num_classes"], str(folder.path / "weights"))
+    where = str(folder.path / "weights")
+    state = networks.from_weights(config, weights, data["num_classes"], where)
+    params, batch_stats = networks.collapsed(state)
     return Run(
         config=config,
         model=experiment.build_model(config, data["num_classes"]),
-        collapsed=lp.collapse(**weights),
+        collapsed={"params": params, "batch_stats": batch_stats},
         stacked=weights,
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
+        _state=state,
     )

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpw_jax.method import state
+from lpw_jax.method.late_phase import LatePhase
+from lpw_jax.method.state import State
 from lpw_jax.models.layers import BatchNorm
 
 PATTERNS = (".*bn.*", "head/.*")
@@ -76,8 +77,8 @@ def random_variables(model: nn.Module, image_shape=(8, 8, 3)) -> dict[str, Any]:
 
 
 def released(
-    tx: Any, num_members: int, *, variables=None, patterns=PATTERNS, sigma: float = 0.3
-) -> state.TrainState:
+    method: LatePhase, num_members: int, *, variables=None, sigma: float = 0.3
+) -> State:
     """A released state of members that differ, also in statistics, in numpy arrays."""
     variables = random_variables(TinyNet()) if variables is None else variables
     random = np.random.default_rng(2)
@@ -85,9 +86,7 @@ def released(
     def spread(leaf):  # changes no sign
         return leaf * (1 + sigma * random.uniform(-1, 1, leaf.shape)).astype(leaf.dtype)
 
-    tied = state.create(variables["params"], variables["batch_stats"], patterns=patterns, tx=tx)
-    start = jax.device_get(
-        state.release(tied, jax.random.key(0), num_members=num_members, sigma=0.0, tx=tx)
-    )
-    late, stats = jax.tree.map(spread, (start.late_phase, start.batch_stats))
-    return start.replace(late_phase=late, batch_stats=stats)
+    tied = method.init(variables["params"], variables["batch_stats"])
+    start = jax.device_get(method.release(tied, num_members=num_members))
+    members, stats = jax.tree.map(spread, (start.members, start.member_model_state))
+    return start.replace(members=members, member_model_state=stats)

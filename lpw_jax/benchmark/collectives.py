@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from lpw_jax import config as config_lib
 from lpw_jax import experiment
 from lpw_jax.benchmark.counts import collectives, last_line
-from lpw_jax.benchmark.settings import late_phase, plain_sgd
+from lpw_jax.benchmark.programs import Cycle, PlainSGD
 from lpw_jax.devices.parallel import Devices
 
 
@@ -51,10 +51,10 @@ def of_devices(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """
     devices, num_members = Devices.over(), config.late_phase.num_members
     model = experiment.build_model(config, num_classes, member_mode="vmap")
-    programs = {"plain": plain_sgd(config, devices, model)}
+    programs = {"plain": PlainSGD(config, devices, model)}
     for layout in ("data", "members"):
         if layout == "data" or num_members % devices.count == 0:
-            programs[layout] = late_phase(
+            programs[layout] = Cycle(
                 config, devices, model, num_members=num_members, member_mode="vmap", layout=layout
             )
     found = {"devices": devices.count}

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment
-from lpw_jax.benchmark import collectives, counts, input_pipeline, pytorch, settings, whole
+from lpw_jax.benchmark import collectives, counts, input_pipeline, pytorch, whole
+from lpw_jax.benchmark.programs import Cycle, PlainSGD
 from lpw_jax.benchmark.timing import Contender, matmul_flops_per_second
 from lpw_jax.data import imagenet
 from lpw_jax.devices import preflight
@@ -109,7 +110,7 @@ class _Steps:
         return Contender(self._late_phase(num_members, member_mode))
 
     def _late_phase(self, num_members, member_mode):
-        return settings.late_phase(
+        return Cycle(
             self.config,
             self._devices,
             experiment.build_model(self.config, self.num_classes, member_mode=member_mode),
@@ -131,7 +132,8 @@ class _Steps:
         def weights(num_members):
             program = self._late_phase(num_members, "scan")
             shapes = jax.eval_shape(program.init, jax.random.key(0))
-            return (shapes.shared, shapes.late_phase), (shapes.opt_shared, shapes.opt_late)
+                        weights = (shapes.shared, shapes.members)
+            return weights, (shapes.shared_opt_state, shapes.member_opt_state)
 
         plain, late = weights(1), weights(self.num_members)
         return {
@@ -171,11 +173,11 @@ class _Steps:
             else:
                 console.say(f"  {name}: compiled in {contenders[name][0].compile_seconds:.1f} s")
 
-        add(PLAIN, lambda: Contender(settings.plain_sgd(self.config, self._devices, model)))
+        add(PLAIN, lambda: Contender(PlainSGD(self.config, self._devices, model)))
         if model != own:
             add(
                 OWN_CONVOLUTIONS,
-                lambda: Contender(settings.plain_sgd(self.config, self._devices, own)),
+                lambda: Contender(PlainSGD(self.config, self._devices, own)),
             )
         for k in num_members:
             for mode in member_modes:

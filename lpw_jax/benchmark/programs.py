@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from ml_collections import ConfigDict
 
+from lpw_jax import experiment, networks
 from lpw_jax.devices.parallel import AXIS, Devices
-from lpw_jax.method import optimizers, schedules, state
-from lpw_jax.method import step as steps
-from lpw_jax.method.state import RUNNING_MOMENTUM, TrainState
-from lpw_jax.training.runner import MEMBER_FIELDS, make_train_step, state_axes
+from lpw_jax.method import model_state as ms
+from lpw_jax.models.functions import on_axis
+from lpw_jax.training.runner import MEMBER_FIELDS, arguments, axis_names, state_axes
+from lpw_jax.training.schedules import Rates
 
-RATES = schedules.Rates(1e-3, 5e-4, 1e-3, 5e-4, 1.0)
+RATES = Rates(1e-3, 5e-4, 1e-3, 5e-4, 1.0)
 
 
 def random_batch(
@@ -40,27 +42,17 @@ class PlainSGD:
     """One network, one minibatch, one update: data-parallel SGD with flax and optax alone.
 
     Args:
+      config: its batch size, image size and momentum are taken.
       devices: which share each minibatch.
       model: network without a device axis.
-      batch_size: images in a minibatch, over all devices.
-      image_size: side of an image in pixels.
-      momentum, nesterov: of the optimiser.
     """
 
-    def __init__(
-        self,
-        devices: Devices,
-        model: nn.Module,
-        *,
-        batch_size: int,
-        image_size: int,
-        momentum: float,
-        nesterov: bool,
-    ):
-        model = model.clone(axis_name=AXIS)
+    def __init__(self, config: ConfigDict, devices: Devices, model: nn.Module):
+        model, image_size = on_axis(model, AXIS), experiment.image_shape(config)[0]
+        train, batch_size = config.train, config.train.batch_size
         tx = optax.chain(
             optax.add_decayed_weights(RATES.shared_weight_decay),
-            optax.sgd(RATES.shared_learning_rate, momentum, nesterov=nesterov),
+            optax.sgd(RATES.shared_learning_rate, train.momentum, nesterov=train.nesterov),
         )
 
         def init(key):
@@ -81,7 +73,7 @@ class PlainSGD:
             grads, stats = jax.grad(loss, has_aux=True)(params, batch)
             grads = jax.lax.pmean(grads, AXIS)
             updates, opt_state = tx.update(grads, opt_state, params)
-            running = steps.update_running(running, stats, RUNNING_MOMENTUM)
+            running = ms.follow(running, stats)
             return optax.apply_updates(params, updates), running, opt_state
 
         self.init = jax.jit(init)
@@ -113,56 +105,40 @@ class PlainSGD:
         return compiled
 
 
-class LatePhase:
+class Cycle:
     """A cycle of K minibatches by the package's own train step, its batch on the devices.
 
     Args:
+      config: what it trains.
       devices: which share each minibatch ('data') or the members ('members').
       model: network without a device axis.
-      layout: as in `runner.Runner`.
       num_members: K; 1 is a step before the release.
-      member_mode: as in `step.over_members`.
-      batch_size: images in a minibatch, over all devices.
-      image_size: side of an image in pixels.
-      momentum, nesterov: of the optimiser.
-      patterns: as in `late_phase.split`.
-      coasting: as in `late_phase.coasting_steps`.
-      num_microbatches: as in `step.make_train_step`.
+      member_mode: as in `cycle.over_members`.
+      layout: as in `runner.Runner`.
     """
 
     def __init__(
         self,
+        config: ConfigDict,
         devices: Devices,
         model: nn.Module,
         *,
-        layout: str = "data",
         num_members: int,
         member_mode: str,
-        batch_size: int,
-        image_size: int,
-        momentum: float,
-        nesterov: bool,
-        patterns: tuple[str, ...],
-        coasting: str,
-        num_microbatches: int = 1,
+        layout: str = "data",
     ):
-        tx, by_member = optimizers.sgd(momentum=momentum, nesterov=nesterov), layout == "members"
-        step = make_train_step(
-            layout,
-            model=model,
-            tx=tx,
-            coasting=coasting,
-            member_mode=member_mode,
-            num_microbatches=num_microbatches,
-        )
+        image_shape, batch_size = experiment.image_shape(config), config.train.batch_size
+        method = networks.method(config, model, member_mode=member_mode, **axis_names(layout))
+        by_member = layout == "members"
 
         def init(key):
-            tied = state.init(
-                key, model, image_shape=(image_size, image_size, 3), patterns=patterns, tx=tx
-            )
-            return state.release(tied, key, num_members=num_members, sigma=0.0, tx=tx)
+            tied = networks.random_state(config, model, image_shape, key)
+            return tied if num_members == 1 else method.release(tied, num_members=num_members)
 
-        axes = state_axes(TrainState, layout)
+        def step(state, batch, rates):
+            return method.step(state, batch, **arguments(rates))
+
+        axes = state_axes(layout)
         self.init = jax.jit(init)
         self.images_per_call = num_members * batch_size
         per_device = num_members // devices.count if by_member else num_members
@@ -171,7 +147,7 @@ class LatePhase:
         self._step = devices.lift(
             step, in_axes=(axes, 0, None), out_axes=(axes, None), donate_argnums=(0,)
         )
-        self._model, self._devices, self._image_size = model, devices, image_size
+        self._model, self._devices, self._image_size = model, devices, image_shape[0]
 
     def lower(self) -> Any:
         """Traces the step for shapes alone."""

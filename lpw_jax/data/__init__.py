@@ -6,7 +6,7 @@ import difflib
 import numpy as np
 
 from lpw_jax.data import cifar, digits
-from lpw_jax.data.dataset import Dataset, epoch_order, hold_out, split_order
+from lpw_jax.data.dataset import Dataset, cycles_per_epoch, epoch_order, hold_out, split_order
 from lpw_jax.errors import UserError
 
 _LOADERS = {"cifar10": cifar.load, "cifar100": cifar.load, "digits": digits.load}
@@ -16,6 +16,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "check_name",
+    "cycles_per_epoch",
     "described",
     "epoch_order",
     "load_dataset",

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from lpw_jax.errors import UserError
-from lpw_jax.method import schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +104,11 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     return np.argsort(bits, kind="stable").astype(np.int32)
 
 
+def cycles_per_epoch(num_examples: int, *, batch_size: int, num_members: int) -> int:
+    """Whole cycles in an epoch; the remainder, less than one cycle, is dropped."""
+    return num_examples // (batch_size * num_members)
+
+
 def split_order(
     order: np.ndarray,
     *,
@@ -124,7 +128,7 @@ def split_order(
       int32 [cycles, D, K, B / D] for layout 'data', where devices share each microbatch, and
       [cycles, D, K / D, B] for 'members', where each takes the minibatches of its own members.
     """
-    cycles = schedules.cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
+    cycles = cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
     order = order[: cycles * num_members * batch_size]
     if layout == "members":
         return order.reshape(cycles, num_devices, -1, batch_size)

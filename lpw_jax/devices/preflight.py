@@ -153,11 +153,11 @@ def step_bytes(state: Any, *, activations: int, data: int) -> int:
     """Estimates the memory of one device in a training step, in bytes.
 
     Args:
-      state: TrainState of arrays or shapes, as the device holds it: with its K members.
+      state: `State` of arrays or shapes, as the device holds it: with its K members.
       activations: from `activation_bytes`, of the images whose gradients are computed at once.
       data: bytes of the training set on the device.
     """
-    gradients = tree_bytes((state.shared, state.late_phase))
+    gradients = tree_bytes((state.shared, state.members))
     return tree_bytes(state) + gradients + activations + data
 
 

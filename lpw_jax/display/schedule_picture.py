@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lpw_jax.display.drawing import BLUE, GREY, ORANGE, SKY, VERMILLION, new_figure, styled
 from lpw_jax.display.schedule_report import phases
-from lpw_jax.method.schedules import Epoch
+from lpw_jax.training.schedules import Epoch
 
 _PHASE_COLORS = {"tied": GREY, "late": SKY, "SWA": ORANGE}  # as tints
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from rich import box
 from rich.table import Table
 
-from lpw_jax.method.schedules import Epoch
+from lpw_jax.training.schedules import Epoch
 
 
 def schedule_table(epochs: Sequence[Epoch]) -> Table:

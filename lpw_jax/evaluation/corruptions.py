@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lpw_jax import experiment
+from lpw_jax import experiment, networks
 from lpw_jax.data.corruptions import SEVERITIES, Corrupted
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
@@ -39,14 +39,14 @@ def evaluate(
     """
     config, dataset = evaluator.config, evaluator.dataset
     where = str(folder.path / "weights")
-    experiment.check_weights(config, weights, dataset.num_classes, where)
+    state = networks.from_weights(config, weights, dataset.num_classes, where)
     matches = corrupted.matches(dataset)
     if not matches:
         console.warn(
             f"{corrupted.folder}: {len(corrupted.labels):,} images a severity whose labels are not "
             f"those of the {len(dataset.test_labels):,} test images; results are marked with it"
         )
-    placed = evaluator.place(weights)
+    placed = evaluator.place(state)
 
     def score(images):
         source = experiment.image_source(config, dataset, images, corrupted.labels)

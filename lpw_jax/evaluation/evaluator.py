@@ -8,13 +8,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpw_jax import experiment
+from lpw_jax import experiment, networks
 from lpw_jax.data.source import Source
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.errors import SharedError
 from lpw_jax.evaluation.predict import Predictor
 from lpw_jax.measures import metrics, uncertainty
 from lpw_jax.measures.views import VIEWS, log_probs
+from lpw_jax.method.state import State
+from lpw_jax.models import functions
 
 _BETWEEN = ("mutual_information", "disagreement")  # of members: none of a single one
 
@@ -27,22 +29,21 @@ class Evaluator:
         self.sources = experiment.evaluation_sources(config, dataset)
         self._predict = Predictor(
             devices=devices,
-            model=experiment.build_model(config, dataset.num_classes),
+            forward=functions.forward(experiment.build_model(config, dataset.num_classes)),
+            collapse=networks.collapsed,
             batch=self.sources["test"].batch,
             # A batch of one member fills a device; merged ones would only need more memory.
             member_mode=experiment.member_mode(config, fits=lambda: False),
             batch_size=config.evaluate.batch_size,
         )
 
-    def views(
-        self, weights: dict[str, Any], *, on_batch: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
+    def views(self, state: State, *, on_batch: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Metrics of the three views on the test set; `on_batch` may end it."""
-        return self.measure(self.place(weights), self.sources["test"], on_batch=on_batch)
+        return self.measure(self.place(state), self.sources["test"], on_batch=on_batch)
 
-    def place(self, weights: dict[str, Any]) -> Any:
+    def place(self, state: State) -> Any:
         """As in `Predictor`."""
-        return self._predict.place(weights)
+        return self._predict.place(state)
 
     def measure(
         self, placed: Any, source: Source, *, on_batch: Callable[[], None]

@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from lpw_jax.data.source import Source
 from lpw_jax.devices.parallel import AXIS, Devices
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import step as steps
+from lpw_jax.method.members import map_members
+from lpw_jax.method.state import State
 
 
 class Predictor:
@@ -18,9 +17,10 @@ class Predictor:
 
     Args:
       devices: where to run.
-      model: the network.
+      forward: (params, model_state, inputs) -> logits, of one network.
+      collapse: makes one network, (params, model_state), of a state.
       batch: `Source.batch` of the examples to be predicted.
-      member_mode: as in `step.over_members`.
+      member_mode: as in `cycle.over_members`.
       batch_size: examples at a time, over all devices; rounded up to fill them.
     """
 
@@ -28,33 +28,31 @@ class Predictor:
         self,
         *,
         devices: Devices,
-        model: nn.Module,
+        forward: Callable,
+        collapse: Callable[[State], tuple[Any, Any]],
         batch: Callable,
         member_mode: str,
         batch_size: int,
     ):
-        self._devices = devices
+        self._devices, self._collapse = devices, collapse
         self._per_device = -(-batch_size // devices.count)
-        step = steps.make_eval_step(model=model, member_mode=member_mode)
 
         def eval_batch(weights, feed):
-            collapsed, members = weights
+            collapsed, state = weights
             examples = batch((), feed, 0)
-            logits = step(
-                collapsed,
-                members["shared"],
-                members["late_phase"],
-                members["batch_stats"],
-                examples.pop("image"),
-            )
+            inputs = examples.pop("image")
+            logits = {
+                "collapsed": forward(*collapsed, inputs),
+                "members": map_members(forward, state, inputs, member_mode=member_mode),
+            }
             # Every host gets all of them: [D, ...].
             return jax.lax.all_gather({**logits, **examples}, AXIS)
 
         self._eval_batch = devices.lift(eval_batch, in_axes=(None, 0), out_axes=None)
 
-    def place(self, weights: dict[str, Any]) -> Any:
-        """Puts `shared`, `late_phase`, `batch_stats` ([K, ...]) and their collapse on devices."""
-        return self._devices.replicate((lp.collapse(**weights), weights))
+    def place(self, state: State) -> Any:
+        """Puts a state and the network that it collapses to on devices."""
+        return self._devices.replicate((self._collapse(state), state))
 
     def __call__(self, weights: Any, source: Source) -> Iterator[dict[str, np.ndarray]]:
         """Predicts all examples of `source`, in their order, with placed weights.

@@ -7,7 +7,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method import cycle, trees
+from lpw_jax.method import cycle, devices, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.kinds.part import combine
 from lpw_jax.method.state import State
@@ -76,7 +76,9 @@ def _with_weights(state: State, shared: Tree, members: Tree) -> State:
 StatisticsFn = Callable[[Tree, Tree, Tree, Any], Tree]
 
 
-def statistics_step(statistics_fn: StatisticsFn, *, member_mode: str = "vmap") -> Callable:
+def statistics_step(
+    statistics_fn: StatisticsFn, *, member_mode: str = "vmap", member_axis: str | None = None
+) -> Callable[..., State]:
     """Builds `step(state, batch, momentum, key=None) -> state`, which re-estimates statistics.
 
     Every member sees the same `batch`; what it finds enters the model state with `momentum`: 1 for
@@ -89,6 +91,7 @@ def statistics_step(statistics_fn: StatisticsFn, *, member_mode: str = "vmap") -
         plain or in `Observed`: of a clone of the model whose running averages have no memory
         (momentum 0 in flax).
       member_mode: as in `cycle.over_members`.
+      member_axis: as in `LatePhase`.
     """
 
     cycle.check_mode(member_mode)
@@ -112,9 +115,10 @@ def statistics_step(statistics_fn: StatisticsFn, *, member_mode: str = "vmap") -
         )
 
     def step(state: State, batch: Tree, momentum: Any, key: jax.Array | None = None) -> State:
+        members, num_members = devices.members_here(state.num_members, member_axis)
         keys = None
         if key is not None:
-            keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(jnp.arange(state.num_members))
+            keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(members)
         axes = (None, 0, None, 0, None, None if keys is None else 0)
         seen = cycle.over_members(of_member, member_mode, in_axes=axes)(
             state.shared,
@@ -125,6 +129,8 @@ def statistics_step(statistics_fn: StatisticsFn, *, member_mode: str = "vmap") -
             keys,
         )
         own, shared = trees.divide(seen, trees.is_there(state.member_model_state))
+        shared = devices.of_all_members(shared, members, num_members, member_axis)
+        shared = devices.total(shared, member_axis)
         return state.replace(
             shared_model_state=ms.follow_in_turn(state.shared_model_state, shared, momentum),
             member_model_state=ms.follow(state.member_model_state, own, momentum),

@@ -14,8 +14,9 @@ from lpw_jax.method import model_state as ms
 from lpw_jax.method.coasting import coast, coasting_steps
 from lpw_jax.method.cycle import check_mode
 from lpw_jax.method.gradients import check_batch, gradients
+from lpw_jax.method.kinds import part as kinds
 from lpw_jax.method.kinds.divide import divide
-from lpw_jax.method.kinds.part import Kind, collapse
+from lpw_jax.method.kinds.part import Kind
 from lpw_jax.method.optimizer_trees import joint, narrow, separate
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
@@ -90,13 +91,13 @@ class LatePhase:
             check_mode(self.member_mode)
         if self.num_microbatches < 1:
             raise ValueError(f"num_microbatches: must be >= 1, got {self.num_microbatches}")
-        kinds = self.late_phase if isinstance(self.late_phase, Sequence) else [self.late_phase]
-        if not kinds or not all(isinstance(kind, Kind) for kind in kinds):
+        several = self.late_phase if isinstance(self.late_phase, Sequence) else [self.late_phase]
+        if not several or not all(isinstance(kind, Kind) for kind in several):
             raise TypeError(
                 "late_phase: must be a kind, such as lpw_jax.copies('head/.*'), or several, got "
                 f"{self.late_phase!r}"
             )
-        object.__setattr__(self, "late_phase", tuple(kinds))
+        object.__setattr__(self, "late_phase", tuple(several))
 
     def init(
         self, params: Tree, model_state: Tree = None, *, key: jax.Array | None = None
@@ -249,10 +250,7 @@ class LatePhase:
         Raises:
           ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
         """
-        params = collapse(state.shared, state.members)
-        mean = ms.mean_over_members(state.member_model_state)
-        model_state = trees.join(state.shared_model_state, mean)
-        return batch_norm.fold(state, params, model_state, epsilon=self.batch_norm_epsilon)
+        return collapse(state, batch_norm_epsilon=self.batch_norm_epsilon)
 
     def _tied_step(self, state, batch, key, members, num_members, shared_args):
         shared_grads, member_grads, metrics, states = gradients(
@@ -292,3 +290,13 @@ class LatePhase:
         tx = optax.with_extra_args_support(self.shared_optimizer)
         updates, opt_state = tx.update(grads, opt_state, weights, **(args or {}))
         return optax.apply_updates(weights, updates), opt_state
+
+
+def collapse(
+    state: State, *, batch_norm_epsilon: float | Callable[[str], float] | None = None
+) -> tuple[Tree, Tree]:
+    """As `LatePhase.collapse`."""
+    params = kinds.collapse(state.shared, state.members)
+    mean = ms.mean_over_members(state.member_model_state)
+    model_state = trees.join(state.shared_model_state, mean)
+    return batch_norm.fold(state, params, model_state, epsilon=batch_norm_epsilon)

@@ -7,17 +7,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lpw_jax.method.model_state import Observed
+
 BATCH_NORM_EPSILON = 1e-5
+RUNNING_MOMENTUM = 0.1  # PyTorch's convention: running = 0.9 running + 0.1 batch
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's statistics.
 
-    In training mode it normalises with the biased variance of the batch and writes the batch's own
-    mean and *unbiased* variance, n / (n - 1), into `batch_stats`; folding them into running
-    averages is the caller's (`state.update_running`), which lets training (momentum 0.1) and the
-    re-estimation after SWA (cumulative mean) share one layer. In evaluation mode it normalises
-    with the statistics in `batch_stats`.
+    In training mode it normalises with the biased variance of the batch and leaves the batch's own
+    mean and *unbiased* variance, n / (n - 1), in `batch_stats`, as `Observed`: the caller folds
+    them into the running statistics, with momentum 0.1 in training, otherwise in the re-estimation
+    after SWA. In evaluation mode it normalises with the statistics in `batch_stats`.
 
     Attributes:
       train: which of the two modes.
@@ -45,7 +47,9 @@ class BatchNorm(nn.Module):
         if self.train:
             y, mean, var = _batch_norm(x, scale, bias, self.axis_name)
             count = _count(x, self.axis_name)
-            stats[0].value, stats[1].value = mean, var * (count / (count - 1))
+            unbiased = var * (count / (count - 1))
+            stats[0].value = Observed(mean, RUNNING_MOMENTUM)
+            stats[1].value = Observed(unbiased, RUNNING_MOMENTUM)
         else:
             mean, var = stats[0].value, stats[1].value
             y = _affine(x, *_effective(scale, bias, mean, var))

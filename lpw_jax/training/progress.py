@@ -1,15 +1,16 @@
 """Where a run is: with its config and its data, all that its continuation depends on."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
-from flax import serialization
 
-from lpw_jax.method import swa
-from lpw_jax.method.schedules import Rates
-from lpw_jax.method.state import TrainState
-from lpw_jax.method.swa import Averages
+from lpw_jax.files.nested import from_nested, to_nested
+from lpw_jax.method.average import Average
+from lpw_jax.method.state import State
+from lpw_jax.training.schedules import Rates
 
 
 @dataclasses.dataclass
@@ -29,8 +30,8 @@ class Progress:
       seconds: time spent in all.
     """
 
-    state: TrainState
-    averages: Averages | None = None
+    state: State
+    averages: Average | None = None
     epoch: int = 1
     cycle: int = 0
     history: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
@@ -83,27 +84,30 @@ class Progress:
 
     def to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As nested dicts of arrays, and JSON. `state` and `averages` must be on the host."""
-        arrays = {"state": serialization.to_state_dict(self.state)}
+        arrays = {"state": to_nested(self.state)}
         if self.averages is not None:
-            arrays["averages"] = serialization.to_state_dict(self.averages)
+            arrays["averages"] = to_nested(self.averages)
         if self.history:
             arrays["history"] = stacked(self.history)
         names = ("epoch", "cycle", "epoch_seconds", "seconds", "corrupt", "pretrained")
         # A list of its own: the training adds to the other while this one is being written.
-        info = {name: getattr(self, name) for name in names} | {"records": list(self.records)}
+        info = {name: getattr(self, name) for name in names}
+        info |= {"records": list(self.records), "released": self.state.is_released}
         return arrays, info
 
     @classmethod
     def from_checkpoint(
-        cls, arrays: dict[str, Any], info: dict[str, Any], like: TrainState
+        cls, arrays: dict[str, Any], info: dict[str, Any], like: Callable[[bool], State]
     ) -> "Progress":
-        """Inverse of `to_checkpoint`; `like` is any state of the run, for its structure."""
+        """Inverse of `to_checkpoint`; `like(released)` gives shapes of a state, of any K."""
+        info = dict(info)
+        like = like(info.pop("released"))
         averages = None
         if "averages" in arrays:
-            averages = serialization.from_state_dict(swa.init(like), arrays["averages"])
+            averages = from_nested(arrays["averages"], jax.eval_shape(Average.start, like))
         history = arrays.get("history", {"loss": ()})
         return cls(
-            state=serialization.from_state_dict(like, arrays["state"]),
+            state=from_nested(arrays["state"], like),
             averages=averages,
             history=[
                 {name: values[i] for name, values in history.items()}

@@ -7,37 +7,37 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from lpw_jax.data import split_order
 from lpw_jax.data.source import Source
 from lpw_jax.devices.parallel import AXIS, Devices
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import step as steps
-from lpw_jax.method.schedules import Rates
-from lpw_jax.method.state import TrainState
-from lpw_jax.method.swa import Averages
+from lpw_jax.method.average import Average, statistics_step
+from lpw_jax.method.devices import members_here
+from lpw_jax.method.late_phase import LatePhase
+from lpw_jax.method.spread import member_distance
+from lpw_jax.method.state import State
+from lpw_jax.training.schedules import Rates
 
-# Fields of TrainState and Averages whose leaves are [K, ...].
-MEMBER_FIELDS = ("late_phase", "batch_stats", "opt_late")
+# Fields of State whose arrays are [K, ...].
+MEMBER_FIELDS = ("members", "member_model_state", "member_opt_state")
 
 
 class Runner:
     """The compiled programs of a run, and its training examples.
 
     States are *placed* on the devices: in layout 'data' every device has all of them, in layout
-    'members' (only after the release) late-phase leaves are [D, K / D, ...], one entry per device.
+    'members' (only after the release) members' arrays are [D, K / D, ...], one entry per device.
 
     Args:
       devices: where to run.
       layout: that of the released state, 'data' or 'members'; the tied one's is always 'data'.
-      model: network without a device axis.
-      tx: from `optimizers.sgd`.
-      coasting: as in `late_phase.coasting_steps`.
-      member_mode: as in `step.over_members`.
+      method: builds the `LatePhase`, given its device axes.
+      statistics: builds what `statistics_step` takes, likewise.
       source: of training examples.
+      key: for what the network draws in training.
       batch_size: examples in a minibatch.
       num_microbatches: how many a minibatch has; the number of devices divides their size.
+      member_mode: as in `cycle.over_members`.
     """
 
     def __init__(
@@ -45,77 +45,77 @@ class Runner:
         *,
         devices: Devices,
         layout: str,
-        model: nn.Module,
-        tx: Any,
-        coasting: str,
-        member_mode: str,
+        method: Callable[..., LatePhase],
+        statistics: Callable[..., Callable],
         source: Source,
+        key: jax.Array,
         batch_size: int,
-        num_microbatches: int = 1,
+        num_microbatches: int,
+        member_mode: str,
     ):
         self._devices = devices
         self._released_layout = layout
         self._source, self._batch_size = source, batch_size
         self._num_microbatches = num_microbatches
-        self._resident = devices.replicate(source.resident)
+        self._resident, self._key = devices.replicate((source.resident, jax.random.key_data(key)))
 
-        def train_program(layout):
-            member_axis = AXIS if layout == "members" else None
-            train_step = make_train_step(
-                layout,
-                model=model,
-                tx=tx,
-                coasting=coasting,
-                member_mode=member_mode,
-                num_microbatches=num_microbatches,
-            )
+        def train_program(layout, axes):
+            step, member_axis = method(**axis_names(layout)).step, axis_names(layout)["member_axis"]
 
-            def train_cycle(state, resident, feed, rates):
+            def train_cycle(state, resident, feed, key, rates):
                 num_here = jax.tree.leaves(feed)[0].shape[0]
-                member, _ = lp.member_indices(num_here, member_axis)
+                member, _ = members_here(num_here, member_axis)
                 with jax.named_scope("augment"):
                     batches = jax.vmap(source.batch, in_axes=(None, 0, 0))(
                         resident, feed, state.step + member
                     )
-                return train_step(state, batches, rates)
+                key = jax.random.wrap_key_data(key)
+                return step(state, batches, key, **arguments(rates))
 
-            axes = state_axes(TrainState, layout)
             return devices.lift(
                 train_cycle,
-                in_axes=(axes, None, 0, None),
+                in_axes=(axes, None, 0, None, None),
                 out_axes=(axes, None),
                 donate_argnums=(0,),
             )
 
-        def statistics_program(model, layout):
-            step = steps.make_statistics_step(model=model, member_mode=member_mode)
-
-            def statistics(averages, resident, feed, number, momentum):
-                image = source.batch(resident, feed, number)["image"]
-                batch_stats = step(
-                    averages.shared, averages.late_phase, averages.batch_stats, image, momentum
-                )
-                return averages.replace(batch_stats=batch_stats)
-
-            axes = state_axes(Averages, layout)
-            return devices.lift(
-                statistics, in_axes=(axes, None, 0, None, None), out_axes=axes, donate_argnums=(0,)
+        def statistics_program(layout, batch_axis):
+            step = statistics_step(
+                statistics(batch_axis),
+                member_mode=member_mode,
+                member_axis=axis_names(layout)["member_axis"],
             )
 
-        divided = functools.partial(lp.member_distance, axis_name=AXIS)
+            def follow(average, resident, feed, number, key, momentum):
+                inputs = source.batch(resident, feed, number)["image"]
+                state = step(average.state, inputs, momentum, jax.random.wrap_key_data(key))
+                return dataclasses.replace(average, state=state)
+
+            axes = Average(None, state_axes(layout))
+            return devices.lift(
+                follow,
+                in_axes=(axes, None, 0, None, None, None),
+                out_axes=axes,
+                donate_argnums=(0,),
+            )
+
         self._member_distance = {
-            "data": jax.jit(lp.member_distance),
-            "members": devices.lift(divided, in_axes=(0,), out_axes=None),
+            "data": jax.jit(member_distance),
+            "members": devices.lift(
+                functools.partial(member_distance, axis=AXIS), in_axes=(0,), out_axes=None
+            ),
         }
-        self._train_cycle = {name: train_program(name) for name in ("data", "members")}
-        self._statistics = statistics_program(model.clone(axis_name=AXIS), "data")
+        self._train_cycle = {
+            name: train_program(name, state_axes(name)) for name in ("data", "members")
+        }
+        self._statistics = statistics_program("data", AXIS)
         # Every device sees whole batches: its own members', or a last one too short to divide.
         self._whole_batch_statistics = {
-            name: statistics_program(model, name) for name in ("data", "members")
+            name: statistics_program(name, None) for name in ("data", "members")
         }
 
-    def place(self, state: Any, *, num_members: int) -> Any:
-        """Puts a host `TrainState` or `Averages` with [K, ...] leaves on the devices."""
+    def place(self, state: State, *, num_members: int) -> State:
+        """Puts a host state with [K, ...] arrays on the devices."""
         layout = self._layout(num_members)
         num_devices = self._devices.count
 
@@ -129,7 +129,12 @@ class Runner:
 
         return _map_fields(put, state)
 
-    def fetch(self, state: Any, *, num_members: int) -> Any:
+    def place_average(self, average: Average, *, num_members: int) -> Average:
+        """Likewise, an average."""
+        state = self.place(average.state, num_members=num_members)
+        return Average(self._devices.replicate(average.count), state)
+
+    def fetch(self, state: State, *, num_members: int) -> State:
         """Inverse of `place`: whole host copies, which later cycles do not change."""
         layout = self._layout(num_members)
 
@@ -142,16 +147,21 @@ class Runner:
 
         return _map_fields(get, state)
 
+    def fetch_average(self, average: Average, *, num_members: int) -> Average:
+        """Inverse of `place_average`."""
+        state = self.fetch(average.state, num_members=num_members)
+        return Average(np.array(average.count), state)
+
     def cycles(
         self,
-        state: TrainState,
+        state: State,
         order: np.ndarray,
         rates: Rates,
         *,
         epoch: int,
         num_members: int,
         done: int = 0,
-    ) -> Iterator[tuple[TrainState, dict[str, jax.Array]]]:
+    ) -> Iterator[tuple[State, dict[str, jax.Array]]]:
         """Trains on the examples of `order` [N], yielding after every cycle; does not wait for it.
 
         The yielded state is donated to the next cycle; `loss` and `accuracy` [K] are kept. The
@@ -177,24 +187,26 @@ class Runner:
         rates = self._devices.replicate(rates)
         for feed in self._source.feeds(indices[done:, self._devices.own], epoch=epoch):
             feed = self._devices.send(feed)
-            state, metrics = self._train_cycle[layout](state, self._resident, feed, rates)
+            state, metrics = self._train_cycle[layout](
+                state, self._resident, feed, self._key, rates
+            )
             yield state, metrics
 
     def reestimate_statistics(
         self,
-        averages: Averages,
+        average: Average,
         order: np.ndarray,
         *,
         epoch: int,
         first_step: int,
         num_members: int,
         done: int = 0,
-    ) -> Iterator[Averages]:
+    ) -> Iterator[Average]:
         """Cumulative batch-norm statistics of every member over all examples of `order` [N].
 
         All members see every batch, augmented as training steps `first_step` and on; the last,
         short batch counts by its size (reference, SWA). Yields after every batch but the first
-        `done`; `averages` is placed, and donated to the next batch.
+        `done`; `average` is placed, and donated to the next batch.
         """
         layout, size, own = self._layout(num_members), self._batch_size, self._devices.own
         last = len(order) // size * size
@@ -222,34 +234,49 @@ class Runner:
                     (np.asarray(first_step + number, np.int32), momentum)
                 )
                 feed = self._devices.send(feed)
-                averages = program(averages, self._resident, feed, step, momentum)
-                jax.block_until_ready(averages)
+                average = program(average, self._resident, feed, step, self._key, momentum)
+                jax.block_until_ready(average)
                 number += 1
-                yield averages
+                yield average
 
-    def member_distance(self, state: TrainState, *, num_members: int) -> float:
-        """`late_phase.member_distance` of a placed state; only a scalar leaves the devices."""
-        return float(self._member_distance[self._layout(num_members)](state.late_phase))
+    def member_distance(self, state: State, *, num_members: int) -> float:
+        """`spread.member_distance` of a placed state; only a scalar leaves the devices."""
+        return float(self._member_distance[self._layout(num_members)](state.members))
 
     def _layout(self, num_members: int) -> str:
         return self._released_layout if num_members > 1 else "data"
 
 
-def make_train_step(layout: str, *, model: nn.Module, **settings: Any) -> Callable:
-    """`step.make_train_step` with the device axes of a layout; `model` has none."""
-    if layout == "members":
-        return steps.make_train_step(model=model, member_axis=AXIS, **settings)
-    # Batch norm takes its statistics over the whole minibatch, whoever shares it.
-    return steps.make_train_step(model=model.clone(axis_name=AXIS), batch_axis=AXIS, **settings)
+def axis_names(layout: str) -> dict[str, str | None]:
+    """The device axes of a `LatePhase` in a layout."""
+    by_member = layout == "members"
+    return {
+        "batch_axis": None if by_member else AXIS,
+        "member_axis": AXIS if by_member else None,
+    }
 
 
-def state_axes(kind: type, layout: str) -> Any:
-    """pmap axes of a placed `TrainState` or `Averages`."""
+def state_axes(layout: str) -> State:
+    """pmap axes of a placed state."""
     axis = 0 if layout == "members" else None
-    names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: axis if name in MEMBER_FIELDS else None for name in names})
+    names = [field.name for field in dataclasses.fields(State)]
+    return State(**{name: axis if name in MEMBER_FIELDS else None for name in names})
 
 
-def _map_fields(fn: Callable[[str, Any], Any], state: Any) -> Any:
+def arguments(rates: Rates) -> dict[str, dict[str, Any]]:
+    """What a step takes of an epoch's rates."""
+    return {
+        "shared_args": {
+            "learning_rate": rates.shared_learning_rate,
+            "weight_decay": rates.shared_weight_decay,
+        },
+        "member_args": {
+            "learning_rate": rates.late_learning_rate,
+            "weight_decay": rates.late_weight_decay,
+        },
+    }
+
+
+def _map_fields(fn: Callable[[str, Any], Any], state: State) -> State:
     names = [field.name for field in dataclasses.fields(state)]
     return state.replace(**{name: fn(name, getattr(state, name)) for name in names})

@@ -11,7 +11,7 @@ from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
 from lpw_jax.errors import Preempted, SharedError
 from lpw_jax.files.checkpoint import Checkpoints
-from lpw_jax.method.state import TrainState
+from lpw_jax.method.state import State
 from lpw_jax.training.progress import Progress
 
 CLOCK_EVERY = 50  # cycles after which several hosts compare clocks, which makes them wait
@@ -49,8 +49,10 @@ class Saver:
         number = hosts.on_primary(lambda: self._checkpoints.newest)
         return "none" if number is None else f"step {number}"
 
-    def restore(self, like: TrainState) -> Progress | None:
+    def restore(self, like: Callable[[bool], State]) -> Progress | None:
         """Progress of the newest intact checkpoint, on the host; None if there is no checkpoint.
+
+        `like` is as in `Progress.from_checkpoint`.
 
         Raises:
           UserError: it is of another run, or none is intact.

@@ -54,11 +54,6 @@ def phase(epoch: int, *, release_epoch: int, swa_start_epoch: int) -> str:
     return "late" if is_released(epoch, release_epoch=release_epoch) else "tied"
 
 
-def cycles_per_epoch(num_examples: int, *, batch_size: int, num_members: int) -> int:
-    """Whole cycles in an epoch; the remainder, less than one cycle, is dropped."""
-    return num_examples // (batch_size * num_members)
-
-
 def rates(
     epoch: int,
     *,

@@ -2,8 +2,9 @@
 
 from ml_collections import ConfigDict
 
+from lpw_jax.data import cycles_per_epoch
 from lpw_jax.errors import UserError
-from lpw_jax.method import schedules
+from lpw_jax.training import schedules
 
 
 class Timeline:
@@ -59,7 +60,7 @@ class Timeline:
 
     def cycles(self, epoch: int) -> int:
         """Cycles of K minibatches in `epoch`."""
-        return schedules.cycles_per_epoch(
+        return cycles_per_epoch(
             self._num_examples,
             batch_size=self._config.train.batch_size,
             num_members=self.members(epoch),

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lpw_jax import networks
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import NotFinite
 from lpw_jax.evaluation.evaluator import Evaluator
-from lpw_jax.method import state
-from lpw_jax.method.state import TrainState
-from lpw_jax.method.swa import Averages
+from lpw_jax.method.average import Average
+from lpw_jax.method.state import State
 from lpw_jax.training.runner import Runner
 
 
@@ -31,18 +31,18 @@ class Tracker:
 
     runner: Runner
     evaluator: Evaluator
-    statistics: Callable[[Averages], Iterator[Averages]]
+    statistics: Callable[[Average], Iterator[Average]]
     pause: Callable[[], None]
     stop: Callable[[str], None]
 
-    def members(self, current: TrainState, *, num_members: int) -> dict[str, float]:
+    def members(self, current: State, *, num_members: int) -> dict[str, float]:
         """`member_distance` of an epoch's record, nothing for one member."""
         if num_members == 1:
             return {}
         return {"member_distance": self.runner.member_distance(current, num_members=num_members)}
 
     def evaluations(
-        self, current: TrainState, averages: Averages | None, *, num_members: int
+        self, current: State, averages: Average | None, *, num_members: int
     ) -> dict[str, Any]:
         """`evaluation` of an epoch's record and, with SWA's averages, `evaluation_swa`.
 
@@ -54,24 +54,24 @@ class Tracker:
             for newer in self.statistics(copy):
                 copy = newer
                 self.pause()
-            found["evaluation_swa"] = self._views(copy, num_members)
+            found["evaluation_swa"] = self._views(copy.state, num_members)
         return found
 
-    def pretrained(self, initial: TrainState, origin: dict[str, Any]) -> dict[str, Any]:
+    def pretrained(self, initial: State, origin: dict[str, Any]) -> dict[str, Any]:
         """`origin` and the test accuracy of pretrained weights, on the host.
 
         Shows at once what a wrong import or resize would spoil.
         """
         console.say(f"evaluating the pretrained {origin['model']}")
-        views = self.evaluator.views(state.weights_of(initial), on_batch=self.pause)
+        views = self.evaluator.views(networks.without_optimisers(initial), on_batch=self.pause)
         found = {**origin, **views["collapsed"]}
         console.say(results_report.pretrained_line(found))
         return found
 
-    def _views(self, placed: TrainState | Averages, num_members: int) -> dict[str, Any] | None:
-        weights = state.weights_of(self.runner.fetch(placed, num_members=num_members))
+    def _views(self, placed: State, num_members: int) -> dict[str, Any] | None:
+        state = self.runner.fetch(networks.without_optimisers(placed), num_members=num_members)
         try:
-            return self.evaluator.views(weights, on_batch=self.pause)
+            return self.evaluator.views(state, on_batch=self.pause)
         except NotFinite as error:
             self.stop(f"the test set cannot be evaluated, {error}")
             console.warn(f"the test set was not evaluated: {error}")

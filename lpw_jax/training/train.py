@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import experiment
+from lpw_jax import experiment, networks
 from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
@@ -21,7 +22,9 @@ from lpw_jax.errors import SharedError, UserError
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import optimizers, state, swa
+from lpw_jax.method.average import Average
+from lpw_jax.method.state import State
+from lpw_jax.models import functions
 from lpw_jax.training import memory
 from lpw_jax.training.journal import Journal
 from lpw_jax.training.memory import CYCLES_IN_FLIGHT
@@ -30,6 +33,8 @@ from lpw_jax.training.runner import Runner
 from lpw_jax.training.saver import Saver
 from lpw_jax.training.timeline import Timeline
 from lpw_jax.training.tracking import Tracker
+
+CHECKPOINT_FORMAT = 2  # of the arrays in a checkpoint
 
 
 class Training:
@@ -40,12 +45,15 @@ class Training:
         self.source = experiment.train_source(config, dataset)
         self.num_examples = len(self.source)
         self.timeline = Timeline(config, self.num_examples)
-        self.identity = {"config": config_lib.digest(config), "data": dataset.identity()}
-        self.tx = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
+        self.identity = {
+            "format": CHECKPOINT_FORMAT,
+            "config": config_lib.digest(config),
+            "data": dataset.identity(),
+        }
         self.layout = experiment.layout(config, devices.count)
         self.model = experiment.build_model(config, dataset.num_classes)
-        self.initial_state, self._pretrained = experiment.initial_state(
-            config, self.model, self.source.image_shape, tx=self.tx
+        self.initial_state, self._pretrained = networks.initial_state(
+            config, self.model, self.source.image_shape
         )
         if self._pretrained:
             self.identity["pretrained"] = self._pretrained["sha256"]
@@ -54,23 +62,25 @@ class Training:
         self.runner = Runner(
             devices=devices,
             layout=self.layout,
-            model=self.model,
-            tx=self.tx,
-            coasting=config.late_phase.coasting,
-            member_mode=self.member_mode,
+            method=functools.partial(
+                networks.method, config, self.model, member_mode=self.member_mode
+            ),
+            statistics=lambda axis: functions.statistics(functions.on_axis(self.model, axis)),
             source=self.source,
+            key=experiment.purpose_key(config.seed, "network"),
             batch_size=config.train.batch_size,
             num_microbatches=config.train.num_microbatches,
+            member_mode=self.member_mode,
         )
 
     def run(
         self, folder: Workdir, preemption: Preemption | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[State, dict[str, Any]]:
         """Trains from the newest checkpoint, or the start, to the end, writing metrics.jsonl.
 
         Returns:
-          The final `shared`, `late_phase` and `batch_stats`, and the parts of results.json that
-          tell of the training, by name.
+          The final state without optimisers, on the host, and the parts of results.json that tell
+          of the training, by name.
 
         Raises:
           Preempted: after a checkpoint was saved.
@@ -100,7 +110,7 @@ class Training:
                 pause=lambda: self._saver.pause(between_cycles=False),
                 stop=self._stop_unless_tolerated,
             )
-            self._start(self._saver.restore(self.initial_state))
+            self._start(self._saver.restore(self._like))
             folder.start_session()
             if self._pretrained and not self.progress.pretrained:
                 self.progress.pretrained = self._tracker.pretrained(
@@ -147,7 +157,9 @@ class Training:
         num_members = self._num_members()
         progress.state = self.runner.place(progress.state, num_members=num_members)
         if progress.averages is not None:
-            progress.averages = self.runner.place(progress.averages, num_members=num_members)
+            progress.averages = self.runner.place_average(
+                progress.averages, num_members=num_members
+            )
 
     def _train_epoch(self) -> None:
         """Trains what is left of the current epoch and records it."""
@@ -182,7 +194,7 @@ class Training:
         record |= self._tracker.members(progress.state, num_members=num_members)
         averages = progress.averages
         if timeline.is_averaged(epoch):
-            averages = swa.update(averages or swa.init(progress.state), progress.state)
+            averages = _averaged(averages, progress.state)
         # Whoever stops in an evaluation resumes before it: until its end the progress stays.
         if timeline.is_evaluated(epoch):
             record |= self._tracker.evaluations(progress.state, averages, num_members=num_members)
@@ -194,15 +206,20 @@ class Training:
         every = self.config.checkpoint.every_epochs
         self._saver.pause(save=every > 0 and epoch % every == 0)
 
-    def released(self, tied: state.TrainState) -> state.TrainState:
+    def released(self, tied: State) -> State:
         """The state at the release: members, made of the tied copy. Both on the host."""
         late_phase = self.config.late_phase
-        return state.release(
-            tied,
-            experiment.purpose_key(self.config.seed, "release"),
+        release = functools.partial(
+            networks.method(self.config, self.model).release,
             num_members=late_phase.num_members,
             sigma=late_phase.sigma,
-            tx=self.tx,
+        )
+        return jax.jit(release)(tied, experiment.purpose_key(self.config.seed, "release"))
+
+    def _like(self, released: bool) -> State:
+        """The shapes of a state."""
+        return jax.eval_shape(
+            self.released if released else lambda state: state, self.initial_state
         )
 
     def _reestimate(self) -> None:
@@ -213,9 +230,7 @@ class Training:
             self._bar.update(1, epoch=epochs, phase="SWA")
             self._saver.pause()
 
-    def _statistics(
-        self, averages: swa.Averages, epoch: int, *, done: int = 0
-    ) -> Iterator[swa.Averages]:
+    def _statistics(self, averages: Average, epoch: int, *, done: int = 0) -> Iterator[Average]:
         """The pass that follows the current weights as `epoch`; `averages` is donated to it."""
         return self.runner.reestimate_statistics(
             averages,
@@ -273,7 +288,7 @@ class Training:
         averages = progress.averages
         corrupt = hosts.exchange(sorted(self.source.corrupt))
         if averages is not None:
-            averages = self.runner.fetch(averages, num_members=num_members)
+            averages = self.runner.fetch_average(averages, num_members=num_members)
         return dataclasses.replace(
             progress,
             state=self.runner.fetch(progress.state, num_members=num_members),
@@ -291,4 +306,11 @@ class Training:
             "device_kind": self.devices.all[0].device_kind,
             "peak_memory_bytes": preflight.peak_memory(),  # of this session
         }
-        return state.weights_of(final.averages or final.state), report
+        state = final.averages.state if final.averages else final.state
+        return networks.without_optimisers(state), report
+
+
+@jax.jit
+def _averaged(average: Average | None, state: State) -> Average:
+    """With the state at an epoch's end."""
+    return (average or Average.start(state)).add(state)

@@ -7,12 +7,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import data, evaluate, experiment, launch
+from lpw_jax import data, evaluate, launch, networks
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import schedules
+from lpw_jax.training import schedules
 from lpw_jax.weights import reference_weights
 
 
@@ -42,8 +42,8 @@ def run(config: ConfigDict, *, weights: str, workdir: str, tied: bool = False) -
         _check_unused(config, folder)
         file = reference_weights.StateDict(weights)
         _check_agrees(config, file, dataset.num_classes, tied=tied)
-        collections = experiment.weight_shapes(config, dataset.num_classes)
-        shapes = dict(zip(reference_weights.COLLECTIONS, collections, strict=True))
+        tied = networks.shapes(config, dataset.num_classes)
+        shapes = networks.to_weights(networks.of_one_member(tied))
         reference_weights.check_division(shapes)
         trees = file.weights(shapes, tied=tied)
         dtype = np.promote_types(config.train.compute_dtype, np.float32)

@@ -13,7 +13,8 @@ from lpw_jax.weights import pretrained, torchvision_names, weight_files
 from lpw_jax.weights.reference_names import TIED, Architecture, architecture, member, reference_name
 from lpw_jax.weights.weight_files import Arrays
 
-COLLECTIONS = ("shared", "late_phase", "batch_stats")
+SHARED = ("shared", "shared_batch_stats")
+COLLECTIONS = (*SHARED, "late_phase", "batch_stats")
 
 Tree = dict[str, Any]
 
@@ -50,7 +51,7 @@ class StateDict:
             ) from error
 
     def weights(self, shapes: Tree, *, tied: bool = False) -> Tree:
-        """`shared`, `late_phase` and `batch_stats` as nested dicts of numpy arrays.
+        """As `networks.to_weights`, numpy arrays.
 
         Copies that are not asked for are ignored, and so are the counters of batches.
 
@@ -60,7 +61,7 @@ class StateDict:
           tied: the tied copy as one member, instead of the members.
 
         Returns:
-          Arrays in our layouts, those of the last two collections [K, ...]; float64 where the file
+          Arrays in our layouts, those of members [K, ...]; float64 where the file
           has float64, else float32.
 
         Raises:
@@ -88,13 +89,13 @@ class StateDict:
         weights: dict[str, Arrays] = {collection: {} for collection in COLLECTIONS}
         for (collection, path), copies in names.items():
             arrays = [torchvision_names.from_torch(entries[name]) for name in copies]
-            weights[collection][path] = arrays[0] if collection == "shared" else np.stack(arrays)
-        return {name: unflatten_dict(flat, sep="/") for name, flat in weights.items()}
+            weights[collection][path] = arrays[0] if collection in SHARED else np.stack(arrays)
+        return {name: unflatten_dict(flat, sep="/") for name, flat in weights.items() if flat}
 
     def _names(self, key: tuple[str, str], copies: list[str]) -> list[str]:
         """Names of these copies of an array; a shared one has only its own."""
         collection, path = key
-        copies = [member(0)] if collection == "shared" else copies
+        copies = [member(0)] if collection in SHARED else copies
         return [reference_name(path, copy, depth=self.architecture.depth) for copy in copies]
 
     def _check_trained(self, counters: set[str], *, tied: bool) -> None:
@@ -123,7 +124,7 @@ def encode(weights: Tree, *, depth: int) -> bytes:
     entries: Arrays = {}
     for (collection, path), array in _flat(weights).items():
         array = np.asarray(array)
-        for k, copy in enumerate([array] if collection == "shared" else array):
+        for k, copy in enumerate([array] if collection in SHARED else array):
             name = reference_name(path, member(k), depth=depth)
             entries[name] = torchvision_names.to_torch(copy)
     counters = dict.fromkeys(torchvision_names.counters(entries), np.zeros((), np.int64))
@@ -133,18 +134,18 @@ def encode(weights: Tree, *, depth: int) -> bytes:
 def check_division(shapes: Tree) -> None:
     """Refuses a division into shared and late-phase weights that the published code cannot make.
 
-    It divides whole layers, statistics included, and here statistics are always the members' own.
+    It divides whole layers.
 
     Raises:
       UserError: naming layers that are divided otherwise.
     """
     sides: dict[str, set[bool]] = {}
     for collection, path in _flat(shapes):
-        sides.setdefault(path.rpartition("/")[0], set()).add(collection == "shared")
+        sides.setdefault(path.rpartition("/")[0], set()).add(collection in SHARED)
     if divided := sorted(layer for layer, found in sides.items() if len(found) > 1):
         raise UserError(
-            "late_phase.patterns: for the published code they must match every batch norm and, of "
-            f"other layers, all or nothing; not so: {', '.join(divided[:5])}"
+            "late_phase.patterns: for the published code they must match all of a layer or nothing; "
+            f"not so: {', '.join(divided[:5])}"
         )
 
 
@@ -153,5 +154,5 @@ def _flat(tree: Tree) -> dict[tuple[str, str], Any]:
     return {
         (collection, path): leaf
         for collection in COLLECTIONS
-        for path, leaf in flatten_dict(tree[collection], sep="/").items()
+        for path, leaf in flatten_dict(tree.get(collection, {}), sep="/").items()
     }

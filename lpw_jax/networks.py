@@ -1,0 +1,184 @@
+"""The network of a config: how it is trained, its state at the start, its weights on disk."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from lpw_jax import experiment
+from lpw_jax.errors import UserError
+from lpw_jax.files.nested import from_nested, to_nested
+from lpw_jax.method import optimizers
+from lpw_jax.method.kinds.copies import copies
+from lpw_jax.method.late_phase import LatePhase, collapse
+from lpw_jax.method.state import State
+from lpw_jax.models import functions
+from lpw_jax.models.layers import BATCH_NORM_EPSILON
+from lpw_jax.tasks import classification
+from lpw_jax.weights import pretrained
+
+# What is in the folder `weights` of a run, and where it is in a `State`.
+WEIGHTS = {
+    "shared": "shared",
+    "late_phase": "members",
+    "batch_stats": "member_model_state",
+    "shared_batch_stats": "shared_model_state",
+}
+
+
+def method(
+    config: ConfigDict,
+    model: nn.Module,
+    *,
+    member_mode: str | None = None,
+    batch_axis: str | None = None,
+    member_axis: str | None = None,
+) -> LatePhase:
+    """How `config` trains `model`, which has no device axis.
+
+    Its optimisers take `learning_rate` and `weight_decay` at every update.
+    """
+    sgd = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
+    return LatePhase(
+        # Batch norm takes its statistics over the whole minibatch, whoever shares it.
+        functions.training_loss(functions.on_axis(model, batch_axis), classification.loss),
+        late_phase=copies(*config.late_phase.patterns),
+        shared_optimizer=sgd,
+        member_optimizer=sgd,
+        coasting=config.late_phase.coasting,
+        shared_grad_scale=config.late_phase.shared_grad_scale,
+        member_mode=member_mode,
+        num_microbatches=config.train.num_microbatches,
+        batch_axis=batch_axis,
+        member_axis=member_axis,
+        batch_norm_epsilon=BATCH_NORM_EPSILON,
+    )
+
+
+def initial_state(
+    config: ConfigDict, model: nn.Module, image_shape: tuple[int, int, int]
+) -> tuple[State, dict[str, Any] | None]:
+    """The tied state, of random or pretrained weights, and what is known of the latter.
+
+    That is what `pretrained.load_variables` says of them, and `published_accuracy`, the fraction
+    that torchvision states for its own weights of this network.
+
+    Raises:
+      UserError: the pretrained weights cannot be read, or are not those of `model`; late-phase
+        patterns match nothing.
+    """
+    found = experiment.pretrained_weights(config, num_classes=model.num_classes)
+    if found is None:
+        init = functools.partial(random_state, config, model, image_shape)
+        # With less effort CPUs have the same numbers, as soon, and compiled in a third of the time.
+        on_cpu = jax.default_backend() == "cpu"
+        options = {"xla_backend_optimization_level": 1} if on_cpu else None
+        key = experiment.purpose_key(config.seed, "init")
+        return jax.jit(init, compiler_options=options)(key), None
+    variables, origin = found
+    param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
+    origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
+    tied = jax.jit(functools.partial(_tied, config, model))(variables)
+    return tied, origin
+
+
+def random_state(
+    config: ConfigDict, model: nn.Module, image_shape: tuple[int, int, int], key: jax.Array
+) -> State:
+    """The tied state of freshly initialised weights; best compiled as a whole."""
+    return _tied(config, model, model.init(key, jnp.zeros((1, *image_shape), model.dtype)))
+
+
+def shapes(config: ConfigDict, num_classes: int) -> State:
+    """The tied state's arrays as `jax.ShapeDtypeStruct`s; computes nothing.
+
+    Raises:
+      UserError: late-phase patterns match nothing.
+    """
+    model = experiment.build_model(config, num_classes)
+    init = functools.partial(random_state, config, model, experiment.image_shape(config))
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def to_weights(state: State) -> dict[str, Any]:
+    """What of a state makes networks, as nested dicts: `shared`, and of members [K, ...]
+    `late_phase` and `batch_stats`; where batch norm is shared, `shared_batch_stats`.
+    """
+    return weights_of_nested(to_nested(without_optimisers(state)))
+
+
+def weights_of_nested(nested: dict[str, Any]) -> dict[str, Any]:
+    """`to_weights` of a state that was made nested dicts."""
+    weights = {name: nested.get(field, {}) for name, field in WEIGHTS.items()}
+    if not weights["shared_batch_stats"]:
+        del weights["shared_batch_stats"]
+    return weights
+
+
+def from_weights(
+    config: ConfigDict, weights: dict[str, Any], num_classes: int, where: str
+) -> State:
+    """Inverse of `to_weights`: a state without optimisers.
+
+    Raises:
+      UserError: they are not those of the network of `config`, naming `where` they are from.
+    """
+    like = shapes(config, num_classes)
+    try:
+        parts = {
+            field: from_nested(weights.get(name, {}), getattr(like, field))
+            for name, field in WEIGHTS.items()
+        }
+        _check_shapes(parts, like)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{where}: must be weights of the network in config.json, they are not ({error})"
+        ) from error
+    return without_optimisers(like).replace(**parts)
+
+
+def of_one_member(state: State) -> State:
+    """Shapes of `state` without the member axis."""
+
+    def without_axis(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    members = jax.tree.map(without_axis, (state.members, state.member_model_state))
+    return state.replace(members=members[0], member_model_state=members[1])
+
+
+def without_optimisers(state: State) -> State:
+    """What of a state makes networks."""
+    return state.replace(step=None, coasting=None, shared_opt_state=None, member_opt_state=None)
+
+
+@functools.partial(jax.jit, static_argnames="epsilon")
+def collapsed(state: State, epsilon: float = BATCH_NORM_EPSILON) -> tuple[Any, Any]:
+    """The one network that members average to, (params, batch_stats)."""
+    return collapse(state, batch_norm_epsilon=epsilon)
+
+
+def _tied(config, model, variables):
+    try:
+        return method(config, model).init(*functions.divided(variables))
+    except ValueError as error:
+        message = str(error).removeprefix("copies: ")
+        raise UserError(f"late_phase.patterns: {message}") from error
+
+
+def _check_shapes(parts, like):
+    num_members = jax.tree.leaves(parts["members"])[0].shape[0]
+    for field, tree in parts.items():
+        of_members = field.startswith("member")
+
+        def check(found, expected, of_members=of_members):
+            shape = (num_members, *expected.shape[1:]) if of_members else expected.shape
+            if found.shape != shape:
+                raise ValueError(f"shape {found.shape} instead of {shape}")
+
+        jax.tree.map(check, tree, getattr(like, field))

@@ -1,13 +1,20 @@
 """Algorithm 1 of the paper as a slow Python loop: what training by the library must equal.
 
-No member axis, no vmap, no divided trees: a list of members, each with its own optimiser. It knows
-of the library only how keys are derived.
+No member axis, no vmap, no divided trees: a list of members, each with its own optimiser. The loop
+knows of the library only how keys are derived.
 """
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from quick_jit import jit
+
+import lpw_jax
+
+NUM_MEMBERS, B, INPUTS, WIDTH = 2, 4, 3, 4  # of `check`
 
 
 class Loop:
@@ -165,3 +172,90 @@ def _optimizer(tx):
         return optax.apply_updates(weights, updates), opt_state
 
     return jit(update), jit(tx.init)
+
+
+def paths_of(tree):
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)]
+
+
+def minibatches(seed, num_members):
+    """Inputs [K, B, INPUTS] and wanted outputs [K, B, WIDTH]."""
+    random = np.random.default_rng(seed)
+    shape = (num_members, B)
+    return random.standard_normal((*shape, INPUTS)), random.standard_normal((*shape, WIDTH))
+
+
+def check(
+    params,
+    model_state,
+    loss_fn,
+    *,
+    late,
+    own,
+    kind,
+    key=None,
+    tied=False,
+    plain_loss=None,
+    **settings,
+):
+    """Trains by the library and by the loop; all members' weights and states agree.
+
+    Args:
+      late, own: words in the paths of late-phase leaves, and of members' own model state.
+      tied: whether there are some steps before the release.
+      plain_loss: the loop's loss function, where it is another.
+    """
+    optimizers = optax.sgd(0.1, momentum=0.9), optax.sgd(0.2, momentum=0.5)
+    method = lpw_jax.LatePhase(loss_fn, kind, *optimizers, **settings)
+    leaves, treedef = jax.tree.flatten(params)
+    states, state_treedef = jax.tree.flatten(model_state)
+    is_late = [any(word in path for word in late) for path in paths_of(params)]
+    is_own = [any(word in path for word in own) for path in paths_of(model_state)]
+    assert any(is_late) and not all(is_late)
+
+    def combine(theta, phi):
+        theta, phi = iter(theta), iter(phi)
+        return treedef.unflatten([next(phi if late else theta) for late in is_late])
+
+    def loop_loss(params, states, batch, key):
+        fn = plain_loss or loss_fn
+        loss, (new, metrics) = fn(params, state_treedef.unflatten(states), batch, key)
+        return loss, (jax.tree.leaves(new), metrics)
+
+    loop = Loop(
+        loop_loss,
+        combine,
+        [leaf for leaf, late in zip(leaves, is_late, strict=True) if not late],
+        [leaf for leaf, late in zip(leaves, is_late, strict=True) if late],
+        shared_optimizer=lambda of: optimizers[0],
+        member_optimizer=lambda of: optimizers[1],
+        model_state=states,
+        own=is_own,
+        num_microbatches=settings.get("num_microbatches", 1),
+    )
+    state = jit(method.init)(params, model_state)
+    step = jit(method.step)
+    if tied:
+        for seed in range(2):
+            state, metrics = step(state, minibatches(seed, 1), key)
+            assert_close(metrics["loss"][0], loop.tied_step(minibatches(seed, 1), key)["loss"])
+    state = jit(functools.partial(method.release, num_members=NUM_MEMBERS))(state)
+    loop.release(loop.phis * NUM_MEMBERS)
+    for seed in range(10, 13):
+        state, metrics = step(state, minibatches(seed, NUM_MEMBERS), key)
+        assert_close(metrics, loop.cycle(minibatches(seed, NUM_MEMBERS), key))
+    found = jit(lambda state: [lpw_jax.member(state, k) for k in range(NUM_MEMBERS)])(state)
+    for (weights, states), phi, own_states in zip(found, loop.phis, loop.own_states, strict=True):
+        assert jax.tree.structure(weights) == treedef
+        assert jax.tree.structure(states) == state_treedef
+        assert_close(weights, combine(loop.theta, phi))
+        whole = [a if b is None else b for a, b in zip(loop.model_state, own_states, strict=True)]
+        assert_close(jax.tree.leaves(states), whole)
+    first, second = (jax.tree.leaves(states) for _, states in found)
+    for own, path, a, b in zip(is_own, paths_of(model_state), first, second, strict=True):
+        if jnp.issubdtype(a.dtype, jnp.floating):
+            assert bool((a != b).any()) == own, path
+
+
+def assert_close(got, wanted):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), got, wanted)

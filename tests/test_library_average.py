@@ -137,10 +137,8 @@ def test_statistics_of_flax_layers_without_memory(float64):
             state = step(state, batch, 1 / (number + 1))
     h = INPUTS @ np.asarray(params["in"]["kernel"]) + np.asarray(params["in"]["bias"])
     mean, var = h.mean(1, keepdims=True), h.var(1, keepdims=True)
-    inner = np.tanh(
-        (h - mean) / np.sqrt(var + 1e-5) * state.shared["bn1"]["scale"]
-        + state.shared["bn1"]["bias"]
-    )
+    scale, bias = (np.asarray(state.shared["bn1"][name]) for name in ("scale", "bias"))
+    inner = np.tanh((h - mean) / np.sqrt(var + 1e-5) * scale + bias)
     own = state.member_model_state["batch_stats"]["bn2"]
     for k in range(2):
         assert_close(own["mean"][k], inner.mean((0, 1)))

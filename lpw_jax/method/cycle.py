@@ -185,7 +185,7 @@ class Gradients:
     def _member_loss(self, shared, own, state, batch, key):
         """The loss of one member; its metrics, what it observed, and other news of states."""
         before = trees.join(*state)
-        found = self.loss_fn(combine(shared, own), before, batch, key)
+        found = self.loss_fn(combine(shared, own), ms.to_be_changed(before), batch, key)
         try:
             loss, (returned, metrics) = found
         except (TypeError, ValueError) as error:

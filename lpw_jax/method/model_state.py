@@ -89,6 +89,11 @@ def whose(params: Tree, members: Tree, model_state: Tree, rule: Any) -> list[boo
     return [is_members(path, leaf) for path, leaf in found]
 
 
+def to_be_changed(state: Tree) -> Tree:
+    """The same arrays in new containers: nnx's are changed in place, equinox's made invalid."""
+    return jax.tree.map(lambda leaf: leaf, state)
+
+
 def settle(before: Tree, returned: Tree) -> tuple[Tree, Tree]:
     """What a model returned, as (new states, observations); places without news are None.
 

@@ -94,9 +94,11 @@ def statistics_step(
       member_axis: as in `LatePhase`.
     """
 
+    cycle.check_mode(member_mode)
+
     def of_member(shared, own, shared_state, own_state, batch, key):
         before = trees.join(shared_state, own_state)
-        returned = statistics_fn(combine(shared, own), before, batch, key)
+        returned = statistics_fn(combine(shared, own), ms.to_be_changed(before), batch, key)
         news, observed = ms.settle(before, returned)
         found = trees.map_places(
             lambda new, seen: ms.Observed(new, 1.0) if seen is None and new is not None else seen,

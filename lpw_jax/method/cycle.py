@@ -34,12 +34,19 @@ class Cycle(NamedTuple):
     member_news: Tree
 
 
+def check_mode(mode: str) -> None:
+    """Refuses an unknown `member_mode`."""
+    if mode not in MEMBER_MODES:
+        raise ValueError(f"member_mode: must be one of {MEMBER_MODES}, got {mode!r}")
+
+
 def over_members(fn: Callable, mode: str, *, in_axes: tuple[int | None, ...]) -> Callable:
     """`fn` of one member lifted to all: arguments with axis 0 and results are [K, ...].
 
     'vmap' merges members into one large batch, best on accelerators. 'scan' takes one member after
     the other, with the memory of one. 'unroll' does so with K copies of the program.
     """
+    check_mode(mode)
     if mode == "vmap":
         return jax.vmap(fn, in_axes=in_axes)
 
@@ -58,8 +65,6 @@ def over_members(fn: Callable, mode: str, *, in_axes: tuple[int | None, ...]) ->
 
 def loop(body: Callable, mode: str, init: Any, xs: Any) -> tuple[Any, Any]:
     """`jax.lax.scan` over the leading axis of `xs`, rolled for 'scan' and not for 'unroll'."""
-    if mode not in ("scan", "unroll"):
-        raise ValueError(f"member_mode: must be one of {MEMBER_MODES}, got {mode!r}")
     length = len(jax.tree.leaves(xs)[0])
     if mode == "scan" and length > 1:
         return jax.lax.scan(body, init, xs)
@@ -139,8 +144,6 @@ class Gradients:
     def _plan(self, shared, members, state, batch, keys):
         """How to go over members, and those model states that the model will change."""
         mode, (shared_state, member_state) = self.member_mode, state
-        if mode not in (None, *MEMBER_MODES):
-            raise ValueError(f"member_mode: must be one of {MEMBER_MODES}, got {mode!r}")
         nothing = jax.tree.map(lambda _: None, state)
         if trees.is_empty(shared_state) and self.num_microbatches == 1:
             return mode or "vmap", nothing
@@ -182,7 +185,7 @@ class Gradients:
     def _member_loss(self, shared, own, state, batch, key):
         """The loss of one member; its metrics, what it observed, and other news of states."""
         before = trees.join(*state)
-        found = self.loss_fn(combine(shared, own), before, batch, key)
+        found = self.loss_fn(combine(shared, own), ms.to_be_changed(before), batch, key)
         try:
             loss, (returned, metrics) = found
         except (TypeError, ValueError) as error:

@@ -29,9 +29,11 @@ def varying(tree: Tree, axes: Sequence[str]) -> Tree:
     may differ; elsewhere nothing happens.
     """
 
+    axes = [axis for axis in axes if axis in jax.sharding.get_abstract_mesh().manual_axes]
+
     def cast(leaf):
         for axis in axes:
-            # Refused where it varies already, or under vmap.
+            # Refused where it varies already.
             with contextlib.suppress(ValueError):
                 leaf = jax.lax.pcast(leaf, axis, to="varying")
         return leaf

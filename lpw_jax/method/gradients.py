@@ -73,10 +73,11 @@ def gradients(
         )
     with jax.named_scope("model_state"):
         if method.member_axis and not trees.is_empty(news[0]):
+            changed = next(path for path, new in trees.places(news[0]) if new is not None)
             raise ValueError(
                 "member_axis: members on different devices cannot change the state of shared "
-                "layers in turn; let the layer return lpw_jax.Observed, or make it members' "
-                "own (member_state)"
+                f"layers in turn, such as {changed!r}; let the layer return lpw_jax.Observed, or "
+                "make it members' own (member_state)"
             )
         in_turn = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), in_turn)
         shared_state = trees.join(state.shared_model_state, news[0])

@@ -12,6 +12,7 @@ import optax
 from lpw_jax.method import batch_norm, devices, noise, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.coasting import coast, coasting_steps
+from lpw_jax.method.cycle import check_mode
 from lpw_jax.method.gradients import check_batch, gradients
 from lpw_jax.method.kinds import part as kinds
 from lpw_jax.method.kinds.divide import divide
@@ -45,7 +46,7 @@ class LatePhase:
     one for each member (paper, Algorithm 1): every member is updated by its own gradient, the
     shared weights once, by the sum of all K. So schedules of `shared_optimizer` count minibatches
     before the release and cycles after it, and those of `member_optimizer` count a member's
-    updates from the release on; `schedules.per_update` translates.
+    updates from the release on; `per_shared_update` and `per_member_update` translate.
 
     Attributes:
       loss_fn: (params, model_state, batch, key) -> (loss, (model_state, metrics)) of one member's
@@ -86,6 +87,8 @@ class LatePhase:
 
     def __post_init__(self):
         coasting_steps(self.coasting, 1)
+        if self.member_mode is not None:
+            check_mode(self.member_mode)
         if self.num_microbatches < 1:
             raise ValueError(f"num_microbatches: must be >= 1, got {self.num_microbatches}")
         several = self.late_phase if isinstance(self.late_phase, Sequence) else [self.late_phase]
@@ -125,7 +128,8 @@ class LatePhase:
             members=members,
             shared_model_state=shared_model_state,
             member_model_state=member_model_state,
-            shared_opt_state=self.shared_optimizer.init(tied),
+            # Copies again: some optimisers keep weights.
+            shared_opt_state=jax.tree.map(jnp.copy, self.shared_optimizer.init(tied)),
             member_opt_state=None,
         )
 
@@ -164,7 +168,7 @@ class LatePhase:
                 self.shared_optimizer,
                 joint(state.shared, tied, tied=False),
             ),
-            member_opt_state=jax.vmap(self.member_optimizer.init)(members),
+            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
         )
 
     def step(

@@ -89,30 +89,57 @@ def whose(params: Tree, members: Tree, model_state: Tree, rule: Any) -> list[boo
     return [is_members(path, leaf) for path, leaf in found]
 
 
+def to_be_changed(state: Tree) -> Tree:
+    """The same arrays in new containers: nnx's are changed in place, equinox's made invalid."""
+    return jax.tree.map(lambda leaf: leaf, state)
+
+
 def settle(before: Tree, returned: Tree) -> tuple[Tree, Tree]:
     """What a model returned, as (new states, observations); places without news are None.
 
     Raises:
-      ValueError: another structure than `before` had.
+      ValueError: another structure than `before` had, or another shape or type in a place.
     """
-    try:
-        news = trees.map_places(lambda old, new: None if new is old else new, before, returned)
-    except ValueError as error:
-        raise ValueError(
-            "loss_fn: must return a model_state of the structure it was given, "
-            f"{trees.structure(before)}; got {trees.structure(returned)}"
-        ) from error
-    return (
-        trees.map_places(lambda _, new: None if is_observed(new) else new, before, news),
-        trees.map_places(lambda _, new: new if is_observed(new) else None, before, news),
+
+    def structure(tree):
+        return jax.tree.structure(tree, is_leaf=lambda x: x is None or is_observed(x))
+
+    there, got = trees.is_there(before), structure(returned)
+    if structure(before) == got:
+        found = got.flatten_up_to(returned)
+        if there == [leaf is not None for leaf in found]:
+            for (path, old), new in zip(trees.places(before), found, strict=True):
+                _check_same_type(path, old, new.value if is_observed(new) else new)
+            news = trees.map_places(lambda old, new: None if new is old else new, before, returned)
+            return (
+                trees.map_places(lambda _, new: None if is_observed(new) else new, before, news),
+                trees.map_places(lambda _, new: new if is_observed(new) else None, before, news),
+            )
+    raise ValueError(
+        "loss_fn: must return a model_state of the structure it was given, "
+        f"{jax.tree.structure(before)}; got {jax.tree.structure(returned)}"
     )
+
+
+def _check_same_type(path: str, old: Any, new: Any) -> None:
+    if old is None:
+        return
+    given, got = (f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (old, new))
+    if given != got:
+        raise ValueError(
+            "loss_fn: must return a model_state of the shapes and types it was given, but "
+            f"{path!r} was {given} and is {got}"
+        )
 
 
 def follow(state: Tree, observed: Tree, momentum: Any = None) -> Tree:
     """`state` after its observations; arrays of both may be [K, ...]."""
-    return trees.map_places(
-        lambda old, seen: old if seen is None else seen.follow(old, momentum), state, observed
-    )
+
+    def place(old, seen):
+        # Where observations were divided, one may have lost its value to the other part.
+        return old if seen is None or seen.value is None else seen.follow(old, momentum)
+
+    return trees.map_places(place, state, observed)
 
 
 def follow_in_turn(state: Tree, observed: Tree, momentum: Any = None) -> Tree:

@@ -74,15 +74,18 @@ class Templates(Kind):
     def make(self, params: Any, key: jax.Array | None) -> Made:
         """As in `Kind`."""
         key = need_key(key, "templates")
-        banks = defaultdict(dict)
+        found: dict[str, tuple[jax.Array, Mixed]] = {}
         for mixed in self.layers:
             for path, weight in chosen(params, mixed.selection, "mixed").items():
-                bank = (mixed.shape(path, weight), mixed.num_templates)
-                banks[bank][path] = (weight, mixed)
+                if path in found:
+                    raise ValueError(f"templates: {path!r} is chosen by two calls of `mixed`")
+                found[path] = (weight, mixed)
+        banks = defaultdict(dict)
+        # In the order of the paths, so that no result depends on that of the arguments.
+        for path, (weight, mixed) in sorted(found.items()):
+            banks[mixed.shape(path, weight), mixed.num_templates][path] = (weight, mixed)
         made: Made = {}
         for (shape, count), layers in banks.items():
-            # In the order of the weights, so that no result depends on that of the arguments.
-            layers = dict(sorted(layers.items()))
             key, key_bank, key_mixing = jax.random.split(key, 3)
             first, (weight, _) = next(iter(layers.items()))
             scale = math.sqrt(2 / (weight.size // weight.shape[-1]))

@@ -151,7 +151,7 @@ def some_slow(cases, quick):
     ("way", "kind", "check_vma"),
     some_slow(
         [(way, kind, check) for way in WAYS for kind in STATES for check in (True, False)],
-        [("both", "shared_observed", True), ("both", "own", False)],
+        [("both", "shared_observed", True)],
     ),
 )
 def test_shard_map(float64, way, kind, check_vma):
@@ -162,18 +162,10 @@ def test_shard_map(float64, way, kind, check_vma):
     check_equal(found, on_one_device(is_own, observed))
 
 
-@pytest.mark.parametrize(
-    ("way", "member_mode", "check_vma"),
-    some_slow(
-        [
-            (way, mode, check)
-            for way in WAYS
-            for mode in ("vmap", "scan")
-            for check in (True, False)
-        ],
-        [("batch", "scan", True)],
-    ),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("member_mode", ["vmap", "scan"])
+@pytest.mark.parametrize("way", WAYS)
 def test_shard_map_with_members_one_by_one_and_microbatches(float64, way, member_mode, check_vma):
     """Each device's microbatches are a part of its own minibatch, so nothing is normalised."""
 
@@ -200,7 +192,8 @@ def test_shard_map_with_members_one_by_one_and_microbatches(float64, way, member
     check_equal(found, wanted)
 
 
-@pytest.mark.parametrize("check_vma", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("check_vma", [True, False])
 def test_members_have_the_same_keys_wherever_they_are(float64, check_vma):
     method = method_of(True, member_state=True, **axes_of("members"))
     state = released(True)
@@ -208,7 +201,8 @@ def test_members_have_the_same_keys_wherever_they_are(float64, check_vma):
     check_equal(found, on_one_device(True, True, with_key=True))
 
 
-@pytest.mark.parametrize("check_vma", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("check_vma", [True, False])
 def test_shared_state_that_changes_in_turn_on_a_divided_batch(float64, check_vma):
     method = method_of(False, member_state=False, batch_axis="batch", member_mode="scan")
     state = released(False)
@@ -216,7 +210,8 @@ def test_shared_state_that_changes_in_turn_on_a_divided_batch(float64, check_vma
     check_equal(found, on_one_device(False, False))
 
 
-@pytest.mark.parametrize("check_vma", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("check_vma", [True, False])
 def test_tied_training_on_a_divided_batch(float64, check_vma):
     one = lambda tree: jax.tree.map(lambda leaf: leaf[:1], tree)  # noqa: E731
     alone, method = method_of(True), method_of(True, batch_axis="batch")
@@ -237,7 +232,7 @@ def divided(leaf, axis, size):
     ("way", "kind"),
     some_slow(
         [(way, kind) for way in ("batch", "members") for kind in STATES],
-        [("batch", "own"), ("members", "shared_observed")],
+        [("members", "shared_observed")],
     ),
 )
 def test_pmap(float64, way, kind):
@@ -278,7 +273,7 @@ def test_pmap(float64, way, kind):
             for axis in AxisType
             if axis.name != "Manual"
         ],
-        [("both", "own", AxisType.Auto), ("both", "shared_observed", AxisType.Explicit)],
+        [("both", "shared_observed", AxisType.Explicit)],
     ),
 )
 def test_named_sharding(float64, way, kind, axis_type):

@@ -263,7 +263,7 @@ def test_a_weight_has_one_mixture_only():
         lpw_jax.templates(*both).make({"l0": np.zeros((4, 3))}, jax.random.key(0))
 
 
-def test_a_low_rank_addition_takes_all_but_the_last_axis_as_inputs():
+def test_a_low_rank_addition_takes_all_but_the_last_axis_as_inputs(float64):
     make = functools.partial(lpw_jax.low_rank(2, "w").make, {"w": np.ones((3, 5, 100))})
     shared, own = jax.eval_shape(make, jax.random.key(0))["w"]
     assert (own.left.shape, own.right.shape) == ((15, 2), (2, 100))

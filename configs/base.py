@@ -124,8 +124,25 @@ def get_config() -> ml_collections.ConfigDict:
                 weight_decay=5e-4,
                 # Which weights are late-phase: regular expressions, each matched against the whole
                 # '/'-joined path of a parameter ('group0_block0/bn1/scale', 'head/kernel').
-                # Default: every batch norm's scale and shift, and the head.
+                # Default: every batch norm's scale and shift, and the head. Where batch norm is not
+                # late-phase, its running statistics are one pair, followed by all members in turn.
                 patterns=("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)"),
+                # What members have of further weights, in the paper's and the published code's kinds:
+                # 'copies' (nothing further), 'rank_one' (factors on inputs and outputs), 'low_rank'
+                # (an addition of `rank`), 'templates' (coefficients of shared templates, which
+                # convolutions of a wide_resnet are then sums of).
+                kind="copies",
+                # Of 'rank_one' and 'low_rank': which weights, as in `patterns`.
+                kind_patterns=("(?!head/).*kernel",),
+                # Of 'low_rank': rank of the addition, >= 1.
+                rank=4,
+                # Of 'templates': layers of which groups, 'input_layer', 'adapter' (each group's
+                # first block) and 'conv_block' (the other blocks).
+                template_groups=("adapter", "conv_block"),
+                # Of 'templates': rate of the coefficients before the release, annealed as the
+                # shared one, and their decay; >= 0.
+                tied_learning_rate=0.1,
+                tied_weight_decay=0.0,
                 # How a step goes over members, results alike: 'vmap' (merged into one large batch),
                 # 'scan' (one after the other, with the memory of one), 'unroll' (so with K copies
                 # of the program), or 'auto': vmap on accelerators whose memory is estimated to

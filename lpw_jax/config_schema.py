@@ -26,6 +26,7 @@ _CHOICES = {
     "parallel.platform": ("", "cpu", "gpu", "tpu"),
     "parallel.layout": ("auto", "data", "members"),
     "late_phase.coasting": ("reference", "every_minibatch", "none"),
+    "late_phase.kind": ("copies", "rank_one", "low_rank", "templates"),
     "late_phase.member_mode": ("auto", "vmap", "scan", "unroll"),
 }
 
@@ -44,6 +45,9 @@ _AT_LEAST = {
     "late_phase.sigma": 0,
     "late_phase.learning_rate": 0,
     "late_phase.weight_decay": 0,
+    "late_phase.rank": 1,
+    "late_phase.tied_learning_rate": 0,
+    "late_phase.tied_weight_decay": 0,
     "parallel.num_devices": 0,
     "checkpoint.every_epochs": 0,
     "checkpoint.every_minutes": 0,
@@ -62,6 +66,9 @@ _AT_MOST = {
     "late_phase.num_members": 10_000,
     "evaluate.batch_size": 1_000_000,
 }
+
+
+_TEMPLATE_GROUPS = {"input_layer", "adapter", "conv_block"}
 
 
 def _is_pattern(text: str) -> bool:
@@ -140,9 +147,27 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         "out-of-distribution sets are defined for CIFAR only",
     ),
     (
-        ("late_phase.patterns",),
-        lambda patterns: bool(patterns) and all(map(_is_pattern, patterns)),
-        "must be one or more valid regular expressions, none of them empty",
+        ("late_phase.patterns", "late_phase.kind"),
+        lambda patterns, kind: bool(patterns or kind != "copies"),
+        "must be one or more regular expressions, unless late_phase.kind is another than 'copies'",
+    ),
+    *(
+        (
+            (field,),
+            lambda patterns: all(map(_is_pattern, patterns)),
+            "must be valid regular expressions, none of them empty",
+        )
+        for field in ("late_phase.patterns", "late_phase.kind_patterns")
+    ),
+    (
+        ("late_phase.kind", "model.name"),
+        lambda kind, name: kind != "templates" or name == "wide_resnet",
+        "templates are defined for wide_resnet",
+    ),
+    (
+        ("late_phase.template_groups",),
+        lambda groups: bool(groups) and set(groups) <= _TEMPLATE_GROUPS,
+        f"must be one or more of {', '.join(sorted(_TEMPLATE_GROUPS))}",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The network of a config: how it is trained, its state at the start, its weights on disk."""
+"""The network of a config: its state at the start, and its weights on disk."""
 
 import functools
 from typing import Any
@@ -12,13 +12,11 @@ from ml_collections import ConfigDict
 from lpw_jax import experiment
 from lpw_jax.errors import UserError
 from lpw_jax.files.nested import from_nested, to_nested
-from lpw_jax.method import optimizers
-from lpw_jax.method.kinds.copies import copies
-from lpw_jax.method.late_phase import LatePhase, collapse
+from lpw_jax.method.late_phase import collapse
 from lpw_jax.method.state import State
 from lpw_jax.models import functions
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
-from lpw_jax.tasks import classification
+from lpw_jax.recipe import method
 from lpw_jax.weights import pretrained
 
 # What is in the folder `weights` of a run, and where it is in a `State`.
@@ -28,35 +26,6 @@ WEIGHTS = {
     "batch_stats": "member_model_state",
     "shared_batch_stats": "shared_model_state",
 }
-
-
-def method(
-    config: ConfigDict,
-    model: nn.Module,
-    *,
-    member_mode: str | None = None,
-    batch_axis: str | None = None,
-    member_axis: str | None = None,
-) -> LatePhase:
-    """How `config` trains `model`, which has no device axis.
-
-    Its optimisers take `learning_rate` and `weight_decay` at every update.
-    """
-    sgd = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
-    return LatePhase(
-        # Batch norm takes its statistics over the whole minibatch, whoever shares it.
-        functions.training_loss(functions.on_axis(model, batch_axis), classification.loss),
-        late_phase=copies(*config.late_phase.patterns),
-        shared_optimizer=sgd,
-        member_optimizer=sgd,
-        coasting=config.late_phase.coasting,
-        shared_grad_scale=config.late_phase.shared_grad_scale,
-        member_mode=member_mode,
-        num_microbatches=config.train.num_microbatches,
-        batch_axis=batch_axis,
-        member_axis=member_axis,
-        batch_norm_epsilon=BATCH_NORM_EPSILON,
-    )
 
 
 def initial_state(
@@ -83,15 +52,16 @@ def initial_state(
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
     origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
-    tied = jax.jit(functools.partial(_tied, config, model))(variables)
-    return tied, origin
+    key = experiment.purpose_key(config.seed, "init")
+    return jax.jit(functools.partial(_tied, config, model))(variables, key), origin
 
 
 def random_state(
     config: ConfigDict, model: nn.Module, image_shape: tuple[int, int, int], key: jax.Array
 ) -> State:
     """The tied state of freshly initialised weights; best compiled as a whole."""
-    return _tied(config, model, model.init(key, jnp.zeros((1, *image_shape), model.dtype)))
+    variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
+    return _tied(config, model, variables, jax.random.fold_in(key, 1))
 
 
 def shapes(config: ConfigDict, num_classes: int) -> State:
@@ -163,12 +133,14 @@ def collapsed(state: State, epsilon: float = BATCH_NORM_EPSILON) -> tuple[Any, A
     return collapse(state, batch_norm_epsilon=epsilon)
 
 
-def _tied(config, model, variables):
+def _tied(config, model, variables, key):
     try:
-        return method(config, model).init(*functions.divided(variables))
+        params, batch_stats = functions.divided(variables)
+        return method(config, model).init(params, batch_stats, key=key)
     except ValueError as error:
-        message = str(error).removeprefix("copies: ")
-        raise UserError(f"late_phase.patterns: {message}") from error
+        kind, _, rule = str(error).partition(": ")
+        field = "late_phase.patterns" if kind == "copies" else "late_phase.kind_patterns"
+        raise UserError(f"{field}: {rule}") from error
 
 
 def _check_shapes(parts, like):

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
-from reference_names import is_statistic, member_of, path_of, to_flax
+from flax.traverse_util import flatten_dict
+from reference_names import member_of, path_of, to_flax
 
 from lpw_jax import evaluate, networks
 from lpw_jax.config import load_config
@@ -17,6 +17,7 @@ from lpw_jax.devices.preemption import Preemption
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import metrics
 from lpw_jax.measures.views import log_probs as log_probs_of
+from lpw_jax.method.trees import path_name
 from lpw_jax.training import train
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -58,6 +59,12 @@ def config_of(golden, member_mode):
     }
     if "batchnorm" in settings.get("hard_sharing", ()):
         fields["late_phase.patterns"] = ("head/.*",)
+    if settings.get("use_template_bank"):
+        fields |= {
+            "late_phase.kind": "templates",
+            "late_phase.template_groups": tuple(settings["use_template_bank"]),
+            "late_phase.tied_learning_rate": settings["lr"],
+        }
     return load_config(CONFIG, [f"--config.{name}={value}" for name, value in fields.items()])
 
 
@@ -77,13 +84,34 @@ def dataset_of(golden):
     )
 
 
-def initial_state(golden, config, model):
-    params, stats = {}, {}
+def initial_state(golden, config, state):
+    """`state` with the recorded weights."""
+    recorded = {}
     for key in golden.files:
         if key.startswith("init/"):
-            path = path_of(key[5:])
-            (stats if is_statistic(path) else params)[path] = to_flax(golden[key])
-    return networks.method(config, model).init(unflatten_dict(params), unflatten_dict(stats))
+            array = golden[key] if is_coefficients(key) else to_flax(golden[key])
+            recorded["/".join(path_of(key[5:])), is_coefficients(key)] = array
+
+    def filled(tree, *, own):
+        def place(path, like):
+            coefficients = own and path_name(path).endswith("/values")
+            array = recorded[path_name(path).removesuffix("/values"), coefficients]
+            array = array[None] if own else array
+            assert array.shape == like.shape, path
+            return jax.numpy.asarray(array)
+
+        return jax.tree_util.tree_map_with_path(place, tree)
+
+    return state.replace(
+        shared=filled(state.shared, own=False),
+        members=filled(state.members, own=True),
+        shared_model_state=filled(state.shared_model_state, own=False),
+        member_model_state=filled(state.member_model_state, own=True),
+    )
+
+
+def is_coefficients(key):
+    return key.endswith("tied_coef") or ".coefficients." in key
 
 
 def assert_weights_agree(weights, golden, prefix):
@@ -94,8 +122,12 @@ def assert_weights_agree(weights, golden, prefix):
     for key in golden.files:
         if key.startswith(prefix):
             path = path_of(key.removeprefix(prefix))
-            ours = shared[path] if path in shared else of_members[path][member_of(key)]
-            assert_agrees(ours, to_flax(golden[key]), key)
+            if is_coefficients(key):
+                ours = of_members[(*path, "values")][member_of(key)]
+                assert_agrees(ours, golden[key], key)
+            else:
+                ours = shared[path] if path in shared else of_members[path][member_of(key)]
+                assert_agrees(ours, to_flax(golden[key]), key)
             compared += 1
     settings = json.loads(str(golden["settings"]))
     assert compared == len(shared) + settings["k"] * len(of_members)
@@ -105,7 +137,7 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     """The program's training from the recorded start; (losses, weights before SWA, final state)."""
     monkeypatch.setattr(train, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
     training = train.Training(config, dataset, devices)
-    training.initial_state = initial_state(golden, config, training.model)
+    training.initial_state = initial_state(golden, config, training.initial_state)
     losses, cycles = [], training.runner.cycles
 
     def recording(*args, **options):
@@ -126,6 +158,7 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     [
         ("cifar_swa_coasting", "scan", 1),
         ("cifar_head_only", "vmap", 2),
+        ("cifar_templates", "scan", 1),
         pytest.param("cifar_sgd_paper", "vmap", 2, marks=pytest.mark.slow),
         pytest.param("cifar_sgd_coasting", "vmap", 8, marks=pytest.mark.slow),
         pytest.param("cifar_swa_coasting", "unroll", 4, marks=pytest.mark.slow),

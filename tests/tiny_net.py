@@ -76,9 +76,7 @@ def random_variables(model: nn.Module, image_shape=(8, 8, 3)) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(draw, like)
 
 
-def released(
-    method: LatePhase, num_members: int, *, variables=None, sigma: float = 0.3
-) -> State:
+def released(method: LatePhase, num_members: int, *, variables=None, sigma: float = 0.3) -> State:
     """A released state of members that differ, also in statistics, in numpy arrays."""
     variables = random_variables(TinyNet()) if variables is None else variables
     random = np.random.default_rng(2)

@@ -9,11 +9,11 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import experiment, networks
+from lpw_jax import experiment, networks, recipe
 from lpw_jax.devices.parallel import AXIS, Devices
 from lpw_jax.method import model_state as ms
 from lpw_jax.models.functions import on_axis
-from lpw_jax.training.runner import MEMBER_FIELDS, arguments, axis_names, state_axes
+from lpw_jax.training.runner import MEMBER_FIELDS, axis_names, state_axes
 from lpw_jax.training.schedules import Rates
 
 RATES = Rates(1e-3, 5e-4, 1e-3, 5e-4, 1.0)
@@ -128,7 +128,7 @@ class Cycle:
         layout: str = "data",
     ):
         image_shape, batch_size = experiment.image_shape(config), config.train.batch_size
-        method = networks.method(config, model, member_mode=member_mode, **axis_names(layout))
+        method = recipe.method(config, model, member_mode=member_mode, **axis_names(layout))
         by_member = layout == "members"
 
         def init(key):
@@ -136,7 +136,7 @@ class Cycle:
             return tied if num_members == 1 else method.release(tied, num_members=num_members)
 
         def step(state, batch, rates):
-            return method.step(state, batch, **arguments(rates))
+            return method.step(state, batch, **recipe.rate_arguments(rates))
 
         axes = state_axes(layout)
         self.init = jax.jit(init)

@@ -128,7 +128,8 @@ def statistics_step(
             batch,
             keys,
         )
-        own, shared = trees.divide(seen, trees.is_there(state.member_model_state))
+        own = trees.keep(state.member_model_state, seen)
+        shared = trees.keep(state.shared_model_state, seen)
         shared = devices.of_all_members(shared, members, num_members, member_axis)
         shared = devices.total(shared, member_axis)
         return state.replace(

@@ -65,9 +65,8 @@ def gradients(
             num_members=num_members,
             axis=method.member_axis,
         )
-        own_seen, shared_seen = trees.divide(
-            cycle.observed, trees.is_there(state.member_model_state)
-        )
+        own_seen = trees.keep(state.member_model_state, cycle.observed)
+        shared_seen = trees.keep(state.shared_model_state, cycle.observed)
         in_turn = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), shared_seen)
         shared_grads, metrics, in_turn = devices.total(
             (shared_grads, of_all(metrics), of_all(in_turn)), method.member_axis

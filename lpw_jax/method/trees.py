@@ -76,6 +76,11 @@ def map_places(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     return treedef.unflatten([fn(*found) for found in zip(leaves, *rest, strict=True)])
 
 
+def keep(like: Tree, tree: Tree) -> Tree:
+    """What stands in `tree`, whatever it is, where `like` has something."""
+    return map_places(lambda there, found: None if there is None else found, like, tree)
+
+
 def join(one: Tree, other: Tree) -> Tree:
     """Inverse of `divide`: what stands in `other`, and in `one` where it has nothing."""
     return map_places(lambda a, b: a if b is None else b, one, other)

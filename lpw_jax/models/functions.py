@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from lpw_jax import linen
 from lpw_jax.errors import UserError
 
 Tree = Any
@@ -37,7 +38,7 @@ def forward(model: nn.Module) -> Callable[[Tree, Tree, jax.Array], Any]:
 
     def apply(params, batch_stats, inputs):
         variables = {"params": params, "batch_stats": batch_stats}
-        return model.apply(variables, inputs, train=False)
+        return linen.apply(model, variables, inputs, train=False)
 
     return apply
 
@@ -63,7 +64,8 @@ def training_loss(model: nn.Module, loss: Callable[..., Any]) -> Callable[..., A
 
 
 def _trained(model, params, batch_stats, inputs, key):
-    outputs, updated = model.apply(
+    outputs, updated = linen.apply(
+        model,
         {"params": params, "batch_stats": batch_stats},
         inputs,
         train=True,

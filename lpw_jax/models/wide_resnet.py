@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -102,3 +102,37 @@ class WideResNet(nn.Module):
             param_dtype=param_dtype,
             name="head",
         )(x)
+
+
+class TemplateLayers(NamedTuple):
+    """Layers of one group whose weights may be mixtures of templates, as `kinds.mixed` takes them.
+
+    Groups are those of the published code: 'input_layer'; 'adapter', each group's first block;
+    'conv_block', the other blocks.
+    """
+
+    group: str
+    pattern: str
+    num_templates: int
+    split: int
+
+
+def template_layers(depth: int, width: int) -> list[TemplateLayers]:
+    """How the published code mixes the convolutions of a Wide ResNet from templates."""
+    blocks = (depth - 4) // 6
+    most = max(2 * blocks - 1, 1)
+    found = [TemplateLayers("input_layer", "conv_in/kernel", 10, 1)]
+    for group in range(3):
+        inputs = 16 * width * 2 ** (group - 1) if group else 16
+        widens = 16 * width * 2**group // inputs
+        first = f"group{group}_block0"
+        if widens > 1:
+            num_templates = 2 * most if widens <= 2 else most
+            found.append(TemplateLayers("adapter", f"{first}/conv1/kernel", num_templates, 1))
+            found.append(TemplateLayers("adapter", f"{first}/conv_shortcut/kernel", most, 1))
+        names = "conv2" if widens > 1 else "conv[12]"
+        found.append(TemplateLayers("adapter", f"{first}/{names}/kernel", 2 * most, 2))
+        if blocks > 1:
+            others = f"group{group}_block[1-9][0-9]*/conv[12]/kernel"
+            found.append(TemplateLayers("conv_block", others, 2 * most, 2))
+    return found

@@ -16,6 +16,7 @@ from lpw_jax.method.devices import members_here
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.method.spread import member_distance
 from lpw_jax.method.state import State
+from lpw_jax.recipe import rate_arguments
 from lpw_jax.training.schedules import Rates
 
 # Fields of State whose arrays are [K, ...].
@@ -70,7 +71,7 @@ class Runner:
                         resident, feed, state.step + member
                     )
                 key = jax.random.wrap_key_data(key)
-                return step(state, batches, key, **arguments(rates))
+                return step(state, batches, key, **rate_arguments(rates))
 
             return devices.lift(
                 train_cycle,
@@ -261,20 +262,6 @@ def state_axes(layout: str) -> State:
     axis = 0 if layout == "members" else None
     names = [field.name for field in dataclasses.fields(State)]
     return State(**{name: axis if name in MEMBER_FIELDS else None for name in names})
-
-
-def arguments(rates: Rates) -> dict[str, dict[str, Any]]:
-    """What a step takes of an epoch's rates."""
-    return {
-        "shared_args": {
-            "learning_rate": rates.shared_learning_rate,
-            "weight_decay": rates.shared_weight_decay,
-        },
-        "member_args": {
-            "learning_rate": rates.late_learning_rate,
-            "weight_decay": rates.late_weight_decay,
-        },
-    }
 
 
 def _map_fields(fn: Callable[[str, Any], Any], state: State) -> State:

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import experiment, networks
+from lpw_jax import experiment, networks, recipe
 from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
@@ -63,7 +63,7 @@ class Training:
             devices=devices,
             layout=self.layout,
             method=functools.partial(
-                networks.method, config, self.model, member_mode=self.member_mode
+                recipe.method, config, self.model, member_mode=self.member_mode
             ),
             statistics=lambda axis: functions.statistics(functions.on_axis(self.model, axis)),
             source=self.source,
@@ -210,7 +210,7 @@ class Training:
         """The state at the release: members, made of the tied copy. Both on the host."""
         late_phase = self.config.late_phase
         release = functools.partial(
-            networks.method(self.config, self.model).release,
+            recipe.method(self.config, self.model).release,
             num_members=late_phase.num_members,
             sigma=late_phase.sigma,
         )

@@ -144,7 +144,7 @@ def check_division(shapes: Tree) -> None:
         sides.setdefault(path.rpartition("/")[0], set()).add(collection in SHARED)
     if divided := sorted(layer for layer, found in sides.items() if len(found) > 1):
         raise UserError(
-            "late_phase.patterns: for the published code they must match all of a layer or nothing; "
+            "late_phase.patterns: for the published code all of a layer must match, or nothing; "
             f"not so: {', '.join(divided[:5])}"
         )
 

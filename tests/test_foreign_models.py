@@ -54,8 +54,10 @@ def linen_loss(params, model_state, batch, key):
     return squares(out, y), (new, {"outputs": out})
 
 
-@pytest.mark.parametrize("member_mode", [None, pytest.param("scan", marks=pytest.mark.slow)])
-def test_linen_with_one_batch_norm_late_phase_and_one_shared(member_mode):
+@pytest.mark.parametrize(
+    ("member_mode", "tied"), [(None, False), pytest.param("scan", True, marks=pytest.mark.slow)]
+)
+def test_linen_with_one_batch_norm_late_phase_and_one_shared(member_mode, tied):
     variables = double(jit(Linen().init)(jax.random.key(0), np.zeros((B, INPUTS))))
     algorithm_1.check(
         variables["params"],
@@ -64,7 +66,7 @@ def test_linen_with_one_batch_norm_late_phase_and_one_shared(member_mode):
         kind=lpw_jax.copies("bn1/.*", "head/.*"),
         late=("bn1", "head"),
         own=("bn1",),
-        tied=True,
+        tied=tied,
         member_mode=member_mode,
     )
 
@@ -154,7 +156,8 @@ def test_equinox_modules_with_dropout(is_own):
     )
 
 
-@pytest.mark.parametrize("late", ["batch_norm", pytest.param("linear_1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("late", ["batch_norm", "linear_1"])
 def test_haiku(late):
     hk = pytest.importorskip("haiku")
 

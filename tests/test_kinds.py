@@ -15,10 +15,16 @@ from lpw_jax.method import noise
 from lpw_jax.method.kinds.templates import Coefficients
 
 NUM_MEMBERS, B = 3, 4
-every_kind = pytest.mark.parametrize(
-    "kind",
-    [*list(small_models.KINDS)[:-1], pytest.param("several", marks=pytest.mark.slow)],
-)
+
+
+def kinds(*quick):
+    """Each kind; those that are not quick in the slow suite."""
+    slow = [kind for kind in small_models.KINDS if kind not in quick]
+    marked = [pytest.param(kind, marks=pytest.mark.slow) for kind in slow]
+    return pytest.mark.parametrize("kind", [*quick, *marked])
+
+
+every_kind = kinds("copies", "rank_one", "low_rank", "templates", "all")
 
 
 @functools.cache
@@ -79,7 +85,7 @@ def test_a_network_starts_as_the_one_that_was_given(float64, kind):
     assert_close(jax.tree.map(lambda leaf: leaf[0], params), small_models.parameters(2))
 
 
-@every_kind
+@kinds("rank_one", "templates", "all")
 def test_one_member_is_trained_as_the_tied_network_is(float64, kind):
     step, _, members = programs(kind)
     one, other = tied(kind), released(kind, num_members=1)
@@ -90,7 +96,7 @@ def test_one_member_is_trained_as_the_tied_network_is(float64, kind):
     assert_close(members(one), members(other))
 
 
-@every_kind
+@kinds("copies", "low_rank")
 def test_permuted_members_permute_phi_and_leave_theta(float64, kind):
     step = programs(kind)[0]
     one = small_models.apart(released(kind))
@@ -140,14 +146,24 @@ def test_noise_is_of_the_size_of_each_array_and_each_member_has_its_own(float64)
     leaf = np.full((4, 50, 40), 3.0)
     tree = {"a": leaf, "b": {"c": leaf}}
     noisy = jit(lambda key: noise.perturb(key, tree, 0.5))(jax.random.key(0))
-    alone = jit(lambda key: noise.perturb(key, {"b": {"c": leaf[:2]}}, 0.5))(jax.random.key(0))
     found = np.concatenate([noisy["a"], noisy["b"]["c"]]) - 3.0
     np.testing.assert_allclose(found.std((1, 2)), 1.5, rtol=0.1)
     correlations = np.corrcoef(found.reshape(8, -1))
     assert np.abs(correlations - np.eye(8)).max() < 0.1
+
+
+@pytest.mark.slow
+def test_noise_depends_neither_on_other_leaves_nor_on_other_members(float64):
+    leaf = np.full((4, 5), 3.0)
+    tree, part = {"a": leaf, "b": {"c": leaf}}, {"b": {"c": leaf[:2]}}
+    noisy, alone = (
+        jit(functools.partial(noise.perturb, members=some, sigma=0.5))(jax.random.key(0))
+        for some in (tree, part)
+    )
     np.testing.assert_array_equal(alone["b"]["c"], noisy["b"]["c"][:2])
 
 
+@pytest.mark.slow
 def test_release_adds_noise_to_what_is_members_own_only(float64):
     method = lpw_jax.LatePhase(lambda *_: None, lpw_jax.copies("a"), optax.sgd(0.1), optax.sgd(0.1))
     state = jit(method.init)({"a": np.full((50, 40), 2.0), "b": np.ones(3)})
@@ -167,13 +183,33 @@ def test_factors_scale_the_axes_that_are_inputs_and_outputs():
     )
 
 
-def layers(*shapes):
-    return {f"l{i}": np.zeros(shape) for i, shape in enumerate(shapes)}
-
-
-def made(params, *layers, seed=0):
+def made(params, *layers):
     kind = lpw_jax.templates(*layers)
-    return jax.device_get(jit(lambda key: kind.make(params, key))(jax.random.key(seed)))
+    return jax.device_get(jit(lambda key: kind.make(params, key))(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def mixtures():
+    """Shared banks and coefficients of many layers, by path."""
+    shapes = dict(
+        a=(2, 4, 3),
+        b=(2, 8, 3),
+        c=(2, 4, 3),
+        d=(2, 4, 3),
+        e=(2, 8, 3),
+        f=(4, 3),
+        g=(4, 3),
+        h=(9, 8, 40),
+    )
+    with jax.enable_x64(True):
+        return made(
+            {path: np.zeros(shape) for path, shape in shapes.items()},
+            lpw_jax.mixed("a", "c", "d", num_templates=5),
+            lpw_jax.mixed("b", "e", num_templates=5, split=2),
+            lpw_jax.mixed("f", num_templates=2),
+            lpw_jax.mixed("g", num_templates=3),
+            lpw_jax.mixed("h", num_templates=30, split=2),
+        )
 
 
 def test_weights_of_templates_are_the_published_sums(float64):
@@ -187,60 +223,34 @@ def test_weights_of_templates_are_the_published_sums(float64):
             np.testing.assert_allclose(weight[:, :, j * 2 + s], bank[:, :, j] @ values[:, s])
 
 
-def test_layers_of_equal_template_shapes_share_one_bank(float64):
-    params = layers((2, 4, 3), (2, 8, 3), (2, 4, 3), (4, 3))
-    found = made(
-        params,
-        lpw_jax.mixed("l0", "l2", num_templates=5),
-        lpw_jax.mixed("l1", num_templates=5, split=2),
-        lpw_jax.mixed("l3", num_templates=5),
-    )
-    assert {path: own.bank for path, (_, own) in found.items()} == dict(
-        l0="l0", l1="l0", l2="l0", l3="l3"
-    )
-    shapes = {path: None if bank is None else bank.shape for path, (bank, _) in found.items()}
-    assert shapes == dict(l0=(2, 4, 3, 5), l1=None, l2=None, l3=(4, 3, 5))
-    assert {path: own.values.shape for path, (_, own) in found.items()} == dict(
-        l0=(5, 1), l1=(5, 2), l2=(5, 1), l3=(5, 1)
-    )
+def test_layers_of_equal_template_shapes_and_numbers_share_one_bank(mixtures):
+    banks = {path: own.bank for path, (_, own) in mixtures.items()}
+    assert banks == dict(a="a", b="a", c="a", d="a", e="a", f="f", g="g", h="h")
+    shapes = {path: bank.shape for path, (bank, _) in mixtures.items() if bank is not None}
+    assert shapes == dict(a=(2, 4, 3, 5), f=(4, 3, 2), g=(4, 3, 3), h=(9, 4, 40, 30))
+    shapes = {path: own.values.shape for path, (_, own) in mixtures.items()}
+    one, two = (5, 1), (5, 2)
+    assert shapes == dict(a=one, b=two, c=one, d=one, e=two, f=(2, 1), g=(3, 1), h=(30, 2))
 
 
-def test_numbers_of_templates_divide_banks(float64):
-    found = made(
-        layers((4, 3), (4, 3)),
-        lpw_jax.mixed("l0", num_templates=2),
-        lpw_jax.mixed("l1", num_templates=3),
-    )
-    assert {path: own.bank for path, (_, own) in found.items()} == dict(l0="l0", l1="l1")
-
-
-def test_coefficients_are_orthogonal_between_layers_and_their_columns_of_norm_one(float64):
-    found = made(
-        layers((4, 3), (4, 3), (4, 3), (8, 3), (8, 3)),
-        lpw_jax.mixed("l[012]", num_templates=4),
-        lpw_jax.mixed("l[34]", num_templates=4, split=2),
-    )
-    of_one, of_two = (
-        np.stack([found[path][1].values for path in paths])
-        for paths in (("l0", "l1", "l2"), ("l3", "l4"))
-    )
-    for values in (of_one, of_two):
-        norms = np.linalg.norm(values, axis=1)  # of columns
-        np.testing.assert_allclose(norms.mean(1), 1)
+def test_coefficients_are_orthogonal_between_layers_and_their_columns_of_norm_one(mixtures):
+    for paths in ("acd", "be", "f", "h"):  # of one bank and shape
+        values = np.stack([mixtures[path][1].values for path in paths])
+        np.testing.assert_allclose(np.linalg.norm(values, axis=1).mean(1), 1)
         rows = values.reshape(len(values), -1)
         products = rows @ rows.T
         np.testing.assert_allclose(products, np.diag(np.diag(products)), atol=1e-13)
-    np.testing.assert_allclose(np.linalg.norm(of_one, axis=1), 1)
 
 
-def test_templates_start_he_normal_of_the_whole_layer(float64):
-    bank, _ = made(layers((3, 3, 8, 40)), lpw_jax.mixed("l0", num_templates=30, split=2))["l0"]
-    np.testing.assert_allclose(bank.std(), np.sqrt(2 / (8 * 3 * 3)), rtol=0.02)
+def test_templates_start_he_normal_of_the_whole_layer(mixtures):
+    bank, _ = mixtures["h"]
+    np.testing.assert_allclose(bank.std(), np.sqrt(2 / (9 * 8)), rtol=0.02)
     np.testing.assert_allclose(bank.mean(), 0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_templates_do_not_depend_on_the_order_of_arguments(float64):
-    params = layers((4, 3), (6, 3))
+    params = {"l0": np.zeros((4, 3)), "l1": np.zeros((6, 3))}
     some, others = (lpw_jax.mixed(name, num_templates=2) for name in ("l0", "l1"))
     jax.tree.map(
         np.testing.assert_array_equal, made(params, some, others), made(params, others, some)
@@ -250,17 +260,20 @@ def test_templates_do_not_depend_on_the_order_of_arguments(float64):
 def test_a_weight_has_one_mixture_only():
     both = (lpw_jax.mixed("l0", num_templates=2), lpw_jax.mixed("l.", num_templates=3))
     with pytest.raises(ValueError, match="'l0' is chosen by two calls of `mixed`"):
-        lpw_jax.templates(*both).make(layers((4, 3), (6, 3)), jax.random.key(0))
+        lpw_jax.templates(*both).make({"l0": np.zeros((4, 3))}, jax.random.key(0))
 
 
 def test_a_low_rank_addition_takes_all_but_the_last_axis_as_inputs(float64):
-    kind = lpw_jax.low_rank(2, "w")
-    shared, own = jit(lambda key: kind.make({"w": np.ones((3, 5, 100))}, key)["w"])(
-        jax.random.key(0)
-    )
+    make = functools.partial(lpw_jax.low_rank(2, "w").make, {"w": np.ones((3, 5, 100))})
+    shared, own = jax.eval_shape(make, jax.random.key(0))["w"]
     assert (own.left.shape, own.right.shape) == ((15, 2), (2, 100))
-    np.testing.assert_allclose(own.left.std(), 15**-0.5, rtol=0.3)
-    assert not own.right.any() and shared.all()
+    assert shared.shape == (3, 5, 100)
+
+
+def test_low_rank_additions_start_as_nothing(float64):
+    own = tied("low_rank").members["mid"]["kernel"]
+    assert own.left.all() and not own.right.any()
+    assert 0.2 < own.left.std() < 1  # 4 ** -0.5
 
 
 def test_low_rank_additions_alone_are_trained_where_the_shared_optimiser_does_nothing(float64):

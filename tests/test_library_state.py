@@ -47,7 +47,9 @@ def remembers(rate):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [optax.sgd(0.1, momentum=0.9), remembers(0.1)], ids=["momentum", "keeps_weights"]
+    "optimizer",
+    [remembers(0.1), pytest.param(optax.sgd(0.1, momentum=0.9), marks=pytest.mark.slow)],
+    ids=["keeps_weights", "momentum"],
 )
 def test_donated_states_leave_what_they_were_made_of(float64, optimizer):
     params, model_state = (

@@ -150,11 +150,15 @@ class Gradients:
         if trees.is_empty(state):
             return mode or "vmap", nothing
         own, own_state, own_batch, key = jax.tree.map(
-            lambda leaf: leaf[0], (members, member_state, batch, keys)
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+            (members, member_state, batch, keys),
         )
         if self.num_microbatches > 1:
             own_batch = jax.tree.map(
-                lambda leaf: leaf[: len(leaf) // self.num_microbatches], own_batch
+                lambda leaf: leaf.update(
+                    shape=(leaf.shape[0] // self.num_microbatches, *leaf.shape[1:])
+                ),
+                own_batch,
             )
         _, (_, _, own_news, shared_news) = jax.eval_shape(
             self._member_loss, shared, own, (shared_state, own_state), own_batch, key

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 Tree = Any
 
@@ -75,3 +76,18 @@ def of_all_members(own: Tree, members: jax.Array, num_members: int, axis: str | 
 def total(tree: Tree, axis: str | None) -> Tree:
     """The sum over devices."""
     return tree if axis is None else jax.lax.psum(tree, axis)
+
+
+def gather(tree: Tree) -> Tree:
+    """Arrays with all that other devices have of them, where their types say how they are divided.
+
+    JAX takes no elements out of such arrays (explicit sharding); elsewhere nothing happens.
+    """
+
+    def whole(leaf):
+        sharding = jax.typeof(leaf).sharding
+        if not any(sharding.spec):
+            return leaf
+        return jax.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
+
+    return jax.tree.map(whole, tree)

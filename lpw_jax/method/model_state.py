@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method import trees
+from lpw_jax.method import devices, trees
 from lpw_jax.method.selection import select
 from lpw_jax.method.trees import Tree
 
@@ -144,6 +144,7 @@ def follow(state: Tree, observed: Tree, momentum: Any = None) -> Tree:
 
 def follow_in_turn(state: Tree, observed: Tree, momentum: Any = None) -> Tree:
     """`state` after observations [n, ...], one after the other."""
+    observed = devices.gather(observed)
     count = next((len(leaf) for leaf in jax.tree.leaves(observed)), 0)
     for i in range(count):
         state = follow(state, jax.tree.map(lambda leaf, i=i: leaf[i], observed), momentum)

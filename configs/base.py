@@ -130,14 +130,14 @@ def get_config() -> ml_collections.ConfigDict:
                 # What members have of further weights, in the paper's and the published code's kinds:
                 # 'copies' (nothing further), 'rank_one' (factors on inputs and outputs), 'low_rank'
                 # (an addition of `rank`), 'templates' (coefficients of shared templates, which
-                # convolutions of a wide_resnet are then sums of).
+                # layers of a wide_resnet are then sums of).
                 kind="copies",
                 # Of 'rank_one' and 'low_rank': which weights, as in `patterns`.
                 kind_patterns=("(?!head/).*kernel",),
                 # Of 'low_rank': rank of the addition, >= 1.
                 rank=4,
                 # Of 'templates': layers of which groups, 'input_layer', 'adapter' (each group's
-                # first block) and 'conv_block' (the other blocks).
+                # first block), 'conv_block' (the other blocks) and 'head'.
                 template_groups=("adapter", "conv_block"),
                 # Of 'templates': rate of the coefficients before the release, annealed as the
                 # shared one, and their decay; >= 0.

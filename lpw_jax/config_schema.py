@@ -68,7 +68,7 @@ _AT_MOST = {
 }
 
 
-_TEMPLATE_GROUPS = {"input_layer", "adapter", "conv_block"}
+_TEMPLATE_GROUPS = {"input_layer", "adapter", "conv_block", "head"}
 
 
 def _is_pattern(text: str) -> bool:

@@ -69,7 +69,12 @@ def kinds(config: ConfigDict) -> Sequence[Kind]:
         found.append(
             templates(
                 *(
-                    mixed(layer.pattern, num_templates=layer.num_templates, split=layer.split)
+                    mixed(
+                        layer.pattern,
+                        num_templates=layer.num_templates,
+                        split=layer.split,
+                        biases=layer.biases,
+                    )
                     for layer in layers
                     if layer.group in options.template_groups
                 )

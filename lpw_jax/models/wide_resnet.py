@@ -108,20 +108,24 @@ class TemplateLayers(NamedTuple):
     """Layers of one group whose weights may be mixtures of templates, as `kinds.mixed` takes them.
 
     Groups are those of the published code: 'input_layer'; 'adapter', each group's first block;
-    'conv_block', the other blocks.
+    'conv_block', the other blocks; 'head'.
     """
 
     group: str
     pattern: str
     num_templates: int
     split: int
+    biases: bool = False
 
 
 def template_layers(depth: int, width: int) -> list[TemplateLayers]:
-    """How the published code mixes the convolutions of a Wide ResNet from templates."""
+    """How the published code mixes the layers of a Wide ResNet from templates."""
     blocks = (depth - 4) // 6
     most = max(2 * blocks - 1, 1)
-    found = [TemplateLayers("input_layer", "conv_in/kernel", 10, 1)]
+    found = [
+        TemplateLayers("input_layer", "conv_in/kernel", 10, 1),
+        TemplateLayers("head", "head/kernel", 10, 1, biases=True),
+    ]
     for group in range(3):
         inputs = 16 * width * 2 ** (group - 1) if group else 16
         widens = 16 * width * 2**group // inputs

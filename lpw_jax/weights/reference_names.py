@@ -73,7 +73,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     heads = [
         shape
         for name, shape in shapes.items()
-        if re.fullmatch(rf"head\.({TIED}|no_coef_modules\.\d+)\.weight", name)
+        if re.fullmatch(rf"head\.({TIED}|no_coef_modules\.\d+|bank\.templates)\.weight", name)
     ]
     for what, shape in ((plain, shapes.get(first)), ("head.*.weight", (heads or [None])[0])):
         if not shape:

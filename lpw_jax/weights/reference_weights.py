@@ -24,6 +24,8 @@ from lpw_jax.weights.reference_names import (
 from lpw_jax.weights.weight_files import Arrays
 
 SHARED = ("shared", "shared_batch_stats")
+# Axes of banks, [y, x, in / S, out, T] or [in / S, out, T], in the published code's order.
+_BANKS = {5: (3, 0, 1, 2, 4), 3: (1, 0, 2)}
 COLLECTIONS = (*SHARED, "late_phase", "batch_stats")
 
 Tree = dict[str, Any]
@@ -151,7 +153,8 @@ def encode(weights: Tree, *, depth: int, banks: Mapping[str, str] | None = None)
     for path, place in (banks or {}).items():
         name, of_biases = bank_names(path, depth=depth)
         bank = entries[bank_names(place, depth=depth)[0]]
-        entries |= {name: bank, of_biases: np.zeros((bank.shape[0], bank.shape[-1]), bank.dtype)}
+        biases = np.zeros((bank.shape[0], bank.shape[-1]), bank.dtype)
+        entries |= {name: bank, of_biases: entries.get(of_biases, biases)}
     counters = dict.fromkeys(torchvision_names.counters(entries), np.zeros((), np.int64))
     return weight_files.encode(entries | counters, {"format": "pt"})
 
@@ -182,23 +185,29 @@ def check_division(shapes: Tree) -> None:
 
 def _name(path: str, copy: str, like: Any, depth: int) -> str:
     """The published code's name of a copy; `like` has the array's shape."""
-    is_bank = path.endswith("/kernel") and len(like.shape) == 5
-    return bank_names(path, depth=depth)[0] if is_bank else reference_name(path, copy, depth=depth)
+    dimensions = len(like.shape)
+    if path.endswith("/kernel") and dimensions in _BANKS:
+        return bank_names(path, depth=depth)[0]
+    if path.endswith("/bias") and dimensions == 2:
+        return bank_names(path, depth=depth)[1]
+    return reference_name(path, copy, depth=depth)
 
 
 def _to_torch(path: str, array: np.ndarray) -> np.ndarray:
-    """Our layout to the published code's; banks are [out, y, x, in / S, T] there."""
-    if path.endswith(VALUES):
+    """Our layout to the published code's."""
+    if path.endswith((VALUES, "/bias")):
         return array
-    return array.transpose(3, 0, 1, 2, 4) if array.ndim == 5 else torchvision_names.to_torch(array)
+    if array.ndim in _BANKS:
+        return array.transpose(_BANKS[array.ndim])
+    return torchvision_names.to_torch(array)
 
 
 def _from_torch(path: str, array: np.ndarray) -> np.ndarray:
     """Inverse of `_to_torch`."""
-    if path.endswith(VALUES):
+    if path.endswith((VALUES, "/bias")):
         return array
-    if array.ndim == 5:
-        return array.transpose(1, 2, 3, 0, 4)
+    if array.ndim in _BANKS:
+        return array.transpose(np.argsort(_BANKS[array.ndim]))
     return torchvision_names.from_torch(array)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method.kinds.part import At, Kind, Made, Part, chosen, need_key
+from lpw_jax.method.kinds.part import Kind, Made, Part, Places, chosen, need_key
 from lpw_jax.method.selection import Selection
 
 
@@ -68,11 +68,11 @@ class Addition(Part):
     left: jax.Array
     right: jax.Array
 
-    def combine(self, shared: jax.Array, at: At) -> jax.Array:
+    def combine(self, shared: jax.Array, places: Places) -> jax.Array:
         """As in `Part`."""
         return shared + _product(self.left, self.right).reshape(shared.shape)
 
-    def collapse(self, shared: jax.Array, at: At) -> jax.Array:
+    def collapse(self, shared: jax.Array, places: Places) -> jax.Array:
         """As in `Part`."""
         return shared + _product(self.left, self.right).mean(0).reshape(shared.shape)
 

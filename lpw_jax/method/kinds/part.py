@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -11,7 +11,13 @@ from lpw_jax.method.selection import Selection, select
 
 Tree = Any
 Made = dict[str, tuple[jax.Array | None, Any]]
-At = Callable[[str], jax.Array]  # the shared array at a path
+
+
+class Places(NamedTuple):
+    """What stands where, by path: the shared arrays, and one member's own."""
+
+    shared: Callable[[str], jax.Array]
+    own: Callable[[str], Any]
 
 
 class Kind(abc.ABC):
@@ -47,12 +53,13 @@ class Part(abc.ABC):
     """One member's own arrays in the place of a weight; a registered pytree."""
 
     @abc.abstractmethod
-    def combine(self, shared: jax.Array | None, at: At) -> Any:
+    def combine(self, shared: jax.Array | None, places: Places) -> Any:
         """The member's weight; `shared` is what all members have in this place."""
 
-    def collapse(self, shared: jax.Array | None, at: At) -> jax.Array:
-        """The weight that members average to; arrays here are [K, ...]."""
-        return jax.tree.map(lambda leaf: leaf.mean(0), self).combine(shared, at)
+    def collapse(self, shared: jax.Array | None, places: Places) -> jax.Array:
+        """The weight that members average to; arrays of members are [K, ...], here and there."""
+        of_mean = Places(places.shared, lambda path: _mean(places.own(path)))
+        return _mean(self).combine(shared, of_mean)
 
 
 def need_key(key: jax.Array | None, kind: str) -> jax.Array:
@@ -69,17 +76,21 @@ def combine(shared: Tree, member: Tree) -> Tree:
 
 def collapse(shared: Tree, members: Tree) -> Tree:
     """The parameters that members average to; arrays of `members` are [K, ...]."""
-    return _made(shared, members, lambda part, *rest: part.collapse(*rest), lambda own: own.mean(0))
+    return _made(shared, members, lambda part, *rest: part.collapse(*rest), _mean)
 
 
 def _made(shared: Tree, own: Tree, of_part: Callable, of_array: Callable) -> Tree:
-    there = dict(trees.places(shared))
+    standing = dict(trees.places(shared))
+    of_member = dict(zip(standing, trees.structure(shared).flatten_up_to(own), strict=True))
+    places = Places(standing.__getitem__, of_member.__getitem__)
 
     def weight(shared, own):
         if own is None:
             return shared
-        if isinstance(own, Part):
-            return of_part(own, shared, there.__getitem__)
-        return of_array(own)
+        return of_part(own, shared, places) if isinstance(own, Part) else of_array(own)
 
     return trees.map_places(weight, shared, own)
+
+
+def _mean(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.mean(0), tree)

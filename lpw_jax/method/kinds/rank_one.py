@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method.kinds.part import At, Kind, Made, Part, chosen
+from lpw_jax.method.kinds.part import Kind, Made, Part, Places, chosen
 from lpw_jax.method.selection import Selection
 
 
@@ -76,12 +76,12 @@ class Factors(Part):
     axes: tuple[int, int] = (-2, -1)
     on_activations: bool = False
 
-    def combine(self, shared: jax.Array, at: At) -> Any:
+    def combine(self, shared: jax.Array, places: Places) -> Any:
         """As in `Part`."""
         factored = Factored(shared, self.inputs, self.outputs, self.axes)
         return factored if self.on_activations else factored.effective()
 
-    def collapse(self, shared: jax.Array, at: At) -> jax.Array:
+    def collapse(self, shared: jax.Array, places: Places) -> jax.Array:
         """As in `Part`: always an ordinary weight."""
         mean = self.inputs.mean(0), self.outputs.mean(0)
         return Factored(shared, *mean, self.axes).effective()

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method.kinds.part import At, Kind, Made, Part, chosen, need_key
+from lpw_jax.method import trees
+from lpw_jax.method.kinds.part import Kind, Made, Part, Places, chosen, need_key
 
 
 def templates(*layers: "Mixed") -> "Templates":
@@ -26,7 +27,7 @@ def templates(*layers: "Mixed") -> "Templates":
     return Templates(layers)
 
 
-def mixed(*selection: Any, num_templates: int, split: int = 1) -> "Mixed":
+def mixed(*selection: Any, num_templates: int, split: int = 1, biases: bool = False) -> "Mixed":
     """Layers whose weights are mixtures of T templates.
 
     A weight [..., in, out] has templates [..., in / split, out] and coefficients [T, split]: input
@@ -36,6 +37,8 @@ def mixed(*selection: Any, num_templates: int, split: int = 1) -> "Mixed":
       *selection: as in `copies`; weights of at least two axes, their `in` divisible by `split`.
       num_templates: T, >= 1.
       split: groups of input channels with coefficients of their own, >= 1.
+      biases: whether the `bias` beside each weight is mixed as well, from templates of biases,
+        which start at 0, by the sum of the weight's coefficients over `split`.
 
     Raises:
       ValueError: a number below 1.
@@ -43,7 +46,7 @@ def mixed(*selection: Any, num_templates: int, split: int = 1) -> "Mixed":
     for name, number in (("num_templates", num_templates), ("split", split)):
         if number < 1:
             raise ValueError(f"mixed: {name} must be >= 1, got {number}")
-    return Mixed(selection, num_templates, split)
+    return Mixed(selection, num_templates, split, biases)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Mixed:
     selection: tuple[Any, ...]
     num_templates: int
     split: int
+    biases: bool = False
 
     def shape(self, path: str, weight: jax.Array) -> tuple[int, ...]:
         """Of one template."""
@@ -93,7 +97,21 @@ class Templates(Kind):
             splits = {path: mixed.split for path, (_, mixed) in layers.items()}
             for path, values in _coefficients(key_mixing, splits, count, weight.dtype).items():
                 made[path] = (bank if path == first else None, Coefficients(values, bank=first))
-        return made
+        return made | self._biases(params, found, made)
+
+    def _biases(self, params: Any, found: dict[str, tuple[jax.Array, Mixed]], made: Made) -> Made:
+        there = dict(trees.places(params))
+        mixtures: Made = {}
+        for path, (_, mixed) in sorted(found.items()):
+            if not mixed.biases:
+                continue
+            bias, of_bank = (_beside(place) for place in (path, made[path][1].bank))
+            if there.get(bias) is None:
+                raise ValueError(f"mixed: biases = True, but there is no {bias!r}")
+            shape = (*there[bias].shape, mixed.num_templates)
+            bank = None if of_bank in mixtures else jnp.zeros(shape, there[bias].dtype)
+            mixtures[bias] = (bank, BiasMixture(kernel=path, bank=of_bank))
+        return mixtures
 
 
 def _coefficients(
@@ -123,9 +141,29 @@ class Coefficients(Part):
     values: jax.Array
     bank: str = ""
 
-    def combine(self, shared: jax.Array | None, at: At) -> jax.Array:
+    def combine(self, shared: jax.Array | None, places: Places) -> jax.Array:
         """As in `Part`."""
-        bank = at(self.bank)  # [..., in / split, out, T]
+        bank = places.shared(self.bank)  # [..., in / split, out, T]
         weight = jnp.einsum("...jot,ts->...jso", bank, self.values, precision="highest")
         *outer, inputs, split, outputs = weight.shape
         return weight.reshape(*outer, inputs * split, outputs)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["kernel", "bank"])
+@dataclasses.dataclass(frozen=True)
+class BiasMixture(Part):
+    """A bias of templates [out, T] at the path `bank`, by the coefficients of `kernel`."""
+
+    kernel: str = ""
+    bank: str = ""
+
+    def combine(self, shared: jax.Array | None, places: Places) -> jax.Array:
+        """As in `Part`."""
+        coefficients = places.own(self.kernel).values.sum(1)
+        return jnp.matmul(places.shared(self.bank), coefficients, precision="highest")
+
+
+def _beside(path: str) -> str:
+    """The path of the bias beside a weight."""
+    module = trees.module(path)
+    return f"{module}/bias" if module else "bias"

@@ -5,7 +5,8 @@ python -m lpw_jax.export --workdir DIR --output FILE.safetensors
 Networks of torchvision are written collapsed, under torchvision's names, Wide ResNets with all
 members, under those of the published CIFAR code. There the model is to be built released:
 HYPERWRN(depth, width, num_classes, num_specialists=K, start_tied=False, use_template_bank=[],
-hard_sharing=["input_layer", "adapter", "conv_block"]).
+hard_sharing=["input_layer", "adapter", "conv_block"]), and with use_template_bank=["adapter",
+"conv_block"], hard_sharing=["input_layer", "batchnorm"] for runs of cifar100_hnet.
 
 In PyTorch: model.load_state_dict(safetensors.torch.load_file("FILE.safetensors")).
 """
@@ -53,7 +54,9 @@ def export(workdir: str, output: str, *, names: str | None = None) -> None:
             what = f"{name}, collapsed, as torchvision's state dict"
         else:
             reference_weights.check_division(run.stacked)
-            content = reference_weights.encode(run.stacked, depth=config.model.depth)
+            content = reference_weights.encode(
+                run.stacked, depth=config.model.depth, banks=run.banks
+            )
             members = run.num_members
             what = (
                 f"{network_name(config.model)}, K = {members}, as the published code's state dict"

@@ -45,6 +45,11 @@ class Run:
         """K."""
         return self._state.num_members
 
+    @property
+    def banks(self) -> dict[str, str]:
+        """As in `networks.banks`."""
+        return networks.banks(self._state)
+
     def normalize(self, images: np.ndarray) -> jax.Array:
         """uint8 [N, H, W, C] to the network's input.
 

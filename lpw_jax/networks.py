@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from lpw_jax import experiment
 from lpw_jax.errors import UserError
 from lpw_jax.files.nested import from_nested, to_nested
+from lpw_jax.method.kinds.templates import Coefficients
 from lpw_jax.method.late_phase import collapse
 from lpw_jax.method.state import State
+from lpw_jax.method.trees import path_name
 from lpw_jax.models import functions
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.recipe import method
@@ -120,6 +122,14 @@ def of_one_member(state: State) -> State:
 
     members = jax.tree.map(without_axis, (state.members, state.member_model_state))
     return state.replace(members=members[0], member_model_state=members[1])
+
+
+def banks(state: State) -> dict[str, str]:
+    """For the kernels that are mixtures of templates, by path, the path of their bank's place."""
+    parts = jax.tree_util.tree_leaves_with_path(
+        state.members, is_leaf=lambda part: isinstance(part, Coefficients)
+    )
+    return {path_name(path): part.bank for path, part in parts if isinstance(part, Coefficients)}
 
 
 def without_optimisers(state: State) -> State:

@@ -18,6 +18,7 @@ from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.models import functions, wide_resnet
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.tasks import classification
+from lpw_jax.tasks.task import Task
 from lpw_jax.training.schedules import Rates
 
 
@@ -36,7 +37,7 @@ def method(
     sgd = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
     return LatePhase(
         # Batch norm takes its statistics over the whole minibatch, whoever shares it.
-        functions.training_loss(functions.on_axis(model, batch_axis), classification.loss),
+        functions.training_loss(functions.on_axis(model, batch_axis), task(config).loss),
         late_phase=kinds(config),
         shared_optimizer=_with_rates_of_coefficients(config, sgd),
         member_optimizer=sgd,
@@ -48,6 +49,11 @@ def method(
         member_axis=member_axis,
         batch_norm_epsilon=BATCH_NORM_EPSILON,
     )
+
+
+def task(config: ConfigDict) -> Task:
+    """What the network of `config` is trained for."""
+    return classification.TASK
 
 
 def kinds(config: ConfigDict) -> Sequence[Kind]:

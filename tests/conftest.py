@@ -30,6 +30,32 @@ if shared.FOLDER not in os.environ:
 import jax  # noqa: E402  (it reads the environment once)
 import pytest  # noqa: E402
 
+# Files that take longest, the longest first: begun last, one of them would keep one worker busy
+# long after the others have ended.
+DEAR = (
+    "test_golden_finetune.py",
+    "test_imagenet_run.py",
+    "test_hosts.py",
+    "test_kill.py",
+    "test_hosts_disturbed.py",
+    "test_train.py",
+    "test_preemption.py",
+    "test_golden.py",
+    "test_pretrained.py",
+    "test_all_weights.py",
+    "test_structure.py",
+    "test_benchmark.py",
+    "test_bfloat16.py",
+    "test_imagenet_hosts.py",
+    "test_corrupt_images.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(DEAR)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(DEAR)))
+
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

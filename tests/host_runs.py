@@ -8,7 +8,6 @@ from pathlib import Path
 import shared
 import survival
 
-SECOND = str(Path(__file__).with_name("second_host.py"))
 DEVICES = 4  # of each run, over all its processes
 FLAGS = (
     "--config.data.name=cifar10",
@@ -35,8 +34,8 @@ import tfds_fixtures
 for seed, folder in enumerate(sys.argv[1:]):
     rng = np.random.default_rng(seed)
     tfds_fixtures.arrays = lambda name, split: (
-        rng.integers(0, 256, ({"train": 200, "test": 30}[split], 32, 32, 3), dtype=np.uint8),
-        np.arange({"train": 200, "test": 30}[split]) % 10,
+        rng.integers(0, 256, ({"train": 600, "test": 30}[split], 32, 32, 3), dtype=np.uint8),
+        np.arange({"train": 600, "test": 30}[split]) % 10,
     )
     tfds_fixtures._write(folder, "array_record", "cifar10", text=tfds_fixtures.CIFAR10_TEXT)
 """
@@ -62,12 +61,7 @@ def start(workdir: Path, *flags: str, own=((), ())) -> list[survival.Program]:
     joining = ("--coordinator", f"127.0.0.1:{port}", "--num_processes", "2", "--process_id")
     flags = (*FLAGS, f"--config.data.dir={data()[0]}", *flags, *joining)
     return [
-        survival.start(
-            workdir,
-            flags=(*flags, str(i), *own[i]),
-            devices=DEVICES // 2,
-            program=(("-m", "lpw_jax.main"), (SECOND,))[i],
-        )
+        survival.start_tiny(workdir, flags=(*flags, str(i), *own[i]), devices=DEVICES // 2)
         for i in range(2)
     ]
 
@@ -86,7 +80,7 @@ def alone() -> Path:
 
     def make(folder):
         flags = (*FLAGS, f"--config.data.dir={data()[0]}", "--config.parallel.layout=data")
-        program = survival.start(folder / "run", flags=flags, devices=DEVICES)
+        program = survival.start_tiny(folder / "run", flags=flags, devices=DEVICES)
         assert program.wait() == 0, program.errors
 
     return shared.once("hosts_alone", make) / "run"

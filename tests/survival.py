@@ -163,6 +163,11 @@ def start(workdir: Path, **options: Any) -> Program:
     return Program(workdir, xla=QUICK_COMPILER, **options)
 
 
+def start_tiny(workdir: Path, **options: Any) -> Program:
+    """The same with a tiny network, where the network is not the point."""
+    return start(workdir, program=(str(ROOT / "tests" / "tiny_program.py"),), **options)
+
+
 def undisturbed() -> Path:
     """Folder of a run that nothing disturbed, made on first use. Only to be read."""
 

@@ -1,5 +1,6 @@
 """The benchmark counts right, runs on a real config, and its table says what was not run."""
 
+import functools
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import survival
+import tiny_net
 from imagenet_files import make_tars
 
 from lpw_jax import models
@@ -78,7 +80,8 @@ def test_collectives_are_counted_with_their_bytes():
 
 
 @pytest.mark.slow
-def test_members_of_their_own_need_one_all_reduce_of_the_shared_gradient():
+def test_members_of_their_own_need_one_all_reduce_of_the_shared_gradient(monkeypatch):
+    monkeypatch.setattr(models, "create", functools.partial(tiny_net.create, features=(24, 32)))
     config = load_config("configs/digits_bn.py", ["--config.train.batch_size=8"])
     [run] = collectives.measure(config, num_classes=10, device_counts=[2])
     [one, members] = run["members"]["collectives"].items(), run["members"]
@@ -94,6 +97,18 @@ def test_a_number_of_devices_that_does_not_divide_the_minibatch_is_not_run():
     assert run == {"devices": 3, "not_run": "3 does not divide train.batch_size = 64"}
 
 
+# Four steps are compiled: of a network for which that takes seconds, mostly convolution.
+TINY_BENCHMARK = """
+import functools, sys
+sys.path.append("tests")
+import tiny_net
+from lpw_jax import models
+models.create = functools.partial(tiny_net.create, features=(32, 64))
+from lpw_jax.benchmark.__main__ import main
+sys.exit(main())
+"""
+
+
 @pytest.mark.slow
 def test_a_benchmark_of_a_real_config_writes_json_and_a_table(tmp_path):
     output = tmp_path / "made" / "digits.json"
@@ -101,7 +116,7 @@ def test_a_benchmark_of_a_real_config_writes_json_and_a_table(tmp_path):
     flags += ["--repeats=1", "--seconds=0.1", f"--output={output}"]
     small = ["--config.train.batch_size=8", "--config.late_phase.num_members=2"]
     done = subprocess.run(
-        [sys.executable, "-m", "lpw_jax.benchmark", DIGITS, *flags, *small],
+        [sys.executable, "-c", TINY_BENCHMARK, DIGITS, *flags, *small],
         cwd=survival.ROOT,
         env=os.environ | {"XLA_FLAGS": survival.QUICK_COMPILER},  # and one device
         capture_output=True,

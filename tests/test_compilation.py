@@ -17,7 +17,10 @@ from lpw_jax.devices import compilation
 PROGRAM = """
 import json, sys
 import jax
-from lpw_jax import main
+sys.path.append("tests")
+import tiny_net
+from lpw_jax import main, models
+models.create = tiny_net.create
 counts = {"compile_requests_use_cache": 0, "cache_hits": 0}
 def count(event, **_):
     name = event.rpartition("/")[2]

@@ -1,16 +1,19 @@
 """A run that meets corrupt images names them, is saved, and goes on without them if asked to."""
 
 import json
+import re
 
 import pytest
 import survival
 from imagenet_files import train_images, val_images, write_train, write_val
+from short_run import CONFIGS
 
-from lpw_jax import evaluate
+from lpw_jax import evaluate, main
 from lpw_jax.data import epoch_order, imagenet, imagenet_prepare
 from lpw_jax.data.streamed import _features
 
-pytestmark = pytest.mark.slow  # test_streamed.py has quick tests of the same images
+# test_streamed.py has quick tests of the same images.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 SYNSETS = ("n01440764", "n01443537", "n01484850", "n01491361")
 NUM_TRAIN, NUM_VAL, BATCH_SIZE = 40, 7, 8
 
@@ -49,46 +52,42 @@ def cut(image):
 
 
 @pytest.fixture(scope="module")
-def start(folder):
+def train(folder):
     fields = {
         "data.dir": folder / "tfds" / "damaged",
         "data.image_size": 32,
         "data.resize": 40,
-        "model.name": "wide_resnet",
-        "model.depth": 10,
-        "model.width": 1,
         "train.epochs": 2,
         "train.batch_size": BATCH_SIZE,
+        "train.num_microbatches": 1,
         "evaluate.batch_size": 4,
         "evaluate.every_epochs": 0,
+        "late_phase.member_mode": "vmap",  # compiles soonest
     }
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    return lambda name, *more: survival.start(
-        folder / name, flags=[*flags, *more], config="imagenet_resnet50.py:sample"
-    )
+    flags += ["--config", f"{CONFIGS}/imagenet_resnet50.py:sample"]
+    return lambda name, *more: main.main([*flags, *more, "--workdir", str(folder / name)])
 
 
-def test_a_corrupt_image_ends_a_run_that_is_saved_and_goes_on_without_it(folder, start):
-    first = start("run")
-    assert first.wait() == 2
-    error = first.errors.splitlines()[-1]
+def test_a_corrupt_image_ends_a_run_that_is_saved_and_goes_on_without_it(folder, train, capsys):
+    assert train("run") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
     assert ".JPEG" in error and "is corrupt" in error and "data.skip_corrupt=True" in error
-    saved = first.newest()
+    saved = max(int(path.name) for path in (folder / "run" / "checkpoints").iterdir())
     assert saved > 0
     assert error.endswith(f"Saved at step {saved}: the same command goes on there")
-    second = start("run", "--config.data.skip_corrupt=True")
-    assert second.wait() == 0, second.errors
-    assert second.resumed_from() == saved
+    assert train("run", "--config.data.skip_corrupt=True") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"resumed at epoch \d+, step {saved}\b", output), output
     results = json.loads((folder / "run" / "results.json").read_text())
     assert results["train"]["skipped_images"] == 1
     assert results["data"]["skipped"] == {"test": 1}
-    assert "1 test images left out as corrupt" in " ".join(second.output.split())
-    undisturbed = start("undisturbed", "--config.data.skip_corrupt=True")
-    assert undisturbed.wait() == 0, undisturbed.errors
+    assert "1 test images left out as corrupt" in output
+    assert train("undisturbed", "--config.data.skip_corrupt=True") == 0
     assert survival.differences(folder / "run", folder / "undisturbed") == []
 
 
-def test_an_evaluation_may_skip_corrupt_images_too(folder, start, capsys):
+def test_an_evaluation_may_skip_corrupt_images_too(folder, capsys):
     config = folder / "run" / "config.json"
     assert json.loads(config.read_text())["data"]["skip_corrupt"] is False
     command = ["--workdir", str(folder / "run")]

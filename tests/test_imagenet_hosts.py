@@ -26,9 +26,6 @@ def flags(tmp_path_factory):
         "data.dir": folder / "tfds",
         "data.image_size": 32,
         "data.resize": 40,
-        "model.name": "wide_resnet",
-        "model.depth": 10,
-        "model.width": 1,
         "train.batch_size": 8,
         "train.compute_dtype": "float64",
         "late_phase.member_mode": "vmap",  # compiles soonest
@@ -39,7 +36,7 @@ def flags(tmp_path_factory):
 
 def test_two_processes_make_the_run_of_one(flags, tmp_path):
     """Members on hosts of their own, against minibatches that two devices share."""
-    alone = survival.start(
+    alone = survival.start_tiny(
         tmp_path / "alone",
         flags=[*flags, "--config.parallel.layout=data"],
         config=CONFIG,
@@ -50,7 +47,7 @@ def test_two_processes_make_the_run_of_one(flags, tmp_path):
         port = server.getsockname()[1]
     joining = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", "2", "--process_id"]
     both = [
-        survival.start(
+        survival.start_tiny(
             tmp_path / "both", flags=[*flags, *joining, str(i)], config=CONFIG, devices=1
         )
         for i in range(2)

@@ -117,7 +117,9 @@ def test_a_run_continues_on_another_number_of_devices(disturbed):
     assert 32 < program.resumed_from() < end_of_training
     runs = (disturbed.halted, survival.undisturbed())
     ours, theirs = (lpw_jax.load_weights(run) for run in runs)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
+    for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        # Rounding is relative to a leaf's largest values: its small ones are sums of them.
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(b).max())
 
 
 def truncate(file):

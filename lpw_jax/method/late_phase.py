@@ -87,8 +87,7 @@ class LatePhase:
 
     def __post_init__(self):
         coasting_steps(self.coasting, 1)
-        if self.member_mode is not None:
-            check_mode(self.member_mode)
+        check_mode(self.member_mode or "vmap")
         if self.num_microbatches < 1:
             raise ValueError(f"num_microbatches: must be >= 1, got {self.num_microbatches}")
         several = self.late_phase if isinstance(self.late_phase, Sequence) else [self.late_phase]
@@ -115,7 +114,7 @@ class LatePhase:
         shared, members = divide(params, self.late_phase, key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
-        # Copies: whoever donates the state keeps the parameters that it was made of.
+        # Copies, for whoever donates the state; of optimisers, too, since some keep weights.
         shared, shared_model_state = jax.tree.map(jnp.array, (shared, shared_model_state))
         tied = joint(shared, members, tied=True)
         members, member_model_state = jax.tree.map(
@@ -128,7 +127,6 @@ class LatePhase:
             members=members,
             shared_model_state=shared_model_state,
             member_model_state=member_model_state,
-            # Copies again: some optimisers keep weights.
             shared_opt_state=jax.tree.map(jnp.copy, self.shared_optimizer.init(tied)),
             member_opt_state=None,
         )

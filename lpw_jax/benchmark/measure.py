@@ -132,8 +132,8 @@ class _Steps:
         def weights(num_members):
             program = self._late_phase(num_members, "scan")
             shapes = jax.eval_shape(program.init, jax.random.key(0))
-                        weights = (shapes.shared, shapes.members)
-            return weights, (shapes.shared_opt_state, shapes.member_opt_state)
+            of_optimisers = (shapes.shared_opt_state, shapes.member_opt_state)
+            return (shapes.shared, shapes.members), of_optimisers
 
         plain, late = weights(1), weights(self.num_members)
         return {

@@ -127,10 +127,10 @@ def get_config() -> ml_collections.ConfigDict:
                 # Default: every batch norm's scale and shift, and the head. Where batch norm is not
                 # late-phase, its running statistics are one pair, followed by all members in turn.
                 patterns=("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)"),
-                # What members have of further weights, in the paper's and the published code's kinds:
-                # 'copies' (nothing further), 'rank_one' (factors on inputs and outputs), 'low_rank'
-                # (an addition of `rank`), 'templates' (coefficients of shared templates, which
-                # layers of a wide_resnet are then sums of).
+                # What members have of further weights, in the paper's kinds: 'copies' (nothing),
+                # 'rank_one' (factors on inputs and outputs), 'low_rank' (an addition of `rank`),
+                # 'templates' (coefficients of shared templates, which layers of a wide_resnet are
+                # then sums of).
                 kind="copies",
                 # Of 'rank_one' and 'low_rank': which weights, as in `patterns`.
                 kind_patterns=("(?!head/).*kernel",),

@@ -53,3 +53,17 @@ def test_each_group_may_be_mixed_alone(group):
         "adapter": {name.split("/")[0] for name in found} == {f"group{g}_block0" for g in range(3)},
         "conv_block": not any("block0" in name or name == "conv_in" for name in found),
     }[group]
+
+
+def test_a_head_is_mixed_with_its_bias():
+    config = load_config(
+        "configs/cifar100_hnet.py",
+        [
+            "--config.late_phase.template_groups=head",
+            "--config.late_phase.patterns=(.*/)?bn[^/]*/(scale|bias)",
+        ],
+    )
+    weights = networks.to_weights(networks.shapes(config, 100))
+    assert weights["shared"]["head"]["kernel"].shape == (640, 100, 10)
+    assert weights["shared"]["head"]["bias"].shape == (100, 10)
+    assert weights["late_phase"]["head"]["kernel"]["values"].shape == (1, 10, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lpw_jax import experiment
+from lpw_jax import experiment, networks
 from lpw_jax.config import load_config
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -37,7 +37,7 @@ def test_the_own_network_fits_the_own_images(folder, monkeypatch):
     dataset = experiment.load_dataset(config)
     assert (len(dataset.train_labels), len(dataset.test_labels)) == (1_437, 360)
     assert dataset.image_shape == (8, 8, 1) and dataset.num_classes == 10
-    experiment.check_network(config, dataset)
+    networks.check(config, dataset)
     monkeypatch.delitem(sys.modules, "network")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from short_run import CONFIGS, DIGITS, SHORT, subset
 
-from lpw_jax import experiment
+from lpw_jax import networks
 from lpw_jax.config import load_config, override
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir

@@ -16,7 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
             seed=0,
             model=dict(
                 # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w), or that of
-                # torchvision: 'resnet50', 'resnet152', 'densenet161'.
+                # torchvision: 'resnet50', 'resnet152', 'densenet161'; or 'package.module:function',
+                # which gives a flax module (lpw_jax.models.own says how it is called). It is looked
+                # for in the current directory, too, and gets `depth` and `width` if it takes them.
                 name="wide_resnet",
                 # Of wide_resnet: layers in depth, 6n + 4 with n >= 1 blocks in each group.
                 depth=28,
@@ -24,14 +26,21 @@ def get_config() -> ml_collections.ConfigDict:
                 width=10,
                 # Weights to start from: a file of torchvision's (.pth, which needs torch, or
                 # .safetensors) or of lpw_jax.torch_import, or 'imagenet1k_v1', which fetches
-                # torchvision's; '' = random ones. Not for wide_resnet.
+                # torchvision's; '' = random ones. Of torchvision's networks only.
                 pretrained="",
             ),
             data=dict(
-                # In-distribution data: 'cifar10', 'cifar100', 'digits' (scikit-learn's, 32x32) or
-                # 'imagenet2012'.
+                # In-distribution data: 'cifar10', 'cifar100', 'digits' (scikit-learn's, 32x32),
+                # 'imagenet2012', or data of one's own:
+                # - any image classification set of tensorflow-datasets ('mnist', 'emnist/letters'),
+                #   prepared in `dir` or downloaded; its test set is the split 'test' or, without
+                #   one, 'validation'. Up to 4 GiB of pixels are kept in memory; larger ones are
+                #   streamed with random crops, as imagenet2012 is.
+                # - 'image_folder': dir/train/CLASS/* and dir/test/CLASS/*, whatever Pillow reads.
+                # - 'package.module:function' (lpw_jax.data.own says what it takes and gives).
                 name="cifar10",
-                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder.
+                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder. Of
+                # image_folder: its folder.
                 dir="",
                 # Folder with the out-of-distribution archives (LSUN, TIN, SVHN); '' = none.
                 ood_dir="",
@@ -41,13 +50,21 @@ def get_config() -> ml_collections.ConfigDict:
                 note="",
                 # Images held out from training: the last n training images. 0 = none.
                 validation_examples=0,
-                # Of imagenet2012, like the rest of this section: folder with the ILSVRC2012 tars,
-                # if it is not prepared in `dir`; '' = downloads/manual in `dir`.
-                manual_dir="",
-                # Side in pixels of what the network sees: training images are random crops (8 to
-                # 100 % of the area, ratio 3/4 to 4/3) resized to it, test images central crops. A
-                # multiple of 32.
+                # Means and standard deviations of channels that images are normalised with, on the
+                # scale 0 to 1; () = published ones, or for data of one's own those of the training
+                # images (streamed: of 10,000), which are kept in results.json.
+                mean=(),
+                std=(),
+                # Side in pixels of what the network sees, not of cifar10, cifar100 and digits. Of
+                # imagenet2012 and streamed sets training images are random crops (8 to 100 % of
+                # the area, ratio 3/4 to 4/3) resized to it, test images central crops. Sets in
+                # memory are resized once (shorter side, then the central square); 0 = as they
+                # are. For imagenet2012 a multiple of 32.
                 image_size=224,
+                # Of imagenet2012, like the rest of this section, and of streamed sets, all but the
+                # first: folder with the ILSVRC2012 tars, if it is not prepared in `dir`;
+                # '' = downloads/manual in `dir`.
+                manual_dir="",
                 # Shorter side to which test images are resized before the crop, >= image_size.
                 resize=256,
                 # True: images that cannot be decoded are counted and skipped (in training the next
@@ -81,8 +98,10 @@ def get_config() -> ml_collections.ConfigDict:
                 momentum=0.9,
                 # Nesterov's momentum (needs momentum > 0).
                 nesterov=True,
-                # Black pixels padded on every side before the random crop to 32x32; 0 = no crop.
-                # For imagenet2012, with crops of data.image_size, this and cutout must be 0.
+                # Black pixels padded on every side before the random crop to their size; 0 = no
+                # crop.
+                # For imagenet2012 and streamed sets, with crops of data.image_size, this and cutout
+                # must be 0.
                 crop_padding=4,
                 # Random horizontal flips.
                 flip=True,

@@ -13,13 +13,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lpw_jax import registry
 from lpw_jax.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 _CHOICES = {
-    "model.name": ("wide_resnet", "resnet50", "resnet152", "densenet161"),
-    "data.name": ("cifar10", "cifar100", "digits", "imagenet2012"),
     "train.compute_dtype": ("float32", "bfloat16", "float64"),
     "train.matmul_precision": ("default", "high", "highest"),
     "train.on_nonfinite": ("stop", "warn"),
@@ -30,10 +29,13 @@ _CHOICES = {
     "late_phase.member_mode": ("auto", "vmap", "scan", "unroll"),
 }
 
+# Rules for names; each gives the words of the rule that a name breaks, or ''.
+_NAMES = {"model.name": registry.wrong_network, "data.name": registry.wrong_data}
+
 _AT_LEAST = {
     "model.width": 1,
     "data.validation_examples": 0,
-    "data.image_size": 32,
+    "data.image_size": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.num_microbatches": 1,
@@ -78,20 +80,33 @@ def _is_pattern(text: str) -> bool:
         return False
 
 
-# (fields, does it hold for their values?, the rule in words); the first field takes the blame.
+# (fields, does it hold for their values?, the rule in words); the first field takes the blame. In
+# the words {1} is the second field's value.
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("seed",), lambda seed: 0 <= seed < 2**32, "must be 0 to 2**32 - 1"),
     (
         ("model.depth", "model.name"),
-        lambda depth, name: name != "wide_resnet" or (depth >= 10 and depth % 6 == 4),
+        lambda depth, name: (
+            not registry.network(name).is_reference or (depth >= 10 and depth % 6 == 4)
+        ),
         "must be 6n + 4 with n >= 1: 10, 16, 22, 28, ...",
     ),
     (
         ("model.pretrained", "model.name"),
-        lambda weights, name: not weights or name != "wide_resnet",
-        "must be '' for wide_resnet, of which torchvision has no weights",
+        lambda weights, name: not weights or registry.network(name).published,
+        "must be '' for {1}, of which torchvision has no weights",
     ),
-    (("data.image_size",), lambda side: side % 32 == 0, "must be a multiple of 32"),
+    (
+        ("data.image_size", "data.name"),
+        lambda side, name: not registry.data(name).is_known or (side >= 32 and side % 32 == 0),
+        "must be >= 32 and a multiple of 32 for {1}",
+    ),
+    (("data.std",), lambda std: all(value > 0 for value in std), "must be > 0"),
+    (
+        ("data.std", "data.mean"),
+        lambda std, mean: len(std) == len(mean) and len(std) in (0, 1, 3),
+        "must be, like data.mean, empty or one number for each channel (1 or 3)",
+    ),
     (
         ("data.resize", "data.image_size"),
         lambda resize, crop: resize >= crop,
@@ -119,8 +134,8 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     *(
         (
             (field, "data.name"),
-            lambda pixels, name: pixels == 0 or name != "imagenet2012",
-            "must be 0 for imagenet2012, whose random crops are those of data.image_size",
+            lambda pixels, name: pixels == 0 or not registry.data(name).has_crops,
+            "must be 0 for {1}, whose random crops are those of data.image_size",
         )
         for field in ("train.crop_padding", "train.cutout")
     ),
@@ -143,7 +158,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     ),
     (
         ("data.require_ood", "data.name"),
-        lambda required, name: not required or name.startswith("cifar"),
+        lambda required, name: not required or registry.data(name).ood,
         "out-of-distribution sets are defined for CIFAR only",
     ),
     (
@@ -202,11 +217,17 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def typed(value: Any, kind: type) -> Any:
-    """Returns `value` as a `kind` if it is one (int as float and list as tuple pass), or raises."""
+def typed(value: Any, default: Any) -> Any:
+    """Returns `value` as the type of `default` if it is one, or raises TypeError.
+
+    An int does for a float and a list for a tuple. An empty default is a tuple of floats.
+    """
+    kind = type(default)
     if kind is tuple:
-        fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    elif kind in (bool, str):
+        if not isinstance(value, list | tuple):
+            raise TypeError(value)
+        return tuple(typed(item, default[0] if default else 0.0) for item in value)
+    if kind in (bool, str):
         fits = isinstance(value, kind)
     else:
         number = numbers.Integral if kind is int else numbers.Real
@@ -227,7 +248,9 @@ def unknown(field: str, fields: Mapping) -> str:
 
 def wrong_type(field: str, value: Any, default: Any) -> str:
     """Returns the message for a value whose type is not that of base's default."""
-    kind = "tuple of str" if isinstance(default, tuple) else type(default).__name__
+    kind = type(default).__name__
+    if isinstance(default, tuple):
+        kind = "tuple of str" if default else "tuple of float"
     return f"{field} = {value!r}: expected {kind}"
 
 
@@ -252,7 +275,7 @@ def _read(given: Mapping, known: Mapping, prefix: str, values: dict, errors: lis
             errors.append(f"{field}: missing; start from configs.base.get_config()")
         elif not isinstance(default, Mapping):
             try:
-                values[field] = typed(given[name], type(default))
+                values[field] = typed(given[name], default)
             except (TypeError, OverflowError):
                 errors.append(wrong_type(field, given[name], default))
         elif isinstance(given[name], Mapping):
@@ -272,8 +295,11 @@ def _check_rules(values: Mapping, errors: list[str]) -> None:
         errors.append(f"{field} = {values[field]!r}: {rule}")
 
     for field, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        numbers_in = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(x, float) and not math.isfinite(x) for x in numbers_in):
             refuse(field, "must be finite")
+        elif field in _NAMES and (broken := _NAMES[field](value)):
+            refuse(field, broken)
         elif field in _CHOICES and value not in _CHOICES[field]:
             choices = ", ".join(choice or "''" for choice in _CHOICES[field])
             refuse(field, f"must be one of {choices}")
@@ -284,4 +310,5 @@ def _check_rules(values: Mapping, errors: list[str]) -> None:
     for fields, holds, rule in _RULES:
         if all(field in sound for field in fields) and not holds(*(sound[f] for f in fields)):
             others = ", ".join(f"{field} = {sound[field]!r}" for field in fields[1:])
+            rule = rule.format(*(sound[field] for field in fields))
             refuse(fields[0], rule + (f" ({others})" if others else ""))

@@ -15,7 +15,7 @@ PACKAGE = "lpw_jax"
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
     (
-        "errors", "config", "config_file", "config_schema",
+        "errors", "registry", "config", "config_file", "config_schema",
         "files", "files.storage", "files.lock",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
@@ -157,7 +157,7 @@ def test_few_modules_know_the_config():
 
 SOURCES = [
     path
-    for folder in (PACKAGE, "configs", "tests", "scripts")
+    for folder in (PACKAGE, "configs", "examples", "tests", "scripts")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 

@@ -10,8 +10,10 @@ from short_run import DIGITS
 import lpw_jax
 from lpw_jax import config as config_lib
 from lpw_jax import export
+from lpw_jax.files.nested import to_nested
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import late_phase
+from lpw_jax.method.kinds.copies import copies
+from lpw_jax.method.kinds.divide import divide
 from lpw_jax.weights import pretrained, torchvision_names
 
 NUM_CLASSES = 3
@@ -35,7 +37,8 @@ def trained(folder, name, *, with_weights):
         safetensors.numpy.save_file({n: a.astype(np.float32) for n, a in entries.items()}, weights)
         variables, _ = pretrained.load_variables(weights, model_name=name, num_classes=NUM_CLASSES)
         weights.unlink()
-        shared, late = late_phase.split(variables["params"], config.late_phase.patterns)
+        shared, late = divide(variables["params"], [copies(*config.late_phase.patterns)], None)
+        shared, late = to_nested(shared), to_nested(late)
         late, stats = jax.tree.map(
             lambda leaf: np.stack([leaf, 2 * leaf]),
             (late, variables["batch_stats"]),

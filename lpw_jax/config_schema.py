@@ -19,6 +19,7 @@ from lpw_jax.errors import ConfigError
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 _CHOICES = {
+    "train.schedule": ("annealing", "cosine", "multistep"),
     "train.compute_dtype": ("float32", "bfloat16", "float64"),
     "train.matmul_precision": ("default", "high", "highest"),
     "train.on_nonfinite": ("stop", "warn"),
@@ -30,7 +31,11 @@ _CHOICES = {
 }
 
 # Rules for names; each gives the words of the rule that a name breaks, or ''.
-_NAMES = {"model.name": registry.wrong_network, "data.name": registry.wrong_data}
+_NAMES = {
+    "model.name": registry.wrong_network,
+    "data.name": registry.wrong_data,
+    "train.optimizer": registry.wrong_optimizer,
+}
 
 _AT_LEAST = {
     "model.width": 1,
@@ -41,6 +46,7 @@ _AT_LEAST = {
     "train.num_microbatches": 1,
     "train.end_learning_rate": 0,
     "train.anneal_start": 0,
+    "train.warmup_epochs": 0,
     "train.weight_decay": 0,
     "train.crop_padding": 0,
     "late_phase.num_members": 1,
@@ -122,6 +128,23 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         ("train.anneal_end", "train.anneal_start"),
         lambda end, start: start < end,
         "must be > train.anneal_start",
+    ),
+    (
+        ("train.milestones",),
+        lambda epochs: list(epochs) == sorted({epoch for epoch in epochs if epoch >= 0}),
+        "must be increasing epochs >= 0",
+    ),
+    (("train.milestone_factor",), lambda factor: factor > 0, "must be > 0"),
+    (
+        ("train.warmup_epochs", "train.epochs"),
+        lambda warmup, epochs: warmup < epochs,
+        "must be < train.epochs",
+    ),
+    (
+        ("train.freeze_epoch", "late_phase.release_epoch", "train.epochs"),
+        lambda freeze, release, epochs: freeze == -1 or 0 <= release <= freeze < epochs,
+        "must be -1 (never) or late_phase.release_epoch to train.epochs - 1, when there are "
+        "members to be trained",
     ),
     (("train.momentum",), lambda momentum: 0 <= momentum < 1, "must be >= 0 and < 1"),
     (
@@ -250,7 +273,7 @@ def wrong_type(field: str, value: Any, default: Any) -> str:
     """Returns the message for a value whose type is not that of base's default."""
     kind = type(default).__name__
     if isinstance(default, tuple):
-        kind = "tuple of str" if default else "tuple of float"
+        kind = f"tuple of {type(default[0]).__name__ if default else 'float'}"
     return f"{field} = {value!r}: expected {kind}"
 
 

@@ -38,6 +38,7 @@ _AT_LEAST = {
     "train.warmup_epochs": 0,
     "train.weight_decay": 0,
     "train.crop_padding": 0,
+    "train.random_erasing": 0,
     "late_phase.num_members": 1,
     "late_phase.sigma": 0,
     "late_phase.learning_rate": 0,
@@ -143,13 +144,14 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     ),
     (("train.crop_padding",), lambda pixels: pixels <= 32, "must be 0 (off) to 32 pixels"),
     (("train.cutout",), lambda side: 0 <= side <= 32, "must be 0 (off) to 32 pixels"),
+    (("train.random_erasing",), lambda share: share <= 1, "must be 0 (off) to 1"),
     *(
         (
             (field, "data.name"),
             lambda pixels, name: pixels == 0 or not registry.data(name).has_crops,
-            "must be 0 for {1}, whose random crops are those of data.image_size",
+            "must be 0 for {1}, whose only augmentations are crops of data.image_size and flips",
         )
-        for field in ("train.crop_padding", "train.cutout")
+        for field in ("train.crop_padding", "train.cutout", "train.random_erasing")
     ),
     (
         ("late_phase.release_epoch", "train.epochs"),

@@ -129,9 +129,9 @@ def get_config() -> ml_collections.ConfigDict:
                 flip=True,
                 # Side in pixels of the one square set to 0 in every image, 0 (off) to 32.
                 cutout=0,
-                # Random erasing: probability, 0 (off) to 1, that after normalisation a rectangle of 2
-                # to 33 % of the area, height / width 0.3 to 3.3, is set to 0 (published code: 0.5).
-                # Only for data sets in memory, as cutout.
+                # Random erasing: probability, 0 (off) to 1, that after normalisation a rectangle of
+                # 2 to 33 % of the area, height / width 0.3 to 3.3, is set to 0 (published code:
+                # 0.5). Only for data sets in memory, as cutout.
                 random_erasing=0.0,
                 # Type of convolutions and activations: 'float32', 'bfloat16' or 'float64'. Weights,
                 # statistics, losses and optimisers are float32 at least.
@@ -153,6 +153,9 @@ def get_config() -> ml_collections.ConfigDict:
                 release_epoch=120,
                 # Noise at the release: its standard deviation over the rms of the leaf, >= 0.
                 sigma=0.0,
+                # True: at the release each member's head starts anew, He normal and bias 0, with
+                # numbers of its own. The whole head must be late-phase.
+                reinitialize_head=False,
                 # Steps with a zero gradient (weight decay and momentum go on). 'reference': in each
                 # cycle members 1 to K - 1 first take one, as in the published CIFAR code.
                 # 'every_minibatch': all other members take one at each member's step, as in the

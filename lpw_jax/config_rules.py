@@ -159,6 +159,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         "must be -1 (never) or 0 to train.epochs - 1; "
         "a release at or after the end of the last epoch never trains a member",
     ),
+    (
+        ("late_phase.reinitialize_head", "late_phase.release_epoch"),
+        lambda anew, release: release >= 0 or not anew,
+        "needs a release",
+    ),
     (("late_phase.shared_grad_scale",), lambda scale: scale > 0, "must be > 0"),
     (
         ("swa.start_epoch", "train.epochs"),

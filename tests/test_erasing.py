@@ -20,9 +20,7 @@ def keys(n, step=0):
 
 
 def drawn(n, probability=0.5):
-    rectangles = jit(
-        lambda: erasing.draw(keys(n), probability=probability, height=H, width=W)
-    )()
+    rectangles = jit(lambda: erasing.draw(keys(n), probability=probability, height=H, width=W))()
     return erasing.Rectangles(*map(np.asarray, rectangles))
 
 
@@ -65,9 +63,7 @@ def test_sizes_and_places_have_the_published_distributions():
         (height / width, loop_height / loop_width),
     ):  # fmt: skip
         grid = np.unique(theirs)
-        shares = [
-            np.searchsorted(np.sort(x), grid, side="right") / len(x) for x in (ours, theirs)
-        ]
+        shares = [np.searchsorted(np.sort(x), grid, side="right") / len(x) for x in (ours, theirs)]
         assert np.abs(shares[0] - shares[1]).max() < 2.2 * (1 / len(ours) + 1 / n) ** 0.5
 
     noise = np.random.default_rng(2)

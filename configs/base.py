@@ -162,6 +162,10 @@ def get_config() -> ml_collections.ConfigDict:
                 # published ImageNet code. 'none': Algorithm 1 of the paper (and the ImageNet code's
                 # per_spec_optim).
                 coasting="reference",
+                # False: each minibatch after the release goes to a member drawn at random, and the
+                # shared weights are updated after every one; nothing coasts. What metrics.jsonl
+                # lists by member is then by place in the cycle.
+                inner_training=True,
                 # Rate of the members before the schedule's factor, >= 0.
                 learning_rate=0.1,
                 # Whether the members' rate has the schedule's factor, too.

@@ -164,6 +164,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         lambda anew, release: release >= 0 or not anew,
         "needs a release",
     ),
+    (
+        ("parallel.layout", "late_phase.inner_training"),
+        lambda layout, inner: inner or layout != "members",
+        "must be data or auto where each minibatch goes to a random member",
+    ),
     (("late_phase.shared_grad_scale",), lambda scale: scale > 0, "must be > 0"),
     (
         ("swa.start_epoch", "train.epochs"),

@@ -201,6 +201,8 @@ def layout(config: ConfigDict, num_devices: int) -> str:
     """
     asked, num_members = config.parallel.layout, config.late_phase.num_members
     divides = num_members % num_devices == 0
+    if not config.late_phase.inner_training:
+        return "data"
     if asked == "members" and not divides:
         raise UserError(
             "parallel.layout = 'members': late_phase.num_members must be divisible by the number "

@@ -19,6 +19,7 @@ from lpw_jax.method.kinds.part import Kind
 from lpw_jax.method.kinds.rank_one import rank_one
 from lpw_jax.method.kinds.templates import Coefficients, mixed, templates
 from lpw_jax.method.late_phase import LatePhase
+from lpw_jax.method.random_member import RandomMember
 from lpw_jax.models import functions, wide_resnet
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.tasks import classification
@@ -39,7 +40,8 @@ def method(
     Every step takes `rate_arguments`.
     """
     plain = optimizer(config)
-    return LatePhase(
+    kind_of_cycle = LatePhase if config.late_phase.inner_training else RandomMember
+    return kind_of_cycle(
         # Batch norm takes its statistics over the whole minibatch, whoever shares it.
         functions.training_loss(functions.on_axis(model, batch_axis), task(config).loss),
         late_phase=kinds(config),

@@ -260,5 +260,5 @@ def _from_text(text: str, default: Any) -> Any:
             warnings.simplefilter("ignore")  # regular expressions are full of odd escapes
             return config_schema.typed(ast.literal_eval(text), default)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        item = str.strip if default else float
-        return tuple(map(item, text.split(",")))
+        item = type(default[0]) if default else float
+        return tuple(item(part.strip()) for part in text.split(","))

@@ -94,6 +94,7 @@ def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
         crop_padding=config.train.crop_padding,
         flip=config.train.flip,
         cutout=config.train.cutout,
+        random_erasing=config.train.random_erasing,
         mean=dataset.mean,
         std=dataset.std,
         dtype=dtype,
@@ -145,7 +146,7 @@ def load_dataset(config: ConfigDict, *, to_train: bool = True) -> AnyDataset:
         std=options.std,
     )
     if isinstance(dataset, OnDisk):
-        for field in ("crop_padding", "cutout"):
+        for field in ("crop_padding", "cutout", "random_erasing"):
             if config.train[field]:
                 raise UserError(
                     f"train.{field} = {config.train[field]}: must be 0 for {options.name}, which "
@@ -200,6 +201,8 @@ def layout(config: ConfigDict, num_devices: int) -> str:
     """
     asked, num_members = config.parallel.layout, config.late_phase.num_members
     divides = num_members % num_devices == 0
+    if not config.late_phase.inner_training:
+        return "data"
     if asked == "members" and not divides:
         raise UserError(
             "parallel.layout = 'members': late_phase.num_members must be divisible by the number "

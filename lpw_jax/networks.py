@@ -20,6 +20,7 @@ from lpw_jax.method.trees import path_name
 from lpw_jax.models import functions
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.models.own import OwnNetwork
+from lpw_jax.models.wide_resnet import he_normal
 from lpw_jax.recipe import method
 from lpw_jax.weights import pretrained
 
@@ -66,6 +67,19 @@ def random_state(
     """The tied state of freshly initialised weights; best compiled as a whole."""
     variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
     return _tied(config, model, variables, jax.random.fold_in(key, 1))
+
+
+def released(config: ConfigDict, model: nn.Module, tied: State) -> State:
+    """The state at the release: members, made of the tied copy."""
+    options, trained_by = config.late_phase, method(config, model)
+    release = functools.partial(
+        trained_by.release, num_members=options.num_members, sigma=options.sigma
+    )
+    state = jax.jit(release)(tied, experiment.purpose_key(config.seed, "release"))
+    if not options.reinitialize_head:
+        return state
+    start_anew = jax.jit(functools.partial(_with_new_heads, trained_by.member_optimizer))
+    return start_anew(state, experiment.purpose_key(config.seed, "head"))
 
 
 def check(config: ConfigDict, dataset: experiment.AnyDataset | None = None) -> None:
@@ -174,11 +188,36 @@ def collapsed(state: State, epsilon: float = BATCH_NORM_EPSILON) -> tuple[Any, A
 def _tied(config, model, variables, key):
     try:
         params, batch_stats = functions.divided(variables)
-        return method(config, model).init(params, batch_stats, key=key)
+        tied = method(config, model).init(params, batch_stats, key=key)
+    except UserError:
+        raise
     except ValueError as error:
         kind, _, rule = str(error).partition(": ")
         field = "late_phase.patterns" if kind == "copies" else "late_phase.kind_patterns"
         raise UserError(f"{field}: {rule}") from error
+    if config.late_phase.reinitialize_head:
+        head = tied.members.get("head") or {"": None}
+        if "kernel" not in head or not all(hasattr(leaf, "shape") for leaf in head.values()):
+            raise UserError(
+                "late_phase.reinitialize_head = True: every weight of the head must be late-phase, "
+                f"by late_phase.patterns = {config.late_phase.patterns}; the network has "
+                f"{', '.join(path_name(path) for path, _ in jax.tree.leaves_with_path(params))}"
+            )
+    return tied
+
+
+def _with_new_heads(optimizer, state, key):
+    """Members with random heads, each with its own, and optimisers that know no others."""
+    head = state.members["head"]
+
+    def draw(key):
+        new = {name: jnp.zeros_like(leaf[0]) for name, leaf in head.items()}
+        kernel = new["kernel"]
+        return new | {"kernel": he_normal(key, kernel.shape, kernel.dtype)}
+
+    new = jax.vmap(draw)(jax.random.split(key, len(head["kernel"])))
+    members = {**state.members, "head": new}
+    return state.replace(members=members, member_opt_state=jax.vmap(optimizer.init)(members))
 
 
 def _check_shapes(parts, like):

@@ -169,6 +169,8 @@ _TFDS = Data(
 )
 _OWN = Data("lpw_jax.data.own:load", side=None)
 
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
 _IDENTIFIER = r"[^\W\d]\w*"
 _PATH = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*"
 _TFDS_NAME = r"[a-z]\w*(/[\w.-]+)?"
@@ -195,6 +197,12 @@ def wrong_network(name: str) -> str:
     return "" if known else _choices(name, NETWORKS, "'package.module:function'")
 
 
+def wrong_optimizer(name: str) -> str:
+    """The rule that a value of `train.optimizer` breaks; '' if it breaks none."""
+    known = name in OPTIMIZERS or is_function(name)
+    return "" if known else _choices(name, OPTIMIZERS, "'package.module:function'")
+
+
 def wrong_data(name: str, tfds_names: Iterable[str] | None = None) -> str:
     """The rule that a value of `data.name` breaks; '' if it breaks none.
 
@@ -210,7 +218,7 @@ def wrong_data(name: str, tfds_names: Iterable[str] | None = None) -> str:
     return _choices(name, DATA, others, [*DATA, *(tfds_names or ())])
 
 
-def _choices(name: str, table: Mapping, others: str, known: Iterable[str] = ()) -> str:
+def _choices(name: str, table: Iterable[str], others: str, known: Iterable[str] = ()) -> str:
     return f"must be one of {', '.join(table)}, or {others}{_nearest(name, known or table)}"
 
 

@@ -16,7 +16,7 @@ PACKAGE = "lpw_jax"
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
     (
-        "errors", "registry", "config", "config_file", "config_schema",
+        "errors", "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
@@ -132,9 +132,7 @@ def test_the_method_stands_on_jax_and_optax_alone():
 def test_the_method_speaks_of_no_task_and_no_library_of_networks():
     for module, path in MODULES.items():
         if fnmatch(module, "method*"):
-            words = re.findall(
-                r"(?i)cross.?entropy|images?\b|labels?\b|flax", path.read_text()
-            )
+            words = re.findall(r"(?i)cross.?entropy|images?\b|labels?\b|flax", path.read_text())
             assert not words, module
 
 

@@ -12,8 +12,8 @@ from test_import_late_phase import golden_entries, run_import
 from lpw_jax import experiment
 from lpw_jax.comparison import overview
 from lpw_jax.config import load_config
+from lpw_jax.data import cycles_per_epoch
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import schedules
 
 ROOT = Path(__file__).parents[1]
 ONLY_BATCH_NORM = "--config.late_phase.patterns=(.*/)?bn[^/]*/(scale|bias)"
@@ -66,7 +66,7 @@ def test_aurocs_are_named_in_the_published_codes_order(tmp_path):
 def test_a_minibatch_of_125_leaves_no_remainder_of_cifar():
     for size, images in ((125, 50_000), (128, 49_920)):
         for members in (1, 10):
-            cycles = schedules.cycles_per_epoch(50_000, batch_size=size, num_members=members)
+            cycles = cycles_per_epoch(50_000, batch_size=size, num_members=members)
             assert cycles * size * members == images
 
 

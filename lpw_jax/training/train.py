@@ -88,13 +88,7 @@ class Training:
 
     def released(self, tied: State) -> State:
         """The state at the release: members, made of the tied copy. Both on the host."""
-        late_phase = self.config.late_phase
-        release = functools.partial(
-            recipe.method(self.config, self.model).release,
-            num_members=late_phase.num_members,
-            sigma=late_phase.sigma,
-        )
-        return jax.jit(release)(tied, experiment.purpose_key(self.config.seed, "release"))
+        return networks.released(self.config, self.model, tied)
 
     def like(self, released: bool) -> State:
         """Shapes of a state, of the tied or of the released one."""

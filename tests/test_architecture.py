@@ -14,16 +14,20 @@ PACKAGE = "lpw_jax"
 
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
+    ("method", "method.*"),  # for anyone's networks: knows nothing of the program
     (
         "errors", "config", "config_file", "config_schema",
-        "files", "files.storage", "files.lock",
+        "files", "files.storage", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
-        "method", "method.schedules", "method.optimizers",
+        "training.schedules", "linen",
         "devices", "display", "training", "evaluation", "comparison",  # packages, nothing in them
     ),
-    ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
-    ("method.*", "training.progress"),
+    (
+        "models", "models.*", "tasks", "tasks.*", "data", "data.*",
+        "weights.pretrained", "weights.reference_weights",
+    ),
+    ("recipe", "training.progress"),
     ("devices.parallel", "devices.hosts", "devices.preemption", "files.*"),
     (
         "display.console", "display.events", "display.schedule_report", "display.results_report",
@@ -31,7 +35,7 @@ LAYERS = (
     ),
     ("display.*", "report", "report.*"),
     ("training.runner", "evaluation.predict"),
-    ("training.*", "evaluation.*", "evaluate", "experiment", "loading"),
+    ("training.*", "evaluation.*", "evaluate", "experiment", "networks", "loading"),
     (
         "launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export",
         "weights.reference_import",
@@ -41,9 +45,10 @@ LAYERS = (
     ("main", PACKAGE),  # the package itself offers the public names
 )  # fmt: skip
 CONFIG_READERS = {
-    "config", "config_file", "config_schema", "experiment", "training.timeline", "training.train",
-    "loading", "evaluate", "evaluation.evaluator", "evaluation.deep_ensemble", "launch", "main",
-    "benchmark.*", "torch_import", "export", "weights.reference_import", "comparison.settings",
+    "config", "config_file", "config_schema", "experiment", "recipe", "networks",
+    "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
+    "evaluation.deep_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
+    "weights.reference_import", "comparison.settings",
 }  # fmt: skip
 MAX_LINES = 300
 
@@ -118,10 +123,12 @@ def test_imports_have_no_cycle():
     TopologicalSorter(graph).prepare()  # raises CycleError, which shows the cycle
 
 
-def test_state_and_late_phase_do_not_import_what_stands_on_them():
-    order = ["method.late_phase", "method.state", "method.step"]
-    for position, module in enumerate(order):
-        assert not internal_imports(MODULES[module]) & set(order[position + 1 :])
+def test_the_method_imports_jax_and_optax_alone():
+    allowed = {PACKAGE, "jax", "optax"} | sys.stdlib_module_names
+    for module, path in MODULES.items():
+        if layer_of(module) == 0:
+            others = {name.partition(".")[0] for name in imports(path)} - allowed
+            assert not others, module
 
 
 def test_tensorflow_is_imported_only_in_data_and_only_inside_functions():

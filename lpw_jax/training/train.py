@@ -18,7 +18,7 @@ from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
-from lpw_jax.errors import SharedError, UserError
+from lpw_jax.errors import SharedError
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.files.workdir import Workdir
@@ -28,7 +28,7 @@ from lpw_jax.models import functions
 from lpw_jax.training import memory
 from lpw_jax.training.journal import Journal
 from lpw_jax.training.memory import CYCLES_IN_FLIGHT
-from lpw_jax.training.progress import Progress, stacked
+from lpw_jax.training.progress import Progress, averaged, stacked
 from lpw_jax.training.runner import Runner
 from lpw_jax.training.saver import Saver
 from lpw_jax.training.timeline import Timeline
@@ -123,7 +123,7 @@ class Training:
                 epochs=self.timeline.epochs,
             ) as self._bar:
                 self._journal = Journal(folder, self.progress.records)
-                with self._saved_before_errors():
+                with self._saver.before_errors():
                     while self.progress.epoch <= self.timeline.epochs:
                         self._train_epoch()
                     if self.timeline.averages:
@@ -132,21 +132,6 @@ class Training:
                 self._saver.save()
             self._saver.wait()
         return self._results()
-
-    @contextlib.contextmanager
-    def _saved_before_errors(self) -> Iterator[None]:
-        """Saves the run before an error of one process, such as an image that cannot be read."""
-        try:
-            yield
-        except SharedError:
-            raise
-        except UserError as error:
-            if jax.process_count() > 1:  # the others are in the midst of a cycle
-                raise
-            self._saver.save()
-            self._saver.wait()
-            where = self._saver.newest
-            raise UserError(f"{error}. Saved at {where}: the same command goes on there") from error
 
     def _start(self, restored: Progress | None) -> None:
         """Puts the restored progress, or that of a fresh run, on the devices."""
@@ -194,7 +179,7 @@ class Training:
         record |= self._tracker.members(progress.state, num_members=num_members)
         averages = progress.averages
         if timeline.is_averaged(epoch):
-            averages = _averaged(averages, progress.state)
+            averages = averaged(averages, progress.state)
         # Whoever stops in an evaluation resumes before it: until its end the progress stays.
         if timeline.is_evaluated(epoch):
             record |= self._tracker.evaluations(progress.state, averages, num_members=num_members)
@@ -308,9 +293,3 @@ class Training:
         }
         state = final.averages.state if final.averages else final.state
         return networks.without_optimisers(state), report
-
-
-@jax.jit
-def _averaged(average: Average | None, state: State) -> Average:
-    """With the state at an epoch's end."""
-    return (average or Average.start(state)).add(state)

@@ -9,21 +9,23 @@ import optax
 import pytest
 import tiny_net
 from quick_jit import jit
-from tiny_net import TinyNet, images, labels
+from tiny_net import PATTERNS, TinyNet, images, labels, member
 
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import optimizers, step
-from lpw_jax.method.schedules import Rates
+import lpw_jax
+from lpw_jax.method.cycle import MEMBER_MODES
+from lpw_jax.method.trees import join, map_places
+from lpw_jax.models import functions
+from lpw_jax.training.schedules import Rates
 
 pytestmark = pytest.mark.usefixtures("float64")
 K, B, CYCLES = 3, 8, 3
-RATES = Rates(0.1, 1e-2, 0.2, 3e-2, 0.5)
-TX = optimizers.sgd(momentum=0.9, nesterov=True)
+RATES = Rates(0.1, 1e-2, 0.2, 3e-2, None)
+HEAD = ("head/.*",)
 
 
 @functools.cache
-def released(num_members=K, **settings):
-    return tiny_net.released(TX, num_members, **settings)
+def released(num_members=K, patterns=PATTERNS):
+    return tiny_net.released(tiny_net.method(patterns=patterns), num_members)
 
 
 def batches(num_members=K):
@@ -34,22 +36,20 @@ def batches(num_members=K):
 
 
 @functools.cache
-def compiled(coasting, member_mode, num_microbatches):
-    return jit(
-        step.make_train_step(
-            model=TinyNet(),
-            tx=TX,
+def compiled(coasting="reference", member_mode="vmap", num_microbatches=1, gamma=0.5, **settings):
+    return tiny_net.step(
+        tiny_net.method(
             coasting=coasting,
             member_mode=member_mode,
             num_microbatches=num_microbatches,
+            shared_grad_scale=gamma,
+            **settings,
         )
     )
 
 
-def trained(
-    start, cycles, *, rates=RATES, coasting="reference", member_mode="vmap", num_microbatches=1
-):
-    train_step, losses = compiled(coasting, member_mode, num_microbatches), []
+def trained(start, cycles, *, rates=RATES, **settings):
+    train_step, losses = compiled(**settings), []
     for batch in cycles:
         start, metrics = train_step(start, batch, rates)
         losses.append(metrics["loss"])
@@ -60,24 +60,29 @@ def assert_close(a, b, tolerance=1e-11):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance), a, b)
 
 
+def seen_values(batch_stats):
+    """What batch norm saw, without the momentum that it asks for."""
+    return jax.tree.map(lambda x: x.value, batch_stats, is_leaf=lambda x: hasattr(x, "value"))
+
+
 @jit
 def gradients(shared, late, image, label):
     """Loss and new statistics of one member, and the gradients of its shared and own weights."""
 
     def loss_of(shared, late):
         logits, updated = TinyNet().apply(
-            {"params": lp.merge(shared, late)}, image, train=True, mutable=["batch_stats"]
+            {"params": join(shared, late)}, image, train=True, mutable=["batch_stats"]
         )
         picked = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)
-        return -picked.mean(), updated["batch_stats"]
+        return -picked.mean(), seen_values(updated["batch_stats"])
 
     return jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)(shared, late)
 
 
 @functools.cache
-def python_loop(coasting, num_microbatches):
+def python_loop(coasting, num_microbatches, patterns):
     """Algorithm 1 as the paper and the reference write it: one member, one leaf at a time."""
-    start, late_rates = released(), (0.2, 3e-2)
+    start, late_rates = released(patterns=patterns), (0.2, 3e-2)
 
     def sgd(p, g, v, rate, decay):
         d = g + decay * p
@@ -92,8 +97,9 @@ def python_loop(coasting, num_microbatches):
         return jax.tree.unflatten(structure, [p for p, _ in pairs]), [v for _, v in pairs]
 
     shared, shared_velocity = start.shared, None
-    members = [lp.member(start.late_phase, k) for k in range(K)]
-    stats = [lp.member(start.batch_stats, k) for k in range(K)]
+    members = [member(start.members, k) for k in range(K)]
+    shared_stats = start.shared_model_state
+    stats = [member(start.member_model_state, k) for k in range(K)]
     velocity, losses = [None] * K, []
     for cycle, batch in enumerate(batches()):
         total = None
@@ -112,7 +118,10 @@ def python_loop(coasting, num_microbatches):
                 (loss, batch_stats), (g_shared, g_own) = jax.device_get(
                     gradients(shared, members[k], image, label)
                 )
-                stats[k] = jax.tree.map(lambda r, b: 0.9 * r + 0.1 * b, stats[k], batch_stats)
+                shared_stats, stats[k] = (
+                    map_places(lambda r, b: r if r is None else 0.9 * r + 0.1 * b, s, batch_stats)
+                    for s in (shared_stats, stats[k])
+                )
                 total = g_shared if total is None else jax.tree.map(np.add, total, g_shared)
                 g_late = g_own if g_late is None else jax.tree.map(np.add, g_late, g_own)
                 own_losses.append(loss)
@@ -126,37 +135,41 @@ def python_loop(coasting, num_microbatches):
         total = jax.tree.map(lambda g: 0.5 * g, total)
         shared, shared_velocity = sgd_tree(shared, total, shared_velocity, 0.1, 1e-2)
     stacked = (jax.tree.map(lambda *leaves: np.stack(leaves), *trees) for trees in (members, stats))
-    return shared, *stacked, np.array(losses)
+    return (shared, shared_stats, *stacked), np.array(losses)
 
 
 @pytest.mark.parametrize(
-    ("member_mode", "coasting", "num_microbatches"),
+    ("member_mode", "coasting", "num_microbatches", "patterns"),
     [
-        ("vmap", "reference", 1),
-        ("vmap", "every_minibatch", 2),
-        ("vmap", "none", 1),
-        ("scan", "reference", 4),
-        ("scan", "none", 2),
-        ("unroll", "every_minibatch", 1),
-        pytest.param("vmap", "none", 4, marks=pytest.mark.slow),
-        pytest.param("scan", "every_minibatch", 1, marks=pytest.mark.slow),
-        pytest.param("unroll", "reference", 4, marks=pytest.mark.slow),
-        pytest.param("unroll", "none", 2, marks=pytest.mark.slow),
+        ("vmap", "reference", 1, PATTERNS),
+        ("vmap", "every_minibatch", 2, HEAD),
+        ("vmap", "none", 1, PATTERNS),
+        ("scan", "reference", 4, PATTERNS),
+        ("scan", "none", 2, ("bn1/.*",)),
+        ("unroll", "every_minibatch", 1, PATTERNS),
+        pytest.param("vmap", "none", 4, PATTERNS, marks=pytest.mark.slow),
+        pytest.param("scan", "every_minibatch", 1, HEAD, marks=pytest.mark.slow),
+        pytest.param("unroll", "reference", 4, PATTERNS, marks=pytest.mark.slow),
+        pytest.param("unroll", "none", 2, PATTERNS, marks=pytest.mark.slow),
     ],
 )
-def test_a_cycle_is_the_sequential_loop_over_members(member_mode, coasting, num_microbatches):
-    shared, late, stats, expected = python_loop(coasting, num_microbatches)
-    settings = {"coasting": coasting, "num_microbatches": num_microbatches}
-    end, losses = trained(released(), batches(), member_mode=member_mode, **settings)
-    assert_close((end.shared, end.late_phase, end.batch_stats), (shared, late, stats))
-    assert_close(losses, expected)
+def test_a_cycle_is_the_sequential_loop_over_members(
+    member_mode, coasting, num_microbatches, patterns
+):
+    """Where batch norm is shared, its statistics follow the members' minibatches in turn."""
+    expected, expected_losses = python_loop(coasting, num_microbatches, patterns)
+    settings = {"coasting": coasting, "num_microbatches": num_microbatches, "patterns": patterns}
+    start = released(patterns=patterns)
+    end, losses = trained(start, batches(), member_mode=member_mode, **settings)
+    found = (end.shared, end.shared_model_state, end.members, end.member_model_state)
+    assert_close(found, expected)
+    assert_close(losses, expected_losses)
     assert int(end.step) == K * CYCLES
 
 
 def test_one_member_is_plain_sgd():
     start, cycles = released(1), batches(1)
-    rates = Rates(0.1, 1e-2, 0.1, 1e-2, 1.0)
-    end, _ = trained(start, cycles, rates=rates)
+    end, _ = trained(start, cycles, rates=Rates(0.1, 1e-2, 0.1, 1e-2, None), gamma=1.0)
 
     plain = optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(0.1, 0.9, nesterov=True))
 
@@ -171,15 +184,15 @@ def test_one_member_is_plain_sgd():
         updates, opt = plain.update(jax.grad(loss)(params), opt, params)
         return optax.apply_updates(params, updates), opt
 
-    params = lp.merge(start.shared, lp.member(start.late_phase, 0))
+    params = join(start.shared, member(start.members, 0))
     opt = jit(plain.init)(params)
     for batch in cycles:
         params, opt = descend(params, opt, batch)
-    assert_close(lp.merge(end.shared, lp.member(end.late_phase, 0)), params)
+    assert_close(join(end.shared, member(end.members, 0)), params)
 
 
 def test_one_member_is_the_same_in_every_mode():
-    ends = [trained(released(1), batches(1), member_mode=mode) for mode in step.MEMBER_MODES]
+    ends = [trained(released(1), batches(1), member_mode=mode) for mode in MEMBER_MODES]
     for end in ends[1:]:
         assert_close(end, ends[0])
 
@@ -187,62 +200,53 @@ def test_one_member_is_the_same_in_every_mode():
 @pytest.mark.parametrize("num_members", [1, K])
 def test_members_are_evaluated_and_reestimated_alike_in_every_mode(num_members):
     start, image = released(num_members), images(0, B)
-    collapsed = {
-        "params": lp.merge(start.shared, lp.member(start.late_phase, 0)),
-        "batch_stats": lp.member(start.batch_stats, 0),
-    }
+    forward, statistics = functions.forward(TinyNet()), functions.statistics(TinyNet())
 
     @jit
-    def in_every_mode(collapsed, *weights):
+    def in_every_mode(start):
         found = []
-        for mode in step.MEMBER_MODES:
-            evaluate, statistics = (
-                make(model=TinyNet(), member_mode=mode)
-                for make in (step.make_eval_step, step.make_statistics_step)
-            )
-            found.append((evaluate(collapsed, *weights, image), statistics(*weights, image, 0.3)))
-        return found
+        for mode in MEMBER_MODES:
+            logits = lpw_jax.map_members(forward, start, image, member_mode=mode)
+            reestimate = lpw_jax.statistics_step(statistics, member_mode=mode)
+            found.append((logits, reestimate(start, image, 0.3).member_model_state))
+        return forward(*lpw_jax.member(start, 0), image), found
 
-    found = in_every_mode(collapsed, start.shared, start.late_phase, start.batch_stats)
+    first, found = in_every_mode(start)
     for other in found[1:]:
         assert_close(other, found[0])
-    logits = jax.device_get(found[0][0])
-    assert logits["members"].shape == (num_members, *logits["collapsed"].shape)
-    assert_close(logits["members"][0], logits["collapsed"])
-
-
-@pytest.mark.parametrize("num_members", [1, K])
-def test_an_unknown_member_mode_is_refused(num_members):
-    with pytest.raises(ValueError, match="member_mode: must be one of .*'scan'.*, got 'map'"):
-        trained(released(num_members), batches(num_members), member_mode="map")
+    logits, _ = jax.device_get(found[0])
+    assert logits.shape == (num_members, *first.shape)
+    assert_close(logits[0], first)
 
 
 def test_permuting_members_permutes_late_phase_and_leaves_shared():
     order = np.array([2, 0, 1])
     start = released()
     permuted = start.replace(
-        late_phase=jax.tree.map(lambda leaf: leaf[order], start.late_phase),
-        batch_stats=jax.tree.map(lambda leaf: leaf[order], start.batch_stats),
+        members=jax.tree.map(lambda leaf: leaf[order], start.members),
+        member_model_state=jax.tree.map(lambda leaf: leaf[order], start.member_model_state),
     )
     permuted_batches = [jax.tree.map(lambda leaf: leaf[order], batch) for batch in batches()]
     end, _ = trained(start, batches(), coasting="none")
     other, _ = trained(permuted, permuted_batches, coasting="none")
     assert_close(other.shared, end.shared)
     assert_close(
-        (other.late_phase, other.batch_stats, other.opt_late),
-        jax.tree.map(lambda leaf: leaf[order], (end.late_phase, end.batch_stats, end.opt_late)),
+        (other.members, other.member_model_state, other.member_opt_state),
+        jax.tree.map(
+            lambda leaf: leaf[order], (end.members, end.member_model_state, end.member_opt_state)
+        ),
     )
 
 
 def test_members_coast_in_every_cycle_but_the_first():
     start = released()
     once = [trained(start, batches()[:1], coasting=rule)[0] for rule in ("reference", "none")]
-    assert_close(once[0].late_phase, once[1].late_phase, 0)
+    assert_close(once[0].members, once[1].members, 0)
     twice = [trained(start, batches()[:2], coasting=rule)[0] for rule in ("reference", "none")]
     difference = jax.tree.map(
         lambda a, b: np.abs(a - b).max(tuple(range(1, a.ndim))),
-        twice[0].late_phase,
-        twice[1].late_phase,
+        twice[0].members,
+        twice[1].members,
     )
     for leaf in jax.tree.leaves(difference):
         assert leaf[0] == 0 and (leaf[1:] > 1e-6).all()
@@ -250,27 +254,23 @@ def test_members_coast_in_every_cycle_but_the_first():
 
 def test_zero_rates_leave_weights_and_still_follow_statistics():
     start = released()
-    end, _ = trained(start, batches()[:1], rates=Rates(0.0, 1e-2, 0.0, 1e-2, 1.0))
-    assert_close((end.shared, end.late_phase), (start.shared, start.late_phase), 0)
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), end.batch_stats, start.batch_stats)
+    end, _ = trained(start, batches()[:1], rates=Rates(0.0, 1e-2, 0.0, 1e-2, None))
+    assert_close((end.shared, end.members), (start.shared, start.members), 0)
+    stats = (end.member_model_state, start.member_model_state)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *stats)
     assert min(jax.tree.leaves(moved)) > 0
 
 
 def test_accuracy_is_that_of_each_members_minibatch_before_the_step():
     start, batch = released(), batches()[0]
-    _, metrics = compiled("reference", "vmap", 1)(start, batch, RATES)
+    _, metrics = compiled()(start, batch, RATES)
 
     @jit
     def logits(params, image):
         return TinyNet().apply({"params": params}, image, train=True, mutable=["batch_stats"])[0]
 
     for k in range(K):
-        params = lp.merge(start.shared, lp.member(start.late_phase, k))
+        params = join(start.shared, member(start.members, k))
         predicted = np.asarray(logits(params, batch["image"][k])).argmax(-1)
         correct = predicted == batch["label"][k]
         assert metrics["accuracy"][k] == correct.mean()
-
-
-def test_every_weight_may_be_late_phase():
-    end, losses = trained(released(patterns=(".*",)), batches())
-    assert end.shared == {} and np.isfinite(losses).all()

@@ -1,44 +1,24 @@
-"""Weight averages and re-estimated statistics."""
+"""Statistics of averaged weights, as the program re-estimates them."""
 
 import functools
 
 import jax
 import numpy as np
 import pytest
+import tiny_net
 from quick_jit import jit
-from tiny_net import TinyNet, labels, released
+from tiny_net import PATTERNS, TinyNet, labels, member, released
 
 from lpw_jax.data import augment, in_memory
 from lpw_jax.devices.parallel import Devices
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import optimizers, swa
+from lpw_jax.method.average import Average
+from lpw_jax.method.trees import join
+from lpw_jax.models import functions
 from lpw_jax.training.runner import Runner
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 N, B, K = 44, 16, 2  # two full batches and a short one, which 8 devices cannot share
-TX = optimizers.sgd(momentum=0.9, nesterov=True)
 OPTIONS = dict(crop_padding=2, flip=True, cutout=3, mean=MEAN, std=STD, dtype=np.dtype(np.float64))
-
-
-def test_averages_are_means_over_epochs(float64):
-    start = released(TX, K)
-    epochs = [
-        start.replace(
-            shared=jax.tree.map(lambda leaf, i=i: leaf * i, start.shared),
-            late_phase=jax.tree.map(lambda leaf, i=i: leaf - i, start.late_phase),
-        )
-        for i in (1.0, 4.0, 2.5)
-    ]
-    averages = swa.init(start)
-    for epoch in epochs:
-        averages = swa.update(averages, epoch)
-    averages = jax.device_get(averages)
-    assert int(averages.count) == 3
-    for name in ("shared", "late_phase"):
-        mean = jax.tree.map(lambda *x: sum(x) / 3, *(getattr(epoch, name) for epoch in epochs))
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), getattr(averages, name), mean
-        )
 
 
 @functools.cache
@@ -50,28 +30,57 @@ def training_set():
 
 
 @functools.cache
-def expected_statistics():
-    """By a plain loop over batches: all members see all images, the short batch included."""
-    start, (images, order, key) = released(TX, K), training_set()
+def seen(patterns):
+    """By a plain loop: images in each batch, and what its batch norms see in every member."""
+    start = released(tiny_net.method(patterns=patterns), K)
+    images, order, key = training_set()
 
     @jit
     def statistics(step, index, images):
         """Of all members in training mode."""
         x = augment.augment(augment.example_keys(key, step, index), images, **OPTIONS)
 
-        def of_member(late):
-            params = lp.merge(start.shared, late)
-            return TinyNet().apply({"params": params}, x, train=True, mutable=["batch_stats"])[1]
+        def of_member(own):
+            params = join(start.shared, own)
+            seen = TinyNet().apply({"params": params}, x, train=True, mutable=["batch_stats"])[1]
+            return {
+                norm: {name: found.value for name, found in stats.items()}
+                for norm, stats in seen["batch_stats"].items()
+            }
 
-        return [of_member(lp.member(start.late_phase, k))["batch_stats"] for k in range(K)]
+        return [of_member(member(start.members, k)) for k in range(K)]
 
-    total = None
-    for i, index in enumerate(np.split(order, [16, 32])):
-        found = jax.device_get(statistics(1000 + i, index, images[index]))
-        share = len(index) / N
-        part = jax.tree.map(lambda s, share=share: s * share, found)
-        total = part if total is None else jax.tree.map(np.add, total, part)
-    return total
+    return [
+        (len(index), jax.device_get(statistics(1000 + i, index, images[index])))
+        for i, index in enumerate(np.split(order, [16, 32]))
+    ]
+
+
+def reestimated(patterns, num_devices, layout):
+    """The state after the program's pass over all images."""
+    start = released(tiny_net.method(patterns=patterns), K)
+    images, order, key = training_set()
+    runner = Runner(
+        devices=Devices.over(jax.devices()[:num_devices]),
+        layout=layout,
+        method=tiny_net.method,
+        statistics=lambda axis: functions.statistics(TinyNet(axis_name=axis)),
+        source=in_memory.TrainingSet(images, labels(0, N), key=key, **OPTIONS),
+        key=key,
+        batch_size=B,
+        num_microbatches=1,
+        member_mode="vmap",
+    )
+    average = runner.place_average(Average.start(start).add(start), num_members=K)
+    passes = runner.reestimate_statistics(average, order, epoch=1, first_step=1000, num_members=K)
+    *_, last = (runner.fetch_average(average, num_members=K) for average in passes)
+    return last.state
+
+
+def assert_close(found, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12), found, expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,25 +88,30 @@ def expected_statistics():
     [pytest.param(1, "data", marks=pytest.mark.slow), (8, "data"), (K, "members")],
 )
 def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, layout):
-    start, (images, order, key) = released(TX, K), training_set()
-    runner = Runner(
-        devices=Devices.over(jax.devices()[:num_devices]),
-        layout=layout,
-        model=TinyNet(),
-        tx=TX,
-        coasting="none",
-        member_mode="vmap",
-        source=in_memory.TrainingSet(images, labels(0, N), key=key, **OPTIONS),
-        batch_size=B,
-    )
-    averages = swa.update(swa.init(start), start)
-    passes = runner.reestimate_statistics(
-        runner.place(averages, num_members=K), order, epoch=1, first_step=1000, num_members=K
-    )
-    *_, last = (runner.fetch(averages, num_members=K) for averages in passes)
-    for k, expected in enumerate(expected_statistics()):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12),
-            lp.member(last.batch_stats, k),
-            expected,
-        )
+    """All members see all images, the short batch included."""
+    state = reestimated(PATTERNS, num_devices, layout)
+    for k in range(K):
+        shares = [
+            jax.tree.map(lambda s, size=size: s * size / N, members[k])
+            for size, members in seen(PATTERNS)
+        ]
+        expected = jax.tree.map(lambda *parts: sum(parts), *shares)
+        assert_close(member(state.member_model_state, k), expected)
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "layout"), [pytest.param(8, "data", marks=pytest.mark.slow), (K, "members")]
+)
+def test_statistics_of_shared_batch_norm_follow_members_in_turn(float64, num_devices, layout):
+    patterns = ("bn1/.*",)
+    running, done = {"mean": 0.0, "var": 0.0}, 0
+    for size, members in seen(patterns):
+        done += size
+        for found in members:
+            running = {
+                name: old + size / done * (found["bn2"][name] - old)
+                for name, old in running.items()
+            }
+    state = reestimated(patterns, num_devices, layout)
+    assert_close(state.shared_model_state["bn2"], running)
+    assert state.member_model_state["bn2"] == {"mean": None, "var": None}

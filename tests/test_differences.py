@@ -13,7 +13,7 @@ from lpw_jax import experiment
 from lpw_jax.comparison import overview
 from lpw_jax.config import load_config
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import schedules
+from lpw_jax.training import schedules
 
 ROOT = Path(__file__).parents[1]
 ONLY_BATCH_NORM = "--config.late_phase.patterns=(.*/)?bn[^/]*/(scale|bias)"

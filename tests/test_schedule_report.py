@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lpw_jax.display import schedule_picture, schedule_report
-from lpw_jax.method import schedules
+from lpw_jax.training import schedules
 
 CIFAR10_BN = dict(
     epochs=200, release_epoch=120, swa_start_epoch=0, num_members=10, end_learning_rate=0.001,

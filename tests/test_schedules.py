@@ -4,7 +4,8 @@ import pytest
 from short_run import DIGITS
 
 from lpw_jax.config import load_config
-from lpw_jax.method import schedules
+from lpw_jax.data import cycles_per_epoch
+from lpw_jax.training import schedules
 from lpw_jax.training.timeline import Timeline
 
 CIFAR10_BN = dict(anneal_start=100, anneal_end=180, end_factor=0.01)
@@ -62,8 +63,8 @@ def test_fine_tuning_divides_rates_and_drops_only_the_shared_one():
 
 
 def test_the_remainder_of_an_epoch_is_dropped():
-    assert schedules.cycles_per_epoch(50_000, batch_size=128, num_members=1) == 390
-    assert schedules.cycles_per_epoch(50_000, batch_size=128, num_members=10) == 39
+    assert cycles_per_epoch(50_000, batch_size=128, num_members=1) == 390
+    assert cycles_per_epoch(50_000, batch_size=128, num_members=10) == 39
 
 
 @pytest.mark.parametrize(

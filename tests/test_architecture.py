@@ -43,10 +43,10 @@ LAYERS = (
     ("main", PACKAGE),  # the package itself offers the public names
 )  # fmt: skip
 CONFIG_READERS = {
-    "config", "config_file", "config_schema", "experiment", "networks", "recipe", "training.timeline",
-    "training.train", "loading", "evaluate", "evaluation.evaluator", "evaluation.deep_ensemble",
-    "launch", "main",
-    "benchmark.*", "torch_import", "export", "weights.reference_import", "comparison.settings",
+    "config", "config_file", "config_schema", "experiment", "networks", "recipe",
+    "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
+    "evaluation.deep_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
+    "weights.reference_import", "comparison.settings",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -11,7 +11,7 @@ from lpw_jax import main
 from lpw_jax.files.workdir import Workdir
 
 pytestmark = pytest.mark.slow
-PARTS = ("augment", "coast", "members", "all_reduce", "update_late_phase", "update_shared")
+PARTS = ("augment", "coast", "members", "all_reduce", "update_members", "update_shared")
 
 
 def run(workdir, *flags):

@@ -1,6 +1,5 @@
 """One session of a training: from its newest checkpoint, or the start, as far as it gets."""
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -14,14 +13,14 @@ from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
-from lpw_jax.errors import SharedError, UserError
+from lpw_jax.errors import SharedError
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.average import Average
 from lpw_jax.method.state import State
 from lpw_jax.training.journal import Journal
 from lpw_jax.training.memory import CYCLES_IN_FLIGHT
-from lpw_jax.training.progress import Progress, stacked
+from lpw_jax.training.progress import Progress, averaged, stacked
 from lpw_jax.training.saver import Saver
 from lpw_jax.training.tracking import Tracker
 
@@ -79,7 +78,7 @@ class Session:
     def run(self) -> tuple[State, dict[str, Any]]:
         """As `Training.run`."""
         options = self._training.config.checkpoint
-        with self._bar, self._saved_before_errors():
+        with self._bar, self._saver.before_errors():
             while self.progress.epoch <= self._timeline.epochs:
                 self._train_epoch()
             if self._timeline.averages:
@@ -101,21 +100,6 @@ class Session:
                 progress.averages, num_members=num_members
             )
         return progress
-
-    @contextlib.contextmanager
-    def _saved_before_errors(self) -> Iterator[None]:
-        """Saves the run before an error of one process, such as an image that cannot be read."""
-        try:
-            yield
-        except SharedError:
-            raise
-        except UserError as error:
-            if jax.process_count() > 1:  # the others are in the midst of a cycle
-                raise
-            self._saver.save()
-            self._saver.wait()
-            where = self._saver.newest
-            raise UserError(f"{error}. Saved at {where}: the same command goes on there") from error
 
     def _train_epoch(self) -> None:
         """Trains what is left of the current epoch and records it."""
@@ -151,8 +135,8 @@ class Session:
         )
         record |= self._tracker.members(progress.state, num_members=num_members)
         averages = progress.averages
-        if timeline.is_averaged(epoch):
-            averages = _averaged(averages, progress.state)
+        if timeline.isaveraged(epoch):
+            averages = averaged(averages, progress.state)
         # Whoever stops in an evaluation resumes before it: until its end the progress stays.
         if timeline.is_evaluated(epoch):
             record |= self._tracker.evaluations(progress.state, averages, num_members=num_members)
@@ -250,9 +234,3 @@ class Session:
         }
         state = final.averages.state if final.averages else final.state
         return networks.without_optimisers(state), report
-
-
-@jax.jit
-def _averaged(average: Average | None, state: State) -> Average:
-    """With the state at an epoch's end."""
-    return (average or Average.start(state)).add(state)

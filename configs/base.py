@@ -16,7 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
             seed=0,
             model=dict(
                 # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w), or that of
-                # torchvision: 'resnet50', 'resnet152', 'densenet161'.
+                # torchvision: 'resnet50', 'resnet152', 'densenet161'; or 'package.module:function',
+                # which gives a flax module (lpw_jax.models.own says how it is called). It is looked
+                # for in the current directory, too, and gets `depth` and `width` if it takes them.
                 name="wide_resnet",
                 # Of wide_resnet: layers in depth, 6n + 4 with n >= 1 blocks in each group.
                 depth=28,
@@ -24,14 +26,21 @@ def get_config() -> ml_collections.ConfigDict:
                 width=10,
                 # Weights to start from: a file of torchvision's (.pth, which needs torch, or
                 # .safetensors) or of lpw_jax.torch_import, or 'imagenet1k_v1', which fetches
-                # torchvision's; '' = random ones. Not for wide_resnet.
+                # torchvision's; '' = random ones. Of torchvision's networks only.
                 pretrained="",
             ),
             data=dict(
-                # In-distribution data: 'cifar10', 'cifar100', 'digits' (scikit-learn's, 32x32) or
-                # 'imagenet2012'.
+                # In-distribution data: 'cifar10', 'cifar100', 'digits' (scikit-learn's, 32x32),
+                # 'imagenet2012', or data of one's own:
+                # - any image classification set of tensorflow-datasets ('mnist', 'emnist/letters'),
+                #   prepared in `dir` or downloaded; its test set is the split 'test' or, without
+                #   one, 'validation'. Up to 4 GiB of pixels are kept in memory; larger ones are
+                #   streamed with random crops, as imagenet2012 is.
+                # - 'image_folder': dir/train/CLASS/* and dir/test/CLASS/*, whatever Pillow reads.
+                # - 'package.module:function' (lpw_jax.data.own says what it takes and gives).
                 name="cifar10",
-                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder.
+                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder. Of
+                # image_folder: its folder.
                 dir="",
                 # Folder with the out-of-distribution archives (LSUN, TIN, SVHN); '' = none.
                 ood_dir="",
@@ -41,13 +50,21 @@ def get_config() -> ml_collections.ConfigDict:
                 note="",
                 # Images held out from training: the last n training images. 0 = none.
                 validation_examples=0,
-                # Of imagenet2012, like the rest of this section: folder with the ILSVRC2012 tars,
-                # if it is not prepared in `dir`; '' = downloads/manual in `dir`.
-                manual_dir="",
-                # Side in pixels of what the network sees: training images are random crops (8 to
-                # 100 % of the area, ratio 3/4 to 4/3) resized to it, test images central crops. A
-                # multiple of 32.
+                # Means and standard deviations of channels that images are normalised with, on the
+                # scale 0 to 1; () = published ones, or for data of one's own those of the training
+                # images (streamed: of 10,000), which are kept in results.json.
+                mean=(),
+                std=(),
+                # Side in pixels of what the network sees, not of cifar10, cifar100 and digits. Of
+                # imagenet2012 and streamed sets training images are random crops (8 to 100 % of
+                # the area, ratio 3/4 to 4/3) resized to it, test images central crops. Sets in
+                # memory are resized once (shorter side, then the central square); 0 = as they
+                # are. For imagenet2012 a multiple of 32.
                 image_size=224,
+                # Of imagenet2012, like the rest of this section, and of streamed sets, all but the
+                # first: folder with the ILSVRC2012 tars, if it is not prepared in `dir`;
+                # '' = downloads/manual in `dir`.
+                manual_dir="",
                 # Shorter side to which test images are resized before the crop, >= image_size.
                 resize=256,
                 # True: images that cannot be decoded are counted and skipped (in training the next
@@ -65,29 +82,57 @@ def get_config() -> ml_collections.ConfigDict:
                 # batch-norm statistics, their gradients are summed, and learning rates are divided
                 # by their number. Their size must be divisible by the number of devices.
                 num_microbatches=1,
-                # Rate up to the start of the annealing, > 0.
+                # Rate before the schedule lowers it, > 0.
                 learning_rate=0.1,
-                # Rate after the annealing, >= 0. With i = e - 1, epoch e's rate is multiplied by 1
-                # for i <= anneal_start, by a factor linear in i that reaches
-                # end_learning_rate / learning_rate at i = anneal_end, and by that one afterwards.
-                # A step after epoch e is anneal_start = e - 1 and anneal_end = e.
+                # Factor of rates by epoch, constant within each. With i = e - 1 in epoch e:
+                # - 'annealing': 1 for i <= anneal_start, linear in i down to
+                #   end_learning_rate / learning_rate at i = anneal_end, and that afterwards. A step
+                #   after epoch e is anneal_start = e - 1 and anneal_end = e.
+                # - 'cosine': the same, along half a cosine between anneal_start and anneal_end.
+                # - 'multistep': milestone_factor ** (number of milestones <= i).
+                schedule="annealing",
+                # Of annealing and cosine: the last rate, >= 0.
                 end_learning_rate=0.001,
-                # Epochs, 0 <= anneal_start < anneal_end.
+                # Of annealing and cosine: epochs, 0 <= anneal_start < anneal_end.
                 anneal_start=100,
                 anneal_end=180,
-                # L2 penalty, added to the gradient before momentum, on every weight. >= 0.
+                # Of multistep: epochs >= 0, increasing, and a factor > 0.
+                milestones=(60, 120, 160),
+                milestone_factor=0.2,
+                # The first n epochs multiply the factor by e / (n + 1): a linear warm-up. 0 = off.
+                warmup_epochs=0,
+                # From the epoch after this one on shared weights do not move (their rate is 0),
+                # members do; the shared optimiser's momentum goes on. -1 = never, otherwise
+                # late_phase.release_epoch to train.epochs - 1.
+                freeze_epoch=-1,
+                # What trains shared, tied and members' weights; its rates and decays are those of
+                # the epoch. All rules are PyTorch's:
+                # - 'sgd'.
+                # - 'adam': beta 0.9 and 0.999, eps 1e-8, L2 penalty in the gradient (not AdamW).
+                # - 'adamw': the same, but weights decay by themselves, by rate * decay.
+                # - 'package.module:function', such as 'optax:lion': a function of learning_rate
+                #   and, unless all decays are 0, weight_decay, that gives an optax transformation.
+                #   It is called in every compiled update, with the epoch's rates as traced scalars.
+                optimizer="sgd",
+                # L2 penalty on every weight, added to the gradient before momentum. >= 0.
                 weight_decay=5e-4,
-                # Momentum of the shared and the members' optimisers, 0 <= momentum < 1.
+                # Of sgd: momentum, 0 <= momentum < 1.
                 momentum=0.9,
-                # Nesterov's momentum (needs momentum > 0).
+                # Of sgd: Nesterov's momentum (needs momentum > 0).
                 nesterov=True,
-                # Black pixels padded on every side before the random crop to 32x32; 0 = no crop.
-                # For imagenet2012, with crops of data.image_size, this and cutout must be 0.
+                # Black pixels padded on every side before the random crop to their size; 0 = no
+                # crop.
+                # For imagenet2012 and streamed sets, with crops of data.image_size, this and cutout
+                # must be 0.
                 crop_padding=4,
                 # Random horizontal flips.
                 flip=True,
                 # Side in pixels of the one square set to 0 in every image, 0 (off) to 32.
                 cutout=0,
+                # Random erasing: probability, 0 (off) to 1, that after normalisation a rectangle of
+                # 2 to 33 % of the area, height / width 0.3 to 3.3, is set to 0 (published code:
+                # 0.5). Only for data sets in memory, as cutout.
+                random_erasing=0.0,
                 # Type of convolutions and activations: 'float32', 'bfloat16' or 'float64'. Weights,
                 # statistics, losses and optimisers are float32 at least.
                 compute_dtype="float32",
@@ -108,15 +153,22 @@ def get_config() -> ml_collections.ConfigDict:
                 release_epoch=120,
                 # Noise at the release: its standard deviation over the rms of the leaf, >= 0.
                 sigma=0.0,
+                # True: at the release each member's head starts anew, He normal and bias 0, with
+                # numbers of its own. The whole head must be late-phase.
+                reinitialize_head=False,
                 # Steps with a zero gradient (weight decay and momentum go on). 'reference': in each
                 # cycle members 1 to K - 1 first take one, as in the published CIFAR code.
                 # 'every_minibatch': all other members take one at each member's step, as in the
                 # published ImageNet code. 'none': Algorithm 1 of the paper (and the ImageNet code's
                 # per_spec_optim).
                 coasting="reference",
-                # Rate of the members before the annealing factor, >= 0.
+                # False: each minibatch after the release goes to a member drawn at random, and the
+                # shared weights are updated after every one; nothing coasts. What metrics.jsonl
+                # lists by member is then by place in the cycle.
+                inner_training=True,
+                # Rate of the members before the schedule's factor, >= 0.
                 learning_rate=0.1,
-                # Whether the members' rate is annealed by the same factor as the shared one.
+                # Whether the members' rate has the schedule's factor, too.
                 anneal=True,
                 # Whether the shared rate is divided by num_members after the release.
                 divide_shared_rate=False,

@@ -104,7 +104,7 @@ def override(config: ConfigDict | Mapping, overrides: Sequence[str]) -> ConfigDi
             errors.append(f"{field}: the flag --config.{field} needs a value")
         else:
             try:
-                _assign(config, field, _from_text(text, type(fields[field])))
+                _assign(config, field, _from_text(text, fields[field]))
             except ValueError:
                 errors.append(config_schema.wrong_type(field, text, fields[field]))
     return config_schema.checked(config.to_dict(), errors)
@@ -246,8 +246,9 @@ def _assign(config: Any, field: str, value: Any) -> None:
             config[leaf] = value
 
 
-def _from_text(text: str, kind: type) -> Any:
-    """Reads a flag's value; raises ValueError."""
+def _from_text(text: str, default: Any) -> Any:
+    """Reads a flag's value of the type of `default`; raises ValueError."""
+    kind = type(default)
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ValueError(text)
@@ -257,6 +258,7 @@ def _from_text(text: str, kind: type) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # regular expressions are full of odd escapes
-            return config_schema.typed(ast.literal_eval(text), tuple)
+            return config_schema.typed(ast.literal_eval(text), default)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return tuple(part.strip() for part in text.split(","))
+        item = type(default[0]) if default else float
+        return tuple(item(part.strip()) for part in text.split(","))

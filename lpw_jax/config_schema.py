@@ -1,175 +1,20 @@
-"""What a configuration may be: its fields and types (those of `configs.base`) and its rules."""
+"""What a configuration may be: its fields and types, which are those of `configs.base`."""
 
 import difflib
 import importlib
-import math
 import numbers
-import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from lpw_jax import config_rules
 from lpw_jax.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
-_CHOICES = {
-    "model.name": ("wide_resnet", "resnet50", "resnet152", "densenet161"),
-    "data.name": ("cifar10", "cifar100", "digits", "imagenet2012"),
-    "train.compute_dtype": ("float32", "bfloat16", "float64"),
-    "train.matmul_precision": ("default", "high", "highest"),
-    "train.on_nonfinite": ("stop", "warn"),
-    "parallel.platform": ("", "cpu", "gpu", "tpu"),
-    "parallel.layout": ("auto", "data", "members"),
-    "late_phase.coasting": ("reference", "every_minibatch", "none"),
-    "late_phase.kind": ("copies", "rank_one", "low_rank", "templates"),
-    "late_phase.member_mode": ("auto", "vmap", "scan", "unroll"),
-}
-
-_AT_LEAST = {
-    "model.width": 1,
-    "data.validation_examples": 0,
-    "data.image_size": 32,
-    "train.epochs": 1,
-    "train.batch_size": 1,
-    "train.num_microbatches": 1,
-    "train.end_learning_rate": 0,
-    "train.anneal_start": 0,
-    "train.weight_decay": 0,
-    "train.crop_padding": 0,
-    "late_phase.num_members": 1,
-    "late_phase.sigma": 0,
-    "late_phase.learning_rate": 0,
-    "late_phase.weight_decay": 0,
-    "late_phase.rank": 1,
-    "late_phase.tied_learning_rate": 0,
-    "late_phase.tied_weight_decay": 0,
-    "parallel.num_devices": 0,
-    "checkpoint.every_epochs": 0,
-    "checkpoint.every_minutes": 0,
-    "checkpoint.keep": 1,
-    "evaluate.batch_size": 1,
-    "evaluate.every_epochs": 0,
-}
-
-# Beyond these nothing fits any machine, and building it would not end.
-_AT_MOST = {
-    "model.depth": 10_000,
-    "model.width": 1_000,
-    "data.resize": 4_096,
-    "train.epochs": 1_000_000,
-    "train.batch_size": 1_000_000,
-    "late_phase.num_members": 10_000,
-    "evaluate.batch_size": 1_000_000,
-}
-
-
-_TEMPLATE_GROUPS = {"input_layer", "adapter", "conv_block", "head"}
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        return re.compile(text) is not None and text != ""
-    except (re.error, OverflowError, RecursionError):
-        return False
-
-
-# (fields, does it hold for their values?, the rule in words); the first field takes the blame.
-_RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
-    (("seed",), lambda seed: 0 <= seed < 2**32, "must be 0 to 2**32 - 1"),
-    (
-        ("model.depth", "model.name"),
-        lambda depth, name: name != "wide_resnet" or (depth >= 10 and depth % 6 == 4),
-        "must be 6n + 4 with n >= 1: 10, 16, 22, 28, ...",
-    ),
-    (
-        ("model.pretrained", "model.name"),
-        lambda weights, name: not weights or name != "wide_resnet",
-        "must be '' for wide_resnet, of which torchvision has no weights",
-    ),
-    (("data.image_size",), lambda side: side % 32 == 0, "must be a multiple of 32"),
-    (
-        ("data.resize", "data.image_size"),
-        lambda resize, crop: resize >= crop,
-        "must be >= data.image_size",
-    ),
-    (
-        ("train.num_microbatches", "train.batch_size"),
-        lambda parts, size: size % parts == 0,
-        "must divide train.batch_size",
-    ),
-    (("train.learning_rate",), lambda rate: rate > 0, "must be > 0"),
-    (
-        ("train.anneal_end", "train.anneal_start"),
-        lambda end, start: start < end,
-        "must be > train.anneal_start",
-    ),
-    (("train.momentum",), lambda momentum: 0 <= momentum < 1, "must be >= 0 and < 1"),
-    (
-        ("train.nesterov", "train.momentum"),
-        lambda nesterov, momentum: momentum > 0 or not nesterov,
-        "needs train.momentum > 0",
-    ),
-    (("train.crop_padding",), lambda pixels: pixels <= 32, "must be 0 (off) to 32 pixels"),
-    (("train.cutout",), lambda side: 0 <= side <= 32, "must be 0 (off) to 32 pixels"),
-    *(
-        (
-            (field, "data.name"),
-            lambda pixels, name: pixels == 0 or name != "imagenet2012",
-            "must be 0 for imagenet2012, whose random crops are those of data.image_size",
-        )
-        for field in ("train.crop_padding", "train.cutout")
-    ),
-    (
-        ("late_phase.release_epoch", "train.epochs"),
-        lambda release, epochs: -1 <= release < epochs,
-        "must be -1 (never) or 0 to train.epochs - 1; "
-        "a release at or after the end of the last epoch never trains a member",
-    ),
-    (("late_phase.shared_grad_scale",), lambda scale: scale > 0, "must be > 0"),
-    (
-        ("swa.start_epoch", "train.epochs"),
-        lambda start, epochs: 0 <= start <= epochs,
-        "must be 0 (off) or 1 to train.epochs",
-    ),
-    (
-        ("swa.start_epoch", "late_phase.release_epoch"),
-        lambda start, release: start == 0 or start > release,
-        "must be after late_phase.release_epoch, so that members are averaged, not their ancestor",
-    ),
-    (
-        ("data.require_ood", "data.name"),
-        lambda required, name: not required or name.startswith("cifar"),
-        "out-of-distribution sets are defined for CIFAR only",
-    ),
-    (
-        ("late_phase.patterns", "late_phase.kind"),
-        lambda patterns, kind: bool(patterns or kind != "copies"),
-        "must be one or more regular expressions, unless late_phase.kind is another than 'copies'",
-    ),
-    *(
-        (
-            (field,),
-            lambda patterns: all(map(_is_pattern, patterns)),
-            "must be valid regular expressions, none of them empty",
-        )
-        for field in ("late_phase.patterns", "late_phase.kind_patterns")
-    ),
-    (
-        ("late_phase.kind", "model.name"),
-        lambda kind, name: kind != "templates" or name == "wide_resnet",
-        "templates are defined for wide_resnet",
-    ),
-    (
-        ("late_phase.template_groups",),
-        lambda groups: bool(groups) and set(groups) <= _TEMPLATE_GROUPS,
-        f"must be one or more of {', '.join(sorted(_TEMPLATE_GROUPS))}",
-    ),
-)
 
 
 def import_base() -> types.ModuleType:
@@ -202,11 +47,17 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def typed(value: Any, kind: type) -> Any:
-    """Returns `value` as a `kind` if it is one (int as float and list as tuple pass), or raises."""
+def typed(value: Any, default: Any) -> Any:
+    """Returns `value` as the type of `default` if it is one, or raises TypeError.
+
+    An int does for a float and a list for a tuple. An empty default is a tuple of floats.
+    """
+    kind = type(default)
     if kind is tuple:
-        fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    elif kind in (bool, str):
+        if not isinstance(value, list | tuple):
+            raise TypeError(value)
+        return tuple(typed(item, default[0] if default else 0.0) for item in value)
+    if kind in (bool, str):
         fits = isinstance(value, kind)
     else:
         number = numbers.Integral if kind is int else numbers.Real
@@ -227,7 +78,9 @@ def unknown(field: str, fields: Mapping) -> str:
 
 def wrong_type(field: str, value: Any, default: Any) -> str:
     """Returns the message for a value whose type is not that of base's default."""
-    kind = "tuple of str" if isinstance(default, tuple) else type(default).__name__
+    kind = type(default).__name__
+    if isinstance(default, tuple):
+        kind = f"tuple of {type(default[0]).__name__ if default else 'float'}"
     return f"{field} = {value!r}: expected {kind}"
 
 
@@ -235,7 +88,7 @@ def checked(tree: Mapping, errors: list[str]) -> ConfigDict:
     """Builds the validated config from nested dicts; raises `errors` and those that it finds."""
     known, values = schema(), {}
     _read(tree, known, "", values, errors)
-    _check_rules(values, errors)
+    config_rules.check(values, errors)
     if errors:
         raise ConfigError("\n".join(errors))
     config = ConfigDict(known)
@@ -252,7 +105,7 @@ def _read(given: Mapping, known: Mapping, prefix: str, values: dict, errors: lis
             errors.append(f"{field}: missing; start from configs.base.get_config()")
         elif not isinstance(default, Mapping):
             try:
-                values[field] = typed(given[name], type(default))
+                values[field] = typed(given[name], default)
             except (TypeError, OverflowError):
                 errors.append(wrong_type(field, given[name], default))
         elif isinstance(given[name], Mapping):
@@ -261,27 +114,3 @@ def _read(given: Mapping, known: Mapping, prefix: str, values: dict, errors: lis
             errors.append(
                 f"{field} = {given[name]!r}: expected a section with {', '.join(default)}"
             )
-
-
-def _check_rules(values: Mapping, errors: list[str]) -> None:
-    """Adds a line for every broken rule, but none that only follows from another's line."""
-    sound = dict(values)
-
-    def refuse(field: str, rule: str) -> None:
-        sound.pop(field)
-        errors.append(f"{field} = {values[field]!r}: {rule}")
-
-    for field, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            refuse(field, "must be finite")
-        elif field in _CHOICES and value not in _CHOICES[field]:
-            choices = ", ".join(choice or "''" for choice in _CHOICES[field])
-            refuse(field, f"must be one of {choices}")
-        elif field in _AT_LEAST and value < _AT_LEAST[field]:
-            refuse(field, f"must be >= {_AT_LEAST[field]}")
-        elif field in _AT_MOST and value > _AT_MOST[field]:
-            refuse(field, f"must be <= {_AT_MOST[field]}")
-    for fields, holds, rule in _RULES:
-        if all(field in sound for field in fields) and not holds(*(sound[f] for f in fields)):
-            others = ", ".join(f"{field} = {sound[field]!r}" for field in fields[1:])
-            refuse(fields[0], rule + (f" ({others})" if others else ""))

@@ -111,6 +111,7 @@ def summarize(
             "note": dataset.note,
             "ood_note": None,
             "num_classes": dataset.num_classes,
+            "image_shape": dataset.image_shape,
             "mean": dataset.mean,
             "std": dataset.std,
         },
@@ -143,7 +144,8 @@ def finish(
             f"(sha256 {there[:12]}... there, {here[:12]}... here)"
         )
     where = str(folder.path / "weights")
-    state = networks.from_weights(evaluator.config, weights, dataset.num_classes, where)
+    shape = dataset.image_shape
+    state = networks.from_weights(evaluator.config, weights, dataset.num_classes, where, shape)
     if results["data"].get("num_validation") and not identity["num_validation"]:
         console.warn(
             "validation images are not there: `validation` and `temperature_scaled` will be null"

@@ -11,16 +11,16 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import data, models
-from lpw_jax.data import Dataset, imagenet, in_memory, ood
-from lpw_jax.data.imagenet import ImageNet
+from lpw_jax import data, models, registry
+from lpw_jax.data import Dataset, in_memory, ood
+from lpw_jax.data.on_disk import OnDisk
 from lpw_jax.data.source import Source
 from lpw_jax.display import console
 from lpw_jax.errors import UserError
 from lpw_jax.models.convolution import cpu_conv_general_dilated
 from lpw_jax.weights import pretrained, weight_download, weight_files
 
-AnyDataset = Dataset | ImageNet
+AnyDataset = Dataset | OnDisk
 
 
 def build_model(
@@ -45,15 +45,17 @@ def build_model(
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """[H, W, C] of what the network sees."""
-    size = config.data.image_size if config.data.name == imagenet.NAME else 32
-    return size, size, 3
+    """[H, W, C] of what the network sees; own data are loaded for it."""
+    known = registry.data(config.data.name)
+    if not known.is_known:
+        return load_dataset(config).image_shape
+    side = known.side or config.data.image_size
+    return side, side, 3
 
 
 def num_classes(config: ConfigDict) -> int:
-    """Of the data set that `config` names."""
-    known = {"cifar10": 10, "cifar100": 100, "digits": 10, imagenet.NAME: imagenet.NUM_CLASSES}
-    return known[config.data.name]
+    """Of the data set that `config` names; own data are loaded for it."""
+    return registry.data(config.data.name).num_classes or load_dataset(config).num_classes
 
 
 def purpose_key(seed: int, purpose: str) -> jax.Array:
@@ -83,7 +85,7 @@ def pretrained_weights(
 def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
     """Training examples as `config` augments them."""
     dtype = jnp.dtype(config.train.compute_dtype)
-    if isinstance(dataset, ImageNet):
+    if isinstance(dataset, OnDisk):
         return dataset.train_source(seed=config.seed, flip=config.train.flip, dtype=dtype)
     return in_memory.TrainingSet(
         dataset.train_images,
@@ -92,6 +94,7 @@ def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
         crop_padding=config.train.crop_padding,
         flip=config.train.flip,
         cutout=config.train.cutout,
+        random_erasing=config.train.random_erasing,
         mean=dataset.mean,
         std=dataset.std,
         dtype=dtype,
@@ -100,7 +103,7 @@ def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
 
 def evaluation_sources(config: ConfigDict, dataset: AnyDataset) -> dict[str, Source]:
     """Examples to be evaluated: `test` and, if some are held out, `validation`."""
-    if isinstance(dataset, ImageNet):
+    if isinstance(dataset, OnDisk):
         return dataset.evaluation_sources(dtype=jnp.dtype(config.train.compute_dtype))
     sources = {"test": image_source(config, dataset, dataset.test_images, dataset.test_labels)}
     if len(dataset.validation_labels):
@@ -129,21 +132,26 @@ def load_dataset(config: ConfigDict, *, to_train: bool = True) -> AnyDataset:
       UserError: data is missing or damaged.
     """
     options = config.data
-    if options.name == imagenet.NAME:
-        dataset = imagenet.load(
-            options.dir,
-            options.manual_dir,
-            image_size=options.image_size,
-            resize=options.resize,
-            validation_examples=options.validation_examples,
-            skip_corrupt=options.skip_corrupt,
-            on_corrupt=console.warn,
-            splits=("train", "validation") if to_train else ("validation",),
-        )
-    else:
-        dataset = data.load_dataset(
-            options.name, data_dir=options.dir, validation_examples=options.validation_examples
-        )
+    dataset = data.load_dataset(
+        options.name,
+        data_dir=options.dir,
+        validation_examples=options.validation_examples,
+        manual_dir=options.manual_dir,
+        image_size=options.image_size,
+        resize=options.resize,
+        skip_corrupt=options.skip_corrupt,
+        on_corrupt=console.warn,
+        to_train=to_train,
+        mean=options.mean,
+        std=options.std,
+    )
+    if isinstance(dataset, OnDisk):
+        for field in ("crop_padding", "cutout", "random_erasing"):
+            if config.train[field]:
+                raise UserError(
+                    f"train.{field} = {config.train[field]}: must be 0 for {options.name}, which "
+                    "is streamed, with random crops of data.image_size"
+                )
     return dataclasses.replace(dataset, note=options.note or dataset.note)
 
 
@@ -193,6 +201,8 @@ def layout(config: ConfigDict, num_devices: int) -> str:
     """
     asked, num_members = config.parallel.layout, config.late_phase.num_members
     divides = num_members % num_devices == 0
+    if not config.late_phase.inner_training:
+        return "data"
     if asked == "members" and not divides:
         raise UserError(
             "parallel.layout = 'members': late_phase.num_members must be divisible by the number "

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 
 from lpw_jax import config as config_lib
-from lpw_jax import loading
+from lpw_jax import loading, registry
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError, exit_code, leave
@@ -41,6 +41,8 @@ def export(workdir: str, output: str, *, names: str | None = None) -> None:
     stored, _ = Workdir(workdir).read_trained()
     config = config_lib.from_dict(stored)
     name = config.model.name
+    if not (registry.network(name).weight_names or registry.network(name).is_reference):
+        raise UserError(f"{workdir!r}: must hold one of the package's networks, not {name}")
     possible = "torchvision" if name in pretrained.PUBLISHED else "reference"
     if names not in (None, possible):
         raise UserError(f"--names = {names!r}: must be {possible!r} for {name}, in {workdir!r}")

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import dry_run, evaluate, experiment, networks
+from lpw_jax import dry_run, evaluate, experiment, networks, registry
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -52,8 +52,9 @@ def run(
                 results_report.say(results)
                 return results
             to_train = results is None or rehearsal is not None
-            if to_train:  # a first time, so that a wrong file is known before data is prepared
-                num_classes = experiment.num_classes(config)
+            known = registry.data(config.data.name)
+            if to_train and known.is_known:  # a first time: a wrong file is known before data is
+                num_classes = known.num_classes
                 hosts.primary_first(
                     lambda: experiment.pretrained_weights(config, num_classes=num_classes)
                 )
@@ -116,16 +117,18 @@ def _check_devices(config: ConfigDict, devices: Devices) -> None:
     )
     config_lib.check_devices(config, devices.count)
     experiment.layout(config, devices.count)
-    networks.shapes(config, experiment.num_classes(config))
+    networks.check(config)
 
 
 def _prepared(config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices) -> Training:
     """The training, built and shown."""
+    if not registry.data(config.data.name).is_known:
+        networks.check(config, dataset)
     training = Training(config, dataset, devices)
     weights = networks.to_weights(training.initial_state)
     shown = config_lib.to_dict(config)
-    if config.model.name != "wide_resnet":
-        del shown["model"]["depth"], shown["model"]["width"]  # not this network's
+    for field in {"depth", "width"} - set(registry.network(config.model.name).settings):
+        del shown["model"][field]  # not this network's
     console.print_config(shown)
     counts = console.parameter_counts(weights["shared"], weights["late_phase"])
     console.say(console.parameter_table(counts))

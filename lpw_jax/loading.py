@@ -111,8 +111,8 @@ def load(workdir: epath.PathLike) -> Run:
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )
     weights = folder.load_weights()
-    where = str(folder.path / "weights")
-    state = networks.from_weights(config, weights, data["num_classes"], where)
+    where, shape = str(folder.path / "weights"), data.get("image_shape")
+    state = networks.from_weights(config, weights, data["num_classes"], where, shape)
     params, batch_stats = networks.collapsed(state)
     return Run(
         config=config,

@@ -79,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_workdir(workdir)
         if args.profile and "://" in workdir:
             raise UserError(f"--profile: needs a local folder, but --workdir = {workdir!r}")
+        # Takes a moment.
+        from lpw_jax import data
+
+        data.check_name(config.data.name, config.data.dir)
         # Takes seconds: only once the user's part is right.
         from lpw_jax import launch
         from lpw_jax.devices import compilation, hosts

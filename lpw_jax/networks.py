@@ -1,6 +1,7 @@
 """The network of a config: its state at the start, and its weights on disk."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import experiment
+from lpw_jax import experiment, registry
 from lpw_jax.errors import UserError
 from lpw_jax.files.nested import from_nested, to_nested
 from lpw_jax.method.kinds.templates import Coefficients
@@ -18,6 +19,8 @@ from lpw_jax.method.state import State
 from lpw_jax.method.trees import path_name
 from lpw_jax.models import functions
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
+from lpw_jax.models.own import OwnNetwork
+from lpw_jax.models.wide_resnet import he_normal
 from lpw_jax.recipe import method
 from lpw_jax.weights import pretrained
 
@@ -66,14 +69,49 @@ def random_state(
     return _tied(config, model, variables, jax.random.fold_in(key, 1))
 
 
-def shapes(config: ConfigDict, num_classes: int) -> State:
-    """The tied state's arrays as `jax.ShapeDtypeStruct`s; computes nothing.
+def released(config: ConfigDict, model: nn.Module, tied: State) -> State:
+    """The state at the release: members, made of the tied copy."""
+    options, trained_by = config.late_phase, method(config, model)
+    release = functools.partial(
+        trained_by.release, num_members=options.num_members, sigma=options.sigma
+    )
+    state = jax.jit(release)(tied, experiment.purpose_key(config.seed, "release"))
+    if not options.reinitialize_head:
+        return state
+    start_anew = jax.jit(functools.partial(_with_new_heads, trained_by.member_optimizer))
+    return start_anew(state, experiment.purpose_key(config.seed, "head"))
+
+
+def check(config: ConfigDict, dataset: experiment.AnyDataset | None = None) -> None:
+    """Refuses an own network that cannot be trained, and late-phase patterns that match nothing.
+
+    Computes nothing, and needs no data but where only they tell classes and image shape: without
+    `dataset` an own network is then just built.
 
     Raises:
-      UserError: late-phase patterns match nothing.
+      UserError: naming what is wrong with the network, or the pattern and the parameters there are.
+    """
+    if dataset is not None:
+        shapes(config, dataset.num_classes, dataset.image_shape)
+    elif registry.data(config.data.name).is_known:
+        shapes(config, experiment.num_classes(config))
+    else:
+        experiment.build_model(config, num_classes=2)
+
+
+def shapes(config: ConfigDict, num_classes: int, image_shape: Sequence[int] | None = None) -> State:
+    """The tied state's arrays as `jax.ShapeDtypeStruct`s; computes nothing.
+
+    `image_shape` [H, W, C] is by default that of the data set's name.
+
+    Raises:
+      UserError: late-phase patterns match nothing, or an own network cannot be trained.
     """
     model = experiment.build_model(config, num_classes)
-    init = functools.partial(random_state, config, model, experiment.image_shape(config))
+    image_shape = image_shape or experiment.image_shape(config)
+    if isinstance(model, OwnNetwork):
+        model.check(image_shape, averages=config.swa.start_epoch > 0)
+    init = functools.partial(random_state, config, model, image_shape)
     return jax.eval_shape(init, jax.random.key(0))
 
 
@@ -93,14 +131,18 @@ def weights_of_nested(nested: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_weights(
-    config: ConfigDict, weights: dict[str, Any], num_classes: int, where: str
+    config: ConfigDict,
+    weights: dict[str, Any],
+    num_classes: int,
+    where: str,
+    image_shape: Sequence[int] | None = None,
 ) -> State:
     """Inverse of `to_weights`: a state without optimisers.
 
     Raises:
       UserError: they are not those of the network of `config`, naming `where` they are from.
     """
-    like = shapes(config, num_classes)
+    like = shapes(config, num_classes, image_shape)
     try:
         parts = {
             field: from_nested(weights.get(name, {}), getattr(like, field))
@@ -146,11 +188,36 @@ def collapsed(state: State, epsilon: float = BATCH_NORM_EPSILON) -> tuple[Any, A
 def _tied(config, model, variables, key):
     try:
         params, batch_stats = functions.divided(variables)
-        return method(config, model).init(params, batch_stats, key=key)
+        tied = method(config, model).init(params, batch_stats, key=key)
+    except UserError:
+        raise
     except ValueError as error:
         kind, _, rule = str(error).partition(": ")
         field = "late_phase.patterns" if kind == "copies" else "late_phase.kind_patterns"
         raise UserError(f"{field}: {rule}") from error
+    if config.late_phase.reinitialize_head:
+        head = tied.members.get("head") or {"": None}
+        if "kernel" not in head or not all(hasattr(leaf, "shape") for leaf in head.values()):
+            raise UserError(
+                "late_phase.reinitialize_head = True: every weight of the head must be late-phase, "
+                f"by late_phase.patterns = {config.late_phase.patterns}; the network has "
+                f"{', '.join(path_name(path) for path, _ in jax.tree.leaves_with_path(params))}"
+            )
+    return tied
+
+
+def _with_new_heads(optimizer, state, key):
+    """Members with random heads, each with its own, and optimisers that know no others."""
+    head = state.members["head"]
+
+    def draw(key):
+        new = {name: jnp.zeros_like(leaf[0]) for name, leaf in head.items()}
+        kernel = new["kernel"]
+        return new | {"kernel": he_normal(key, kernel.shape, kernel.dtype)}
+
+    new = jax.vmap(draw)(jax.random.split(key, len(head["kernel"])))
+    members = {**state.members, "head": new}
+    return state.replace(members=members, member_opt_state=jax.vmap(optimizer.init)(members))
 
 
 def _check_shapes(parts, like):

@@ -1,13 +1,17 @@
 """How a config trains: its kinds of late-phase weights, its optimisers, its loss."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from lpw_jax import registry
+from lpw_jax.errors import UserError
 from lpw_jax.method import optimizers
 from lpw_jax.method.kinds.copies import copies
 from lpw_jax.method.kinds.low_rank import low_rank
@@ -15,6 +19,7 @@ from lpw_jax.method.kinds.part import Kind
 from lpw_jax.method.kinds.rank_one import rank_one
 from lpw_jax.method.kinds.templates import Coefficients, mixed, templates
 from lpw_jax.method.late_phase import LatePhase
+from lpw_jax.method.random_member import RandomMember
 from lpw_jax.models import functions, wide_resnet
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.tasks import classification
@@ -34,13 +39,14 @@ def method(
 
     Every step takes `rate_arguments`.
     """
-    sgd = optimizers.sgd(momentum=config.train.momentum, nesterov=config.train.nesterov)
-    return LatePhase(
+    plain = optimizer(config)
+    kind_of_cycle = LatePhase if config.late_phase.inner_training else RandomMember
+    return kind_of_cycle(
         # Batch norm takes its statistics over the whole minibatch, whoever shares it.
         functions.training_loss(functions.on_axis(model, batch_axis), task(config).loss),
         late_phase=kinds(config),
-        shared_optimizer=_with_rates_of_coefficients(config, sgd),
-        member_optimizer=sgd,
+        shared_optimizer=_with_rates_of_coefficients(config, plain),
+        member_optimizer=plain,
         coasting=config.late_phase.coasting,
         shared_grad_scale=config.late_phase.shared_grad_scale,
         member_mode=member_mode,
@@ -49,6 +55,42 @@ def method(
         member_axis=member_axis,
         batch_norm_epsilon=BATCH_NORM_EPSILON,
     )
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """What trains the weights of `config`; each update takes `learning_rate`, `weight_decay`.
+
+    Raises:
+      UserError: naming what an optimiser of one's own does not do.
+    """
+    train, field = config.train, "train.optimizer"
+    if train.optimizer == "sgd":
+        return optimizers.sgd(momentum=train.momentum, nesterov=train.nesterov)
+    if train.optimizer in ("adam", "adamw"):
+        return optimizers.adam(decoupled=train.optimizer == "adamw")
+    function = registry.resolve(train.optimizer, field)
+    decays = train.weight_decay or config.late_phase.weight_decay
+    rates = {"learning_rate": 0.1, "weight_decay": 0.1}
+    taken = registry.accepted(function, rates)
+    if "learning_rate" not in taken or (decays and "weight_decay" not in taken):
+        raise UserError(
+            f"{field} = {train.optimizer!r}: must take the arguments learning_rate and, unless "
+            "train.weight_decay and late_phase.weight_decay are 0, weight_decay; it takes "
+            f"{', '.join(inspect.signature(function).parameters) or 'none'}"
+        )
+    found = optimizers.with_rates(lambda **rates: function(**{name: rates[name] for name in taken}))
+
+    def one_update(rates):
+        weight = {"kernel": jnp.zeros((2, 2))}
+        state = found.init(weight)
+        updates, after = found.update(weight, state, weight, **rates)
+        if jax.tree.structure(after) != jax.tree.structure(state):
+            raise ValueError("its update gives a state of another structure than its init")
+        return updates
+
+    with registry.speaking_of(field, train.optimizer), jax.numpy_dtype_promotion("standard"):
+        jax.eval_shape(one_update, jax.tree.map(jnp.asarray, rates))
+    return found
 
 
 def task(config: ConfigDict) -> Task:

@@ -27,7 +27,7 @@ from lpw_jax.errors import UserError  # noqa: E402
 def batch_grid(
     config: ConfigDict, dataset: experiment.AnyDataset, *, columns: int, steps: int
 ) -> np.ndarray:
-    """Stored images (if there are such) over their augmentations: uint8 [rows H, columns W, 3].
+    """Stored images (if there are such) over their augmentations: uint8 [rows H, columns W, C].
 
     The images are the first of the first epoch's order, as training's first `steps` steps would
     augment them. They are de-normalised, so a cutout square shows the mean colour.
@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         parser.error(str(error))
     grid = batch_grid(config, dataset, columns=flags.columns, steps=flags.steps)
-    height, width = grid.shape[:2]
-    image = Image.fromarray(grid).resize(
+    height, width, channels = grid.shape
+    image = Image.fromarray(grid if channels == 3 else grid[..., 0]).resize(
         (width * flags.scale, height * flags.scale), Image.Resampling.NEAREST
     )
     try:

@@ -12,16 +12,17 @@ import pytest
 import tiny_net
 from quick_jit import jit
 from short_run import DIGITS, SHORT, subset
-from tiny_net import TinyNet, images, labels, member
+from tiny_net import TinyNet, images, labels
 
 import lpw_jax
-from lpw_jax import dry_run, evaluate, main, models
+from lpw_jax import dry_run, evaluate, main, models, networks
 from lpw_jax.config import load_config
 from lpw_jax.data import epoch_order
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.cycle import MEMBER_MODES
-from lpw_jax.models import functions
+from lpw_jax.method.members import member
+from lpw_jax.method.model_state import is_observed
 from lpw_jax.training import train
 from lpw_jax.training.schedules import Rates
 
@@ -36,16 +37,21 @@ def method(**settings):
     return tiny_net.method(patterns=(".*",), shared_grad_scale=0.5, **settings)
 
 
-def released():
+@pytest.fixture
+def start(float64):
     return tiny_net.released(method(), K)
 
 
-def tiny_cycles(start, batches, **settings):
-    train_step = tiny_net.step(method(**settings))
+def tiny_cycles(start, batches, *, coasting="none", member_mode="vmap"):
+    step = jit(tiny_net.step(method(coasting=coasting, member_mode=member_mode)))
     for image, label in batches:
-        batch = {"image": image, "label": label}
-        start, _ = train_step(start, batch, Rates(0.7, 0.3, 0.2, 3e-2, None))
+        start, _ = step(start, {"image": image, "label": label}, Rates(0.7, 0.3, 0.2, 3e-2, 0.5))
     return jax.device_get(start)
+
+
+def of_member(state, k):
+    """Weights and running statistics."""
+    return jax.tree.map(lambda leaf: leaf[k], (state.members, state.member_model_state))
 
 
 def independent_sgd(model, member, stats, minibatches, *, rate, decay):
@@ -65,11 +71,12 @@ def independent_sgd(model, member, stats, minibatches, *, rate, decay):
                 {"params": params}, image, train=True, mutable=["batch_stats"]
             )
             picked = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)
+            seen = jax.tree.map(lambda found: found.value, seen, is_leaf=is_observed)
             return -picked.mean(), seen["batch_stats"]
 
         grads, seen = jax.grad(loss, has_aux=True)(params)
         updates, opt = sgd.update(grads, opt, params)
-        stats = jax.tree.map(lambda r, b: 0.9 * r + 0.1 * b.value, stats, seen)
+        stats = jax.tree.map(lambda r, b: 0.9 * r + 0.1 * b, stats, seen)
         return optax.apply_updates(params, updates), stats, opt
 
     for image, label in minibatches:
@@ -85,25 +92,21 @@ def tiny_batches(cycles=3):
     return [(images(c, K, B), labels(c, K, B)) for c in range(cycles)]
 
 
-def own_of(state, k):
-    """Weights and statistics of member `k`, where nothing is shared."""
-    assert not jax.tree.leaves((state.shared, state.shared_model_state))
-    return member((state.members, state.member_model_state), k)
-
-
 @pytest.mark.parametrize("member_mode", MEMBER_MODES)
-def test_members_that_share_nothing_are_independent_trainings(float64, member_mode):
-    start = released()
+def test_members_that_share_nothing_are_independent_trainings(start, member_mode):
     end = tiny_cycles(start, tiny_batches(), member_mode=member_mode)
+    assert not jax.tree.leaves((start.shared, end.shared))
     for k in range(K):
         own = [(image[k], label[k]) for image, label in tiny_batches()]
-        alone = independent_sgd(TinyNet(), *own_of(start, k), own, rate=lambda _: 0.2, decay=3e-2)
-        assert_close(own_of(end, k), alone)
+        alone = independent_sgd(
+            TinyNet(), *of_member(start, k), own, rate=lambda _: 0.2, decay=3e-2
+        )
+        assert_close(of_member(end, k), alone)
 
 
 @pytest.mark.parametrize("coasting", ["reference", "every_minibatch", "none"])
-def test_members_that_share_nothing_do_not_hear_of_one_another(float64, coasting):
-    start, batches = released(), tiny_batches()
+def test_members_that_share_nothing_do_not_hear_of_one_another(start, coasting):
+    batches = tiny_batches()
     end = tiny_cycles(start, batches, coasting=coasting)
     for image, _ in batches:
         image[1] += 1.0
@@ -119,16 +122,20 @@ def test_members_that_share_nothing_do_not_hear_of_one_another(float64, coasting
     assert not np.allclose(head[0][1], head[1][1], atol=1e-3)
 
 
-def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(float64):
-    state, collapse = tiny_cycles(released(), tiny_batches()), jit(method().collapse)
-    collapsed, _ = collapse(state)
+def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(start):
+    end = tiny_cycles(start, tiny_batches())
+    collapsed, _ = networks.collapsed(end)
     for layer, name in (("conv1", "kernel"), ("conv1", "bias"), ("head", "kernel")):
-        assert_close(collapsed[layer][name], state.members[layer][name].mean(0))
-    one = own_of(state, 1)
-    members, stats = jax.tree.map(lambda leaf: np.stack([leaf] * K), one)
-    network = collapse(state.replace(members=members, member_model_state=stats))
-    forward = jit(functions.forward(TinyNet()))
-    assert_close(forward(*network, images(9, B)), forward(*one, images(9, B)))
+        assert_close(collapsed[layer][name], end.members[layer][name].mean(0))
+    one = member(end, 1)
+    equal = method().release(method().init(*one), num_members=K)
+    image = images(9, B)
+
+    @jit
+    def apply(params, batch_stats):
+        return TinyNet().apply({"params": params, "batch_stats": batch_stats}, image)
+
+    assert_close(apply(*networks.collapsed(equal)), apply(*one))
 
 
 def trained(config, folder, num_devices=1):
@@ -168,12 +175,12 @@ def test_released_at_the_start_and_sharing_nothing_a_run_is_independent_training
             own += [(normal[cycle[k]], data.train_labels[cycle[k]]) for cycle in order]
         alone = independent_sgd(
             training.model,
-            *own_of(start, k),
+            *of_member(start, k),
             own,
             rate=lambda count: jnp.array([0.1, 0.0505, 0.001])[count // 2],
             decay=0.01,
         )
-        assert_close(own_of(end, k), alone)
+        assert_close(of_member(end, k), alone)
 
 
 @pytest.mark.slow
@@ -189,7 +196,7 @@ def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(
     flags = [*SHORT, *EXACT, *flags]
     config = load_config(DIGITS, flags)
     one = trained(config, tmp_path / "run")
-    assert bool(jax.tree.leaves(one.shared)) == (released_at == 0)
+    assert (one.shared["conv1"]["kernel"] is not None) == (released_at == 0)
     other = load_config(
         DIGITS, [*flags, "--config.parallel.layout=members", "--config.late_phase.member_mode=vmap"]
     )

@@ -1,6 +1,7 @@
 """Reads the imports: they go downward only, TensorFlow comes late, few modules know the config."""
 
 import ast
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -14,27 +15,24 @@ PACKAGE = "lpw_jax"
 
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
-    ("method", "method.*"),  # for anyone's networks: knows nothing of the program
     (
-        "errors", "config", "config_file", "config_schema",
+        "errors", "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
-        "training.schedules", "linen",
-        "devices", "display", "training", "evaluation", "comparison",  # packages, nothing in them
+        "method", "method.*", "training.schedules",
+        # Packages, nothing in them.
+        "devices", "display", "training", "evaluation", "comparison", "tasks",
     ),
-    (
-        "models", "models.*", "tasks", "tasks.*", "data", "data.*",
-        "weights.pretrained", "weights.reference_weights",
-    ),
-    ("recipe", "training.progress"),
+    ("linen", "tasks.*", "training.progress"),
+    ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
     ("devices.parallel", "devices.hosts", "devices.preemption", "files.*"),
     (
         "display.console", "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",
     ),
     ("display.*", "report", "report.*"),
-    ("training.runner", "evaluation.predict"),
+    ("recipe", "training.runner", "evaluation.predict"),
     ("training.*", "evaluation.*", "evaluate", "experiment", "networks", "loading"),
     (
         "launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export",
@@ -45,7 +43,7 @@ LAYERS = (
     ("main", PACKAGE),  # the package itself offers the public names
 )  # fmt: skip
 CONFIG_READERS = {
-    "config", "config_file", "config_schema", "experiment", "recipe", "networks",
+    "config", "config_file", "config_schema", "experiment", "networks", "recipe",
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
     "evaluation.deep_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
     "weights.reference_import", "comparison.settings",
@@ -123,12 +121,19 @@ def test_imports_have_no_cycle():
     TopologicalSorter(graph).prepare()  # raises CycleError, which shows the cycle
 
 
-def test_the_method_imports_jax_and_optax_alone():
-    allowed = {PACKAGE, "jax", "optax"} | sys.stdlib_module_names
+def test_the_method_stands_on_jax_and_optax_alone():
+    allowed = {"jax", "optax", PACKAGE} | sys.stdlib_module_names
     for module, path in MODULES.items():
-        if layer_of(module) == 0:
-            others = {name.partition(".")[0] for name in imports(path)} - allowed
-            assert not others, module
+        if fnmatch(module, "method*"):
+            assert {name.partition(".")[0] for name in imports(path)} <= allowed, module
+            assert all(fnmatch(name, "method*") for name in internal_imports(path)), module
+
+
+def test_the_method_speaks_of_no_task_and_no_library_of_networks():
+    for module, path in MODULES.items():
+        if fnmatch(module, "method*"):
+            words = re.findall(r"(?i)cross.?entropy|images?\b|labels?\b|flax", path.read_text())
+            assert not words, module
 
 
 def test_tensorflow_is_imported_only_in_data_and_only_inside_functions():
@@ -164,7 +169,7 @@ def test_few_modules_know_the_config():
 
 SOURCES = [
     path
-    for folder in (PACKAGE, "configs", "tests", "scripts")
+    for folder in (PACKAGE, "configs", "examples", "tests", "scripts")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 

@@ -72,7 +72,7 @@ CASES = {
     "annealing backwards": (digits("train.anneal_end=4"), r"anneal_end = 4: .*anneal_start = 4"),
     "no such dtype":
         (digits("train.compute_dtype=float16"), r"compute_dtype = 'float16': .*bfloat"),
-    "no such data": (digits("data.name=mnist"), r"data\.name = 'mnist': .*cifar100"),
+    "no such data": (digits("data.name=cifar"), r"data\.name = 'cifar': .*did you mean 'cifar10"),
     "no such expression": (digits("late_phase.patterns=bn("), r"patterns = .*regular expression"),
     "nothing late": (digits("late_phase.patterns=norm/x"), r"'norm/x' matches none"),
     "too wide": (digits("model.width=1" + "0" * 30), r"model\.width = 10+: "),

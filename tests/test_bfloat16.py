@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_net
+from quick_jit import jit
 from short_run import DIGITS
 
 from lpw_jax import main
@@ -29,9 +30,7 @@ NETWORKS = {
 def after_a_cycle(network, dtype, member_mode):
     """The state before and after a cycle of K = 2 minibatches of 16, and the losses."""
     model = NETWORKS[network](dtype=dtype)
-    method = tiny_net.method(
-        model, patterns=PATTERNS, coasting="reference", member_mode=member_mode
-    )
+    method = tiny_net.method(model, PATTERNS, coasting="reference", member_mode=member_mode)
     variables = tiny_net.random_variables(model, IMAGE)
     start = tiny_net.released(method, 2, variables=variables, sigma=0.1)
     rng = np.random.default_rng(0)
@@ -39,8 +38,8 @@ def after_a_cycle(network, dtype, member_mode):
         "image": rng.standard_normal((2, 16, *IMAGE)).astype(dtype),
         "label": rng.integers(0, 10, (2, 16)).astype(np.int32),
     }
-    rates = Rates(0.1, 5e-4, 0.1, 5e-4, None)
-    end, metrics = jax.device_get(tiny_net.step(method)(start, batch, rates))
+    rates = Rates(0.1, 5e-4, 0.1, 5e-4, 1.0)
+    end, metrics = jax.device_get(jit(tiny_net.step(method))(start, batch, rates))
     return start, end, metrics["loss"]
 
 
@@ -56,7 +55,7 @@ def test_a_cycle_agrees_with_float32_within_bfloat16s_precision(network, member_
     # In float32 all modes agree (test_step).
     start, exact, exact_loss = after_a_cycle(network, jnp.float32, "vmap")
     _, rounded, loss = after_a_cycle(network, jnp.bfloat16, member_mode)
-    kept = rounded.replace(step=None, coasting=None), loss
+    kept = (rounded.replace(step=None, coasting=None), loss)
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
     np.testing.assert_allclose(loss, exact_loss, rtol=0.02)
     for name in ("shared", "members"):

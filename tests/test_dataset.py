@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tfds_fixtures
 
-from lpw_jax.data import DATASETS, cifar, dataset, load_dataset, tfds_source
+from lpw_jax.data import cifar, dataset, load_dataset, tfds_source
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,13 @@ def test_impossible_validation_examples_are_refused(n):
         load_dataset("digits", data_dir="", validation_examples=n)
 
 
-def test_an_unknown_name_is_refused_with_the_nearest_known():
-    with pytest.raises(ValueError, match="'cifar10O'.*did you mean 'cifar10'"):
-        load_dataset("cifar10O", data_dir="")
-    assert DATASETS == ("cifar10", "cifar100", "digits")
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("cifar10O", "cifar10"), ("imagefolder", "image_folder"), ("mist", "mnist")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_known(name, nearest):
+    with pytest.raises(ValueError, match=f"data.name = '{name}'.*did you mean '{nearest}'"):
+        load_dataset(name, data_dir="")
 
 
 def test_digits_are_a_fixed_stratified_split_of_the_whole_set():

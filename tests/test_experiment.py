@@ -7,31 +7,34 @@ import jax.numpy as jnp
 import pytest
 from short_run import CONFIGS, DIGITS, subset
 
-from lpw_jax import config_schema, experiment, models, networks, recipe
+from lpw_jax import experiment, models, networks, recipe, registry
 from lpw_jax.config import load_config
-from lpw_jax.data import cifar, imagenet
 from lpw_jax.devices import preflight
 from lpw_jax.weights.pretrained import PUBLISHED
 
 GB = 10**9
 
 
-def test_every_network_that_a_config_may_name_is_there():
-    names = config_schema._CHOICES["model.name"]
-    assert names == models.NAMES and set(names) == {"wide_resnet", *PUBLISHED}
-    for name in names:
+def test_every_network_of_the_registry_is_there():
+    assert set(registry.NETWORKS) == {"wide_resnet", *PUBLISHED}
+    for name in registry.NETWORKS:
         assert models.create(name, num_classes=3).num_classes == 3
 
 
-def test_the_numbers_of_classes_are_those_of_the_data_sets():
-    known = {name: spec.num_classes for name, spec in cifar.SPECS.items()}
-    known |= {"digits": subset(4).num_classes, "imagenet2012": imagenet.NUM_CLASSES}
-    assert known.keys() == set(config_schema._CHOICES["data.name"])
+def test_the_registry_tells_classes_and_shapes_before_data_are_loaded():
+    known = {"cifar10": 10, "cifar100": 100, "digits": subset(4).num_classes, "imagenet2012": 1000}
+    assert known == {n: data.num_classes for n, data in registry.DATA.items() if data.is_known}
     for name, number in known.items():
         config = load_config(
             DIGITS, [f"--config.data.name={name}", "--config.train.crop_padding=0"]
         )
         assert experiment.num_classes(config) == number
+        assert experiment.image_shape(config)[0] == (224 if name == "imagenet2012" else 32)
+
+
+def test_every_loader_of_the_registry_is_there():
+    for data in {registry.data("mnist"), registry.data("my.data:load"), *registry.DATA.values()}:
+        assert callable(registry.resolve(data.loader, "data.name"))
 
 
 def chosen(mode, *, fits):

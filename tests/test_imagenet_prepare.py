@@ -289,7 +289,7 @@ def test_a_mistake_ends_the_program_with_code_2_before_tensorflow_is_imported(tm
 
 
 @pytest.mark.parametrize(
-    "arguments", [["prepare"], ["prepare", "mnist"], ["prepare", "cifar10", "--manual_dir", "x"]]
+    "arguments", [["prepare"], ["prepare", "digits"], ["prepare", "cifar10", "--manual_dir", "x"]]
 )
 def test_wrong_arguments_end_the_program_with_code_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):

@@ -1,25 +1,21 @@
 """Which weights are late-phase, what a release copies, and what a collapse keeps."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_net
 from quick_jit import jit
-from tiny_net import TinyNet, images, member, released
+from tiny_net import TinyNet, images, method, released
 
-from lpw_jax import models
-from lpw_jax.method import noise
-from lpw_jax.method.trees import join
-from lpw_jax.models import functions
+from lpw_jax import models, networks
+from lpw_jax.method.kinds.copies import copies
+from lpw_jax.method.kinds.divide import divide
+from lpw_jax.method.members import member
+from lpw_jax.method.noise import perturb
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 
 pytestmark = pytest.mark.usefixtures("float64")
 BN_AND_HEAD = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
-METHOD = tiny_net.method()
-collapse = jit(METHOD.collapse)
 
 
 def random_tree(tree, seed):
@@ -28,24 +24,20 @@ def random_tree(tree, seed):
     return jax.tree.map(lambda leaf: rng.uniform(0.2, 2, leaf.shape), tree)
 
 
-def randomly_released(method):
-    """Three members."""
-    start = released(method, 3)
+@pytest.fixture
+def state(float64):
+    """Released, of three members that differ."""
+    start = released(method(), 3)
     return start.replace(
         members=random_tree(start.members, 1),
-        shared_model_state=random_tree(start.shared_model_state, 2),
-        member_model_state=random_tree(start.member_model_state, 3),
+        member_model_state=random_tree(start.member_model_state, 2),
     )
 
 
 @jit
-def outputs(params, batch_stats, x):
+def outputs(network, x):
+    params, batch_stats = network
     return TinyNet().apply({"params": params, "batch_stats": batch_stats}, x, train=False)
-
-
-def copies(tree):
-    """Three equal members."""
-    return jax.tree.map(lambda leaf: np.stack([leaf] * 3), tree)
 
 
 @pytest.mark.parametrize(
@@ -60,17 +52,16 @@ def copies(tree):
 def test_parameter_counts_are_the_published_ones(depth, width, classes, parameters, late):
     model = models.create("wide_resnet", depth=depth, width=width, num_classes=classes)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    method = tiny_net.method(model, patterns=BN_AND_HEAD)
-    state = jax.eval_shape(method.init, *functions.divided(variables))
-    sizes = [
-        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.shared, state.members)
-    ]
+    variables = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), variables)
+    shared, late_phase = divide(variables["params"], [copies(*BN_AND_HEAD)], None)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (shared, late_phase)]
     assert sum(sizes) == parameters
     assert late is None or sizes[1] == late
 
 
-def layerwise_mean(shared, late, stats, x):
+def layerwise_mean(state, x):
     """The reference's averaged model: every late-phase layer returns its members' mean output."""
+    shared, late, stats = state.shared, state.members, state.member_model_state
 
     def conv(x, layer, stride):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (stride,) * 2, "SAME")
@@ -93,75 +84,70 @@ def layerwise_mean(shared, late, stats, x):
     return np.mean([x @ kernel + bias for kernel, bias in heads], 0)
 
 
-def test_collapse_is_the_mean_of_every_late_phase_layers_output():
-    state, x = randomly_released(METHOD), images(5, 4)
-    wanted = layerwise_mean(state.shared, state.members, state.member_model_state, x)
-    np.testing.assert_allclose(outputs(*collapse(state), x), wanted, rtol=0, atol=1e-12)
+def test_collapse_is_the_mean_of_every_late_phase_layers_output(state):
+    x = images(5, 4)
+    collapsed = outputs(networks.collapsed(state), x)
+    np.testing.assert_allclose(collapsed, layerwise_mean(state, x), rtol=0, atol=1e-12)
 
 
-def test_collapse_of_equal_members_is_the_member():
-    state, x = randomly_released(METHOD), images(5, 4)
-    own, stats = member((state.members, state.member_model_state), 1)
-    network = join(state.shared, own), stats
-    collapsed = collapse(state.replace(members=copies(own), member_model_state=copies(stats)))
-    np.testing.assert_allclose(outputs(*collapsed, x), outputs(*network, x), rtol=0, atol=1e-12)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, (collapsed, network))
-    assert shapes[0] == shapes[1]
-
-
-def test_collapse_leaves_shared_batch_norm_as_it_is():
+def test_collapse_with_shared_batch_norm_leaves_it_as_it_is():
     """Only the head late-phase: batch norms have one scale and one pair of statistics."""
-    state, x = randomly_released(tiny_net.method(patterns=("head/.*",))), images(5, 4)
-    assert not jax.tree.leaves(state.member_model_state)
-    params, stats = collapse(state)
-    jax.tree.map(np.testing.assert_array_equal, stats, state.shared_model_state)
-    for name in ("bn1", "bn2"):
-        jax.tree.map(np.testing.assert_array_equal, params[name], state.shared[name])
-    own = state.members | copies({name: state.shared[name] for name in ("bn1", "bn2")})
-    wanted = layerwise_mean(state.shared, own, copies(state.shared_model_state), x)
-    np.testing.assert_allclose(outputs(params, stats, x), wanted, rtol=0, atol=1e-12)
+    start = released(method(patterns=("head/.*",)), 3)
+    assert not jax.tree.leaves(start.member_model_state)
+    params, batch_stats = networks.collapsed(start)
+    jax.tree.map(np.testing.assert_array_equal, batch_stats, start.shared_model_state)
+    for norm in ("bn1", "bn2"):
+        jax.tree.map(np.testing.assert_array_equal, params[norm], start.shared[norm])
+    head = jax.tree.map(lambda leaf: leaf.mean(0), start.members["head"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-15), params["head"], head)
 
 
-def tied_state():
-    """With momentum, a head without bias, and coasting that a release must end."""
-    variables = tiny_net.random_variables(TinyNet())
-    variables["params"]["head"]["bias"][:] = 0
-    tied = jax.device_get(jit(METHOD.init)(variables["params"], variables["batch_stats"]))
-    return tied.replace(
+def test_release_copies_weights_and_statistics_and_begins_new_optimisers(state):
+    tied = method().init(*member(state, 0))
+    tied = tied.replace(
         shared_opt_state=random_tree(tied.shared_opt_state, 3), coasting=np.ones((), bool)
     )
-
-
-def test_release_copies_weights_and_statistics_and_empties_momentum():
-    tied = tied_state()
-    after = jax.device_get(jit(functools.partial(METHOD.release, num_members=4))(tied))
+    after = method().release(tied, num_members=4)
+    tied, after = jax.device_get((tied, after))
     for name in ("members", "member_model_state"):
         for old, new in zip(
             *(jax.tree.leaves(getattr(s, name)) for s in (tied, after)), strict=True
         ):
             assert new.shape == (4, *old.shape[1:]) and (new == old).all()
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.member_opt_state))
-    # The shared optimiser goes on, without what is members' own now.
-    momentum = tied.shared_opt_state.trace
-    kept = {name: momentum[name] for name in ("conv1", "conv2")}
-    found = after.shared_opt_state.trace
-    jax.tree.map(np.testing.assert_array_equal, {name: found[name] for name in kept}, kept)
-    assert len(jax.tree.leaves(found)) == len(jax.tree.leaves(kept))
+    momentum = {
+        jax.tree_util.keystr(p): leaf
+        for p, leaf in jax.tree.leaves_with_path(tied.shared_opt_state)
+    }
+    kept = jax.tree.leaves_with_path(after.shared_opt_state)
+    assert len(kept) == len(jax.tree.leaves(after.shared))
+    for path, leaf in kept:
+        np.testing.assert_array_equal(leaf, momentum[jax.tree_util.keystr(path)])
     assert not after.coasting
 
 
-def test_a_release_with_sigma_perturbs_weights_and_copies_statistics():
-    tied = tied_state()
-    release = functools.partial(METHOD.release, num_members=3, sigma=0.1)
-    after = jax.device_get(jit(release)(tied, jax.random.key(0)))
-    own, stats = jax.tree.map(
-        lambda leaf: np.repeat(leaf, 3, axis=0), (tied.members, tied.member_model_state)
+def test_a_release_with_sigma_perturbs_weights_and_copies_statistics(state):
+    tied = method().init(*member(state, 0))
+    after = method().release(tied, jax.random.key(0), num_members=3, sigma=0.1)
+    late, stats = jax.tree.map(
+        lambda leaf: np.repeat(leaf, 3, axis=0),
+        jax.device_get((tied.members, tied.member_model_state)),
     )
-    noisy = jit(lambda tree: noise.perturb(jax.random.key(0), tree, 0.1))(own)
+    noisy = jit(lambda tree: perturb(jax.random.key(0), tree, 0.1))(late)
     for found, expected, copied in zip(
-        *map(jax.tree.leaves, (after.members, noisy, own)), strict=True
+        *map(jax.tree.leaves, (after.members, noisy, late)), strict=True
     ):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
-        assert np.abs(found - copied).max() > 1e-3 or not copied.any()
-    assert not after.members["head"]["bias"].any()  # noise is of the size of what it is added to
+        assert np.abs(np.asarray(found) - copied).max() > 1e-3
     jax.tree.map(np.testing.assert_array_equal, after.member_model_state, stats)
+
+
+def test_release_noise_is_scaled_by_each_leafs_rms():
+    leaf = {"a": {"kernel": np.full((3, 300, 200), 2.0)}, "b": {"bias": np.zeros((3, 50))}}
+    late = jax.device_get(jit(lambda tree: perturb(jax.random.key(0), tree, 0.1))(leaf))
+    noise = late["a"]["kernel"] - 2.0
+    np.testing.assert_allclose(noise.std((1, 2)), 0.2, rtol=0.02)
+    np.testing.assert_allclose(noise.mean((1, 2)), 0.0, atol=0.005)
+    correlation = np.corrcoef(noise.reshape(3, -1)) - np.eye(3)
+    assert np.abs(correlation).max() < 0.02  # every member has its own noise
+    assert (late["b"]["bias"] == 0).all()

@@ -1,6 +1,5 @@
 """Checks before the first step; memory estimates against what XLA plans to use."""
 
-import functools
 from types import SimpleNamespace
 
 import jax
@@ -15,8 +14,6 @@ from lpw_jax.devices import preflight
 from lpw_jax.errors import UserError
 from lpw_jax.method.state import State
 from lpw_jax.models.densenet import DenseNet
-from lpw_jax.models.functions import divided
-from lpw_jax.recipe import rate_arguments
 from lpw_jax.training.schedules import Rates
 
 PATTERNS = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
@@ -119,24 +116,21 @@ def test_estimated_memory_is_near_what_xla_plans(name, num_members=2):
     model = network()
     if name == "densenet":
         model = DenseNet(num_classes=10, stage_sizes=(4, 4), growth=32)
-    method = tiny_net.method(model, patterns=PATTERNS, member_mode="vmap")
 
-    def make_state():
-        tied = method.init(*divided(model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))))
+    method = tiny_net.method(model, PATTERNS, member_mode="vmap")
+
+    def make_state(key):
+        variables = model.init(key, jnp.zeros((1, 32, 32, 3)))
+        tied = method.init(variables["params"], variables["batch_stats"])
         return method.release(tied, num_members=num_members)
 
-    shapes = jax.eval_shape(make_state)
+    shapes = jax.eval_shape(make_state, jax.random.key(0))
     batch = {
         "image": jax.ShapeDtypeStruct((num_members, 32, 32, 32, 3), jnp.float32),
         "label": jax.ShapeDtypeStruct((num_members, 32), jnp.int32),
     }
     rates = Rates(*[jax.ShapeDtypeStruct((), jnp.float32)] * 5)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state, batch, rates):
-        return method.step(state, batch, **rate_arguments(rates))
-
-    program = train_step.lower(shapes, batch, rates)
+    program = jax.jit(tiny_net.step(method), donate_argnums=0).lower(shapes, batch, rates)
     fast = {"xla_backend_optimization_level": 0}  # of machine code, which uses the same memory
     plan = program.compile(compiler_options=fast).memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
@@ -174,14 +168,14 @@ def test_the_step_holds_state_gradients_data_and_activations():
             coasting=jnp.zeros((), bool),
             shared=jnp.zeros(100),
             members=jnp.zeros((3, 10)),
-            shared_model_state=jnp.zeros(4),
+            shared_model_state=None,
             member_model_state=jnp.zeros((3, 2)),
             shared_opt_state=jnp.zeros(100),
             member_opt_state=jnp.zeros((3, 10)),
         )
     )
     weights = 4 * (100 + 30)
-    expected = 3 * weights + 4 * (4 + 6) + 4 + 1 + 1000 + 50
+    expected = 3 * weights + 4 * 6 + 4 + 1 + 1000 + 50
     assert preflight.step_bytes(shapes, activations=1000, data=50) == expected
 
 

@@ -4,50 +4,34 @@ import io
 
 import pytest
 from rich.console import Console
+from short_run import CONFIGS
 
+from lpw_jax.config import load_config
 from lpw_jax.display import schedule_picture, schedule_report
-from lpw_jax.training import schedules
+from lpw_jax.training.timeline import Timeline
 
-CIFAR10_BN = dict(
-    epochs=200, release_epoch=120, swa_start_epoch=0, num_members=10, end_learning_rate=0.001,
-    anneal_start=100, anneal_end=180, late_learning_rate=0.1, late_weight_decay=5e-4, gamma=1.0,
-)  # fmt: skip
+CONFIG = str(CONFIGS / "cifar10_bn.py")
 PLANS = {
-    "cifar10_bn": {},
-    "swa": dict(
-        release_epoch=100, swa_start_epoch=161, anneal_start=80, anneal_end=144,
-        end_learning_rate=0.05, late_learning_rate=0.3, late_weight_decay=5e-3, gamma=0.1,
-    ),
-    "tied": dict(release_epoch=-1, end_learning_rate=0.0),
-    "released_at_once": dict(epochs=3, release_epoch=0, anneal_start=0, anneal_end=1),
-    "narrow": dict(release_epoch=190, swa_start_epoch=196),
-    "one_epoch": dict(epochs=1, release_epoch=-1),
+    "cifar10_bn": [],
+    "swa": [
+        "late_phase.release_epoch=100", "swa.start_epoch=161", "train.anneal_start=80",
+        "train.anneal_end=144", "train.end_learning_rate=0.05", "late_phase.learning_rate=0.3",
+        "late_phase.weight_decay=5e-3", "late_phase.shared_grad_scale=0.1",
+    ],
+    "tied": ["late_phase.release_epoch=-1", "train.end_learning_rate=0.0"],
+    "released_at_once": [
+        "train.epochs=3", "late_phase.release_epoch=0", "train.anneal_start=0", "train.anneal_end=1"
+    ],
+    "narrow": ["late_phase.release_epoch=190", "swa.start_epoch=196"],
+    "one_epoch": ["train.epochs=1", "late_phase.release_epoch=-1"],
+    "multistep": ["train.schedule=multistep", "train.warmup_epochs=3"],
+    "frozen": ["train.freeze_epoch=190"],
 }  # fmt: skip
 
 
 def plan(name):
-    p = {**CIFAR10_BN, **PLANS[name]}
-    phases = dict(release_epoch=p["release_epoch"], swa_start_epoch=p["swa_start_epoch"])
-    epochs = []
-    for number in range(1, p["epochs"] + 1):
-        released = schedules.is_released(number, release_epoch=p["release_epoch"])
-        num_members = p["num_members"] if released else 1
-        rates = schedules.rates(
-            number, released=released, anneal_start=p["anneal_start"], anneal_end=p["anneal_end"],
-            learning_rate=0.1, end_learning_rate=p["end_learning_rate"], weight_decay=5e-4,
-            late_learning_rate=p["late_learning_rate"], late_weight_decay=p["late_weight_decay"],
-            shared_grad_scale=p["gamma"],
-        )  # fmt: skip
-        epochs.append(
-            schedules.Epoch(
-                number=number,
-                phase=schedules.phase(number, **phases),
-                num_members=num_members,
-                cycles=390 // num_members,
-                rates=rates,
-            )
-        )
-    return epochs
+    config = load_config(CONFIG, [f"--config.{field}" for field in PLANS[name]])
+    return Timeline(config, 50_000).plan()
 
 
 def rows(epochs):
@@ -74,6 +58,27 @@ def test_phases_are_rows_of_their_own_and_gamma_has_a_column_where_it_matters():
         ["146-160", "late", "10", "39", "0.05", "0.0005", "0.15", "0.005", "0.1"],
         ["161-200", "SWA", "10", "39", "0.05", "0.0005", "0.15", "0.005", "0.1"],
     ]
+
+
+def test_drops_warm_up_and_frozen_weights_are_rows():
+    warm_up, *others = (row[0:1] + row[4:5] + row[6:7] for row in rows(plan("multistep")))
+    assert warm_up == ["1-4", "0.025->0.1", "0.025->0.1"]
+    assert others == [
+        [epochs, rate, rate]
+        for epochs, rate in [
+            ("5-60", "0.1"), ("61-120", "0.02"), ("121-160", "0.004"), ("161-200", "0.0008"),
+        ]
+    ]  # fmt: skip
+    assert rows(plan("frozen"))[-1][4:7:2] == ["0", "0.001"]
+
+
+def test_a_cosine_is_one_row_in_each_phase():
+    fields = ["train.schedule=cosine", "late_phase.release_epoch=-1"]
+    config = load_config(CONFIG, [f"--config.{field}" for field in fields])
+    found = rows(Timeline(config, 50_000).plan())
+    assert [(row[0], row[4]) for row in found] == [
+        ("1-101", "0.1"), ("102-181", "0.1->0.001"), ("182-200", "0.001")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PLANS)

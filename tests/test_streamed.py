@@ -58,7 +58,7 @@ def source(records, decode=crop, *, seed=0, **options):
         records,
         decode,
         name="photos",
-        image_size=SIZE,
+        image_shape=(SIZE, SIZE, 3),
         num_classes=1000,
         mean=MEAN,
         std=STD,

@@ -68,9 +68,9 @@ def record(request, tmp_path_factory):
     """Of a run with a release, changing rates and a checkpoint after every epoch."""
     record, step, cycles, send = Record(), LatePhase.step, Runner.cycles, Devices.send
 
-    def traced(self, state, batch, key, **rates):
+    def traced(self, state, batch, *args, **options):
         record.traces.append(batch["label"].shape)
-        return step(self, state, batch, key, **rates)
+        return step(self, state, batch, *args, **options)
 
     def counted_send(self, tree):
         record.sent.append(jax.tree.map(lambda leaf: (leaf.dtype.name, leaf.shape), tree))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from short_run import CONFIGS, DIGITS, SHORT, subset
 
-from lpw_jax import experiment
+from lpw_jax import networks
 from lpw_jax.config import load_config, override
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
@@ -76,7 +76,7 @@ QUICK = ("cifar10_wrn14_bn_swa",)  # with a release, SWA, cutout
 )
 def test_every_config_builds_and_trains_two_steps(path, tmp_path):
     full = load_config(str(path))
-    experiment.check_patterns(full)  # the whole network, not computed
+    networks.check(full)  # the whole network, not computed
     released = full.late_phase.release_epoch >= 0
     config = load_config(
         str(path),

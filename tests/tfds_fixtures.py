@@ -5,7 +5,9 @@ As a program it makes the folders:
     python tests/tfds_fixtures.py FOLDER
 
 It writes
-  FOLDER/array_record   cifar10 as tfds describes it, cifar100 with its own description
+  FOLDER/array_record   cifar10 as tfds describes it, cifar100 with its own description, and sets
+                        that the program does not know: grey_dots, grey, its test set 'validation',
+                        and unlabelled
   FOLDER/tfrecord       the same cifar10 in three shards, and svhn_cropped
 """
 
@@ -20,6 +22,7 @@ from fsspec.implementations import dirfs, local
 
 SIZES = {"train": 1_203, "test": 20}
 SVHN_SIZES = {"train": 3, "test": 25}
+GREY_SIZES = {"train": 30, "validation": 12}
 CIFAR10_TEXT = (
     "The CIFAR-10 dataset consists of 60000 32x32 colour images in 10 classes, with 6000 images "
     "per class. There are 50000 training images and 10000 test images."
@@ -29,8 +32,10 @@ CIFAR100_TEXT = "A tenth of CIFAR-100.\n\nA second paragraph."
 
 def arrays(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The images uint8 [N, 32, 32, 3] and labels [N] of a split, in stored order."""
-    size = (SVHN_SIZES if name == "svhn_cropped" else SIZES)[split]
+    size = {"svhn_cropped": SVHN_SIZES, "grey_dots": GREY_SIZES}.get(name, SIZES)[split]
     rng = np.random.default_rng([len(name), len(split)])
+    if name == "grey_dots":
+        return rng.integers(0, 256, (size, 12, 10, 1), dtype=np.uint8), np.arange(size) % 3
     colours = rng.integers(0, 256, (size, 4, 4, 3), dtype=np.uint8)
     classes = 100 if name == "cifar100" else 10
     return colours.repeat(8, axis=1).repeat(8, axis=2), np.arange(size) % classes
@@ -68,6 +73,11 @@ def folder() -> pathlib.Path:
 def _write(root: str, file_format: str, name: str, *, text: str, num_shards: int = 1) -> None:
     import tensorflow_datasets as tfds
 
+    grey = name == "grey_dots"
+    image = tfds.features.Image(shape=(12, 10, 1) if grey else (32, 32, 3))
+    classes = {"grey_dots": 3, "cifar100": 100}.get(name, 10)
+    label = tfds.features.ClassLabel(num_classes=classes)
+
     class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("3.0.2")
 
@@ -78,10 +88,8 @@ def _write(root: str, file_format: str, name: str, *, text: str, num_shards: int
                 features=tfds.features.FeaturesDict(
                     {
                         "id": tfds.features.Text(),
-                        "image": tfds.features.Image(shape=(32, 32, 3)),
-                        "label": tfds.features.ClassLabel(
-                            num_classes=100 if name == "cifar100" else 10
-                        ),
+                        "image": image,
+                        "label": np.int64 if name == "unlabelled" else label,
                     }
                 ),
                 supervised_keys=("image", "label"),
@@ -89,7 +97,9 @@ def _write(root: str, file_format: str, name: str, *, text: str, num_shards: int
             )
 
         def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in ("train", "test")}
+            return {
+                split: self._generate_examples(split) for split in (GREY_SIZES if grey else SIZES)
+            }
 
         def _generate_examples(self, split):
             for i, (image, label) in enumerate(zip(*arrays(name, split), strict=True)):
@@ -104,6 +114,8 @@ def _write(root: str, file_format: str, name: str, *, text: str, num_shards: int
 def main(root: str) -> None:
     _write(root, "array_record", "cifar10", text=CIFAR10_TEXT)
     _write(root, "array_record", "cifar100", text=CIFAR100_TEXT)
+    _write(root, "array_record", "grey_dots", text="Noise.")
+    _write(root, "array_record", "unlabelled", text="Numbers, no classes.")
     _write(root, "tfrecord", "cifar10", text=CIFAR10_TEXT, num_shards=3)
     _write(root, "tfrecord", "svhn_cropped", text="Street view house numbers.")
 

@@ -4,22 +4,20 @@ With the fixture `tiny_network` the program trains it in place of the configured
 fifth of the time to compile.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick_jit import jit
 
-from lpw_jax import recipe
 from lpw_jax.method import optimizers
 from lpw_jax.method.kinds.copies import copies
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.method.state import State
 from lpw_jax.models import functions
 from lpw_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm
+from lpw_jax.recipe import rate_arguments
 from lpw_jax.tasks import classification
 
 PATTERNS = (".*bn.*", "head/.*")
@@ -85,33 +83,26 @@ def random_variables(model: nn.Module, image_shape=(8, 8, 3)) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(draw, like)
 
 
-def method(model: nn.Module | None = None, *, patterns=PATTERNS, **settings: Any) -> LatePhase:
-    """How the program trains a network, TinyNet unless another is given."""
+def method(model: nn.Module | None = None, patterns=PATTERNS, **settings: Any) -> LatePhase:
+    """How the program trains a network: its loss, its SGD. `step` takes `Rates`."""
     sgd = optimizers.sgd(momentum=0.9, nesterov=True)
     return LatePhase(
         functions.training_loss(model or TinyNet(), classification.loss),
         copies(*patterns),
-        shared_optimizer=sgd,
-        member_optimizer=sgd,
+        sgd,
+        sgd,
         batch_norm_epsilon=BATCH_NORM_EPSILON,
         **settings,
     )
 
 
-def step(method: LatePhase) -> Callable:
-    """`step(state, batch, rates)`, compiled."""
-    return jit(
-        lambda state, batch, rates: method.step(state, batch, **recipe.rate_arguments(rates))
-    )
-
-
-def member(tree: Any, k: int) -> Any:
-    """Member `k` of a tree of [K, ...] arrays."""
-    return jax.tree.map(lambda leaf: leaf[k], tree)
+def step(method: LatePhase) -> Any:
+    """(state, batch, rates) -> (state, metrics)."""
+    return lambda state, batch, rates: method.step(state, batch, **rate_arguments(rates))
 
 
 def released(method: LatePhase, num_members: int, *, variables=None, sigma: float = 0.3) -> State:
-    """A released state in numpy arrays; members differ, also in their own statistics."""
+    """A released state of members that differ, also in statistics, in numpy arrays."""
     variables = random_variables(TinyNet()) if variables is None else variables
     random = np.random.default_rng(2)
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from etils import epath
 
+from lpw_jax import registry
 from lpw_jax.data.ood import OFFICIAL_SIZES, OOD_SETS
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 
 FILE = "performance_overview.txt"
 # The file is written for CIFAR only, and either CIFAR has as many test images as this.
-DATASETS = ("cifar10", "cifar100")
+DATASETS = tuple(registry.CIFAR)
 NUM_TEST = OFFICIAL_SIZES["CIFAR"]
 _NUMBERS = ("num_parameters", "num_train_epochs", "final_test_acc", "final_nll", "finished")
 

@@ -6,9 +6,10 @@ python -m lpw_jax.data prepare imagenet2012 --data_dir /data/tfds --manual_dir /
 import argparse
 from collections.abc import Sequence
 
+from lpw_jax import data, registry
 from lpw_jax.errors import exit_code, leave
 
-_NAMES = ("imagenet2012", "cifar10", "cifar100")
+_NAMES = [name for name, known in registry.DATA.items() if known.is_prepared]
 _EXAMPLES = """\
 examples:
   python -m lpw_jax.data prepare imagenet2012 --data_dir /data/tfds --manual_dir /data/archives
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="write a data set, if it is not there")
     convert = commands.add_parser("convert", help="rewrite one that is tfrecord as array_record")
     for command in (prepare, convert):
-        command.add_argument("name", choices=_NAMES)
+        command.add_argument("name", help=f"{', '.join(_NAMES)} or another one of tfds")
         command.add_argument(
             "--data_dir",
             metavar="DIR",
@@ -57,10 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with `argv` (default: the process's arguments); returns its exit code."""
     flags = parser()
     args = flags.parse_args(argv)
-    if args.command == "prepare" and args.manual_dir and args.name != "imagenet2012":
-        flags.error(f"--manual_dir: only imagenet2012 needs archives; {args.name} is downloaded")
+    known = registry.data(args.name)
+    if not known.is_prepared:
+        flags.error(f"name: must be {', '.join(_NAMES)} or another one of tfds, not {args.name!r}")
+    if args.command == "prepare" and args.manual_dir and not known.archives:
+        names = [name for name, other in registry.DATA.items() if other.archives]
+        flags.error(f"--manual_dir: only {names[0]} needs archives; {args.name} is downloaded")
 
     def run():
+        data.check_name(args.name, args.data_dir)
         if args.command == "convert":
             from lpw_jax.data import tfds_convert
 
@@ -78,15 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(name: str, data_dir: str, manual_dir: str):
-    from lpw_jax.data import cifar, imagenet_prepare, tfds_prepare, tfds_source
+    from lpw_jax.data import imagenet_prepare, tfds_prepare, tfds_source
 
     there = tfds_source.find_prepared(name, data_dir)
-    if name == imagenet_prepare.NAME:
+    if registry.data(name).archives:
         prepared = imagenet_prepare.find_or_prepare(data_dir, manual_dir)
     elif there:
         prepared = there
     else:
-        prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=cifar.SPECS[name].url)
+        prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=registry.data(name).url)
     print(f"{'was prepared already' if there else 'prepared'}: {prepared.folder}")
     return prepared
 
@@ -94,7 +100,7 @@ def _prepare(name: str, data_dir: str, manual_dir: str):
 def _note(name: str, split_sizes: dict[str, int]) -> None:
     from lpw_jax.data import imagenet_prepare
 
-    if name != imagenet_prepare.NAME:
+    if not registry.data(name).archives:
         return
     if "train" not in split_sizes:
         print("Without training images: enough to evaluate, not to train.")

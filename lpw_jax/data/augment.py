@@ -1,4 +1,4 @@
-"""Random crop, flip, cutout and normalisation, inside the jitted step.
+"""Random crop, flip, cutout, erasing and normalisation, inside the jitted step.
 
 An example's random bits are a function of (seed key, step, its index in the dataset), so the
 result depends neither on the batch it is in nor on the number of devices or hosts. `draw` makes
@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from lpw_jax.data import erasing
 
 
 class Draws(NamedTuple):
@@ -90,6 +92,7 @@ def augment(
     crop_padding: int,
     flip: bool,
     cutout: int,
+    random_erasing: float = 0.0,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     dtype: jnp.dtype,
@@ -97,7 +100,8 @@ def augment(
     """Augments and normalises a batch as the reference does for CIFAR.
 
     Pads with black, crops HxW at an offset uniform over 0..2*crop_padding in each direction,
-    flips left-right with probability 1/2, normalises, then sets one square to 0.
+    flips left-right with probability 1/2, normalises, then sets one square and perhaps a rectangle
+    of random size to 0.
 
     Args:
       keys: [B] from `example_keys`.
@@ -106,6 +110,7 @@ def augment(
       flip: whether to flip at all.
       cutout: side of the square in pixels, 0 = off. Its centre (y, x) is uniform over the image
         pixels; it covers [y - side//2, y - side//2 + side) and so on, clipped at the border.
+      random_erasing: probability of the rectangle, as in `erasing`.
       mean, std: per channel, on the scale 0..1.
       dtype: of the result.
 
@@ -113,7 +118,7 @@ def augment(
       [B, H, W, C] of `dtype`.
     """
     height, width = images.shape[1:3]
-    return transform(
+    images = transform(
         draw(keys, crop_padding=crop_padding, height=height, width=width),
         images,
         crop_padding=crop_padding,
@@ -123,6 +128,10 @@ def augment(
         std=std,
         dtype=dtype,
     )
+    if random_erasing:
+        rectangles = erasing.draw(keys, probability=random_erasing, height=height, width=width)
+        images = erasing.erase(images, rectangles)
+    return images
 
 
 def normalize(

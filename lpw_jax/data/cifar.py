@@ -1,10 +1,10 @@
 """CIFAR-10 and CIFAR-100 through tensorflow-datasets."""
 
-import dataclasses
 import re
 
 import numpy as np
 
+from lpw_jax import registry
 from lpw_jax.data import tfds_prepare, tfds_source
 from lpw_jax.data.dataset import Dataset, check_labels
 from lpw_jax.errors import UserError
@@ -12,34 +12,7 @@ from lpw_jax.errors import UserError
 OFFICIAL_SIZES = {"train": 50_000, "test": 10_000}
 
 
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """`mean` and `std` as the reference normalises; `opening` begins tfds' own description."""
-
-    num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    url: str
-    opening: str
-
-
-_HOST = "https://www.cs.toronto.edu/~kriz/"
-SPECS = {
-    "cifar10": Spec(
-        num_classes=10,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2023, 0.1994, 0.2010),
-        url=_HOST + "cifar-10-binary.tar.gz",
-        opening="The CIFAR-10 dataset consists of 60000 32x32 colour images",
-    ),
-    "cifar100": Spec(
-        num_classes=100,
-        mean=(0.5071, 0.4867, 0.4408),
-        std=(0.2675, 0.2565, 0.2761),
-        url=_HOST + "cifar-100-binary.tar.gz",
-        opening="This dataset is just like the CIFAR-10, except it has 100 classes",
-    ),
-}
+SPECS = registry.CIFAR
 
 
 def load(name: str, data_dir: str) -> Dataset:

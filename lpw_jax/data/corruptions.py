@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from etils import epath
 
-from lpw_jax.data import cifar
+from lpw_jax import registry
 from lpw_jax.data.dataset import Dataset, check_labels
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
@@ -23,7 +23,7 @@ CORRUPTIONS = (
 )  # fmt: skip
 SEVERITIES = 5
 _LABELS = "labels"
-_ARCHIVES = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
+_ARCHIVES = {name: known.corrupted for name, known in registry.CIFAR.items()}
 _REMEDY = "unpack the archive again"
 
 
@@ -93,7 +93,7 @@ def load(name: str, folder: str) -> Corrupted:
             f"--corruptions = {folder!r}: must hold all {len(files)} files of {_ARCHIVES[name]}, "
             f"but lacks {', '.join(missing)}"
         )
-    labels = _read_labels(files.pop(_LABELS), cifar.SPECS[name].num_classes)
+    labels = _read_labels(files.pop(_LABELS), registry.DATA[name].num_classes)
     images = {stem: _open_images(file, len(labels)) for stem, file in files.items()}
     return Corrupted(name=name, folder=folder, labels=labels, images=images)
 

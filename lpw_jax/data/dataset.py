@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from lpw_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images are uint8 [N, H, W, 3], labels int32 [N], both in stored order.
+    """Images are uint8 [N, H, W, C], C = 1 or 3, labels int32 [N], both in stored order.
 
-    `mean` and `std` are per channel on the scale 0..1. `note` says what is unusual about the
-    data and belongs beside every result; '' for the ordinary dataset. `unofficial` tells the
-    numbers of images if they are not the dataset's official ones; '' if they are.
+    `mean` and `std` are per channel on the scale 0..1, () until they are computed. `note` says what
+    is unusual about the data and belongs beside every result; '' for the ordinary dataset.
+    `unofficial` tells the numbers of images if they are not the dataset's official ones; '' if they
+    are.
     """
 
     name: str
@@ -27,14 +29,23 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     note: str = ""
     unofficial: str = ""
 
     @property
     def num_train(self) -> int:
         return len(self.train_labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[H, W, C]."""
+        return self.train_images.shape[1:]
+
+    def channel_sample(self) -> Iterator[np.ndarray]:
+        """The training images, a part at a time: uint8 [n, H, W, C]."""
+        yield from np.array_split(self.train_images, -(-self.num_train // 1000))
 
     def first(self, num_train: int) -> "Dataset":
         """With the first training images only."""
@@ -83,6 +94,36 @@ def hold_out(dataset: Dataset, n: int) -> Dataset:
         validation_images=dataset.train_images[keep:],
         validation_labels=dataset.train_labels[keep:],
     )
+
+
+def normalised(dataset: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """`dataset` with that mean and std of channels, if given, else with its own.
+
+    If it has none, they are those of its training images; sums of integers are exact.
+
+    Raises:
+      UserError: they are not as many as the channels, or every pixel of a channel is the same.
+    """
+    channels = dataset.image_shape[-1]
+    if mean and len(mean) != channels:
+        raise UserError(
+            f"data.mean = {mean!r}: must have a number for each of the {channels} channels of "
+            f"{dataset.name}"
+        )
+    if not mean and dataset.mean:
+        return dataset
+    if not mean:
+        count, total, squares = 0, 0, 0
+        for images in dataset.channel_sample():
+            pixels = images.reshape(-1, channels).astype(np.int64)
+            count += len(pixels)
+            total, squares = total + pixels.sum(0), squares + np.square(pixels).sum(0)
+        variances = [int(q) * count - int(t) ** 2 for t, q in zip(total, squares, strict=True)]
+        mean = tuple(int(t) / (255 * count) for t in total)
+        std = tuple(variance**0.5 / (255 * count) for variance in variances)
+        if not all(std):
+            raise UserError(f"data.std: must be given for {dataset.name}, whose pixels are all one")
+    return dataclasses.replace(dataset, mean=mean, std=std)
 
 
 def check_labels(labels: np.ndarray, *, num_classes: int, where: str, remedy: str) -> None:

@@ -9,11 +9,11 @@ TEST_EXAMPLES = 360
 NOTE = "scikit-learn handwritten digits (8x8 shown as 32x32)"
 
 
-def load(name: str = "digits", data_dir: str = "") -> Dataset:
+def load(name: str) -> Dataset:
     """1,437 training and 360 test images, split at random but once for all, stratified.
 
     Grey values 0..16 become 0..255 before the bilinear upscaling. `mean` and `std` are those of
-    the training images. `data_dir` is not used.
+    the training images.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

@@ -18,7 +18,7 @@ _TRIES = 10
 NUM_DRAWS = 4 * _TRIES + 1  # random numbers that an image for training takes
 
 
-def training_image(encoded: Any, uniform: Any, *, size: int, flip: bool) -> Any:
+def training_image(encoded: Any, uniform: Any, *, size: int, flip: bool, channels: int = 3) -> Any:
     """A random crop, resized (bilinear, not antialiased), and flipped with probability 1/2.
 
     Args:
@@ -26,20 +26,26 @@ def training_image(encoded: Any, uniform: Any, *, size: int, flip: bool) -> Any:
       uniform: float64 [NUM_DRAWS] in [0, 1), all that is random.
       size: side of the result in pixels.
       flip: whether to flip at all.
+      channels: 3, or 1 for grey ones.
 
     Returns:
-      uint8 [size, size, 3].
+      uint8 [size, size, channels].
     """
     tf = import_tensorflow()
     draws = tf.reshape(uniform[:-1], [_TRIES, 4])
-    crop = decode_box(encoded, lambda sides: random_box(sides, draws), dct_method="INTEGER_FAST")
+    crop = decode_box(
+        encoded,
+        lambda sides: random_box(sides, draws),
+        dct_method="INTEGER_FAST",
+        channels=channels,
+    )
     image = tf.cast(tf.round(tf.image.resize(crop, [size, size])), tf.uint8)
     if flip:
         image = tf.cond(uniform[-1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
     return image
 
 
-def evaluation_image(encoded: Any, *, size: int, resize: int) -> Any:
+def evaluation_image(encoded: Any, *, size: int, resize: int, channels: int = 3) -> Any:
     """The centre of the image after its shorter side became `resize` pixels.
 
     As torchvision's Resize and CenterCrop make it with Pillow: antialiased bilinear, the longer
@@ -48,9 +54,10 @@ def evaluation_image(encoded: Any, *, size: int, resize: int) -> Any:
     Args:
       encoded: scalar string tensor.
       size, resize: pixels, size <= resize.
+      channels: 3, or 1 for grey ones.
 
     Returns:
-      uint8 [size, size, 3].
+      uint8 [size, size, channels].
     """
     tf = import_tensorflow()
     sides = image_sides(encoded)
@@ -63,15 +70,16 @@ def evaluation_image(encoded: Any, *, size: int, resize: int) -> Any:
     first = tf.maximum(tf.cast(start - reach, tf.int32), 0)
     last = tf.minimum(tf.cast(tf.math.ceil(end + reach), tf.int32), sides)
     box = tf.concat([first, last - first], axis=0)
+    part = decode_box(encoded, lambda _: box, dct_method="INTEGER_ACCURATE", channels=channels)
     image = tf.raw_ops.ScaleAndTranslate(
-        images=decode_box(encoded, lambda _: box, dct_method="INTEGER_ACCURATE")[None],
+        images=part[None],
         size=[size, size],
         scale=tf.cast(1 / step, tf.float32),
         translation=tf.cast((tf.cast(first, tf.float64) - start) / step, tf.float32),
         kernel_type="triangle",
         antialias=True,
     )
-    return tf.cast(tf.round(tf.ensure_shape(image[0], [size, size, 3])), tf.uint8)
+    return tf.cast(tf.round(tf.ensure_shape(image[0], [size, size, channels])), tf.uint8)
 
 
 def random_box(sides: Any, uniform: Any) -> Any:
@@ -118,8 +126,10 @@ def image_sides(encoded: Any) -> Any:
     )
 
 
-def decode_box(encoded: Any, box: Callable[[Any], Any], *, dct_method: str) -> Any:
-    """A part of an image, uint8 [height, width, 3].
+def decode_box(
+    encoded: Any, box: Callable[[Any], Any], *, dct_method: str, channels: int = 3
+) -> Any:
+    """A part of an image, uint8 [height, width, channels].
 
     `box` gives its corner and sides (int32 [4]) from those of the image (int32 [2]).
     """
@@ -127,17 +137,17 @@ def decode_box(encoded: Any, box: Callable[[Any], Any], *, dct_method: str) -> A
 
     def jpeg():  # with the transform that Pillow uses
         part = box(tf.io.extract_jpeg_shape(encoded)[:2])
-        return tf.io.decode_and_crop_jpeg(encoded, part, channels=3, dct_method=dct_method)
+        return tf.io.decode_and_crop_jpeg(encoded, part, channels=channels, dct_method=dct_method)
 
     def other():
-        image = _decode_other(encoded)
+        image = _decode_other(encoded, channels)
         part = box(tf.shape(image)[:2])
-        return tf.slice(image, tf.pad(part[:2], [[0, 1]]), tf.concat([part[2:], [3]], 0))
+        return tf.slice(image, tf.pad(part[:2], [[0, 1]]), tf.concat([part[2:], [channels]], 0))
 
     return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
 
-def _decode_other(encoded: Any) -> Any:
+def _decode_other(encoded: Any, channels: int = 3) -> Any:
     tf = import_tensorflow()
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
+    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, channels])

@@ -19,7 +19,7 @@ class TrainingSet:
     Args:
       images: uint8 [N, H, W, C].
       labels: int32 [N].
-      key, crop_padding, flip, cutout, mean, std, dtype: as in `augment.augment`.
+      key, crop_padding, flip, cutout, random_erasing, mean, std, dtype: as in `augment.augment`.
     """
 
     corrupt = frozenset()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from etils import epath
 
+from lpw_jax import registry
 from lpw_jax.data import cifar, tfds_prepare, tfds_source
 from lpw_jax.data.archive import check_archive, read_archive
 from lpw_jax.data.images import MAX_ENCODED, decode_image, is_image_name
@@ -22,7 +23,6 @@ from lpw_jax.files import storage
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 OFFICIAL_SIZES = {"LSUN": 10_000, "TIN": 10_000, "SVHN": 26_032, "CIFAR": 10_000}
 _ARCHIVES = {"LSUN": "LSUN_resize", "TIN": "Imagenet_resize"}
-_OTHER_CIFAR = {"cifar10": "cifar100", "cifar100": "cifar10"}
 _REMEDY = "fetch it again, or remove it to go without this set"
 _MAX_MAT_BYTES = 1 << 30  # of its images; SVHN's test set takes 80 MB
 
@@ -56,13 +56,14 @@ def find_ood_sets(
     with storage.reading(ood_dir):
         if ood_dir and not storage.path(ood_dir).is_dir():
             raise UserError(f"data.ood_dir = {ood_dir!r}: must be a folder, or '' for none")
-    if dataset_name not in _OTHER_CIFAR:
+    other = registry.data(dataset_name).ood
+    if not other:
         return {}, {}
     finders = {
         "LSUN": functools.partial(_find_archive, _ARCHIVES["LSUN"], ood_dir),
         "TIN": functools.partial(_find_archive, _ARCHIVES["TIN"], ood_dir),
         "SVHN": functools.partial(_find_svhn, data_dir, ood_dir),
-        "CIFAR": functools.partial(_find_cifar, _OTHER_CIFAR[dataset_name], data_dir, download),
+        "CIFAR": functools.partial(_find_cifar, other, data_dir, download),
     }
     found, missing = {}, {}
     for name in OOD_SETS:
@@ -128,7 +129,7 @@ def _find_cifar(name: str, data_dir: str, download: bool) -> Loader:
     prepared = tfds_source.find_prepared(name, data_dir)
     if not prepared and download:
         with contextlib.suppress(UserError):  # without a network it is missing, and said to be
-            prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=cifar.SPECS[name].url)
+            prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=registry.DATA[name].url)
     if not prepared or not prepared.split_sizes.get("test"):
         raise _Missing(
             f"put {name}, prepared by tensorflow-datasets, into data.dir "

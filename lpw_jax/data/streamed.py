@@ -29,7 +29,7 @@ class Streamed:
     """A `Source` of the images in `records`, uint8 until they are on the device.
 
     Attributes:
-      image_shape: [H, W, 3].
+      image_shape: [H, W, C].
       resident: (), as nothing stays on the device.
       corrupt: numbers of the corrupt images that were met so far.
     """
@@ -42,7 +42,7 @@ class Streamed:
         decode: Callable[[Any, Any], Any],
         *,
         name: str,
-        image_size: int,
+        image_shape: tuple[int, int, int],
         num_classes: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -58,9 +58,10 @@ class Streamed:
         Args:
           records: each a tf.train.Example with `image` (encoded), `label` and `file_name`.
           decode: TensorFlow function of a scalar string and random numbers, float64 [num_draws]
-            in [0, 1); gives uint8 [image_size, image_size, 3]. num_draws is at least 1, as
+            in [0, 1); gives uint8 of `image_shape`. num_draws is at least 1, as
             TensorFlow crashes where it takes rows without elements from a batch.
           name: what messages call the records.
+          image_shape: [H, W, C].
           num_classes: labels are 0 to num_classes - 1.
           mean, std: per channel, on the scale 0..1.
           dtype: of normalised images.
@@ -70,7 +71,7 @@ class Streamed:
             decodes (row-major, cyclic), as training needs; otherwise to none, as evaluation does.
           on_corrupt: is told of each image that is left out, once.
         """
-        self.image_shape = (image_size, image_size, 3)
+        self.image_shape = image_shape
         self._records, self._decode, self._name = records, decode, name
         self._num_classes, self._seed, self._num_draws = num_classes, seed, num_draws
         self._normalization = {"mean": mean, "std": std, "dtype": dtype}
@@ -91,7 +92,7 @@ class Streamed:
         epoch, not of what was met before, so that resumed and uninterrupted runs agree.
 
         Yields, T times and read-only:
-          `image` uint8 [*indices.shape[1:], H, W, 3], `label` int32 and `valid` bool
+          `image` uint8 [*indices.shape[1:], H, W, C], `label` int32 and `valid` bool
           [*indices.shape[1:]]. At most two more feeds are made ahead of use.
 
         Raises:

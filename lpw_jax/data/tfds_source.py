@@ -11,13 +11,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from lpw_jax.data.images import decode_image
+from lpw_jax.data.images import decode_image, stack
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 
@@ -41,6 +41,13 @@ def root(data_dir: str) -> epath.Path:
     return storage.path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
+def known_names() -> list[str]:
+    """The names of tfds' own data sets; takes a moment."""
+    import tensorflow_datasets as tfds
+
+    return tfds.list_builders(with_community_datasets=False)
+
+
 def find_prepared(name: str, data_dir: str) -> Prepared | None:
     """The newest prepared version of `name`, or None; reads only its dataset_info.json.
 
@@ -50,11 +57,12 @@ def find_prepared(name: str, data_dir: str) -> Prepared | None:
     folder = root(data_dir)
     if not storage.has_folder(folder, what="a folder of tensorflow-datasets (data.dir)"):
         return None
-    with storage.reading(folder):
-        if name not in (path.name for path in folder.iterdir()):
-            return None
-    folder /= name
-    storage.has_folder(folder, what="the folder of a dataset")
+    for part in name.split("/"):  # the set, and perhaps one of its configs
+        with storage.reading(folder):
+            if part not in (path.name for path in folder.iterdir()):
+                return None
+        folder /= part
+        storage.has_folder(folder, what="the folder of a dataset")
     with storage.reading(folder):
         versions = [p for p in folder.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
         versions.sort(key=lambda path: tuple(map(int, path.name.split("."))))
@@ -64,8 +72,13 @@ def find_prepared(name: str, data_dir: str) -> Prepared | None:
     return _read_info(found[-1] / "dataset_info.json") if found else None
 
 
-def read_split(prepared: Prepared, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads one split in stored order: images uint8 [N, 32, 32, 3], labels int32 [N].
+def read_split(
+    prepared: Prepared, split: str, decode: Callable[..., np.ndarray] = decode_image
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one split in stored order: images uint8 [N, H, W, C], labels int32 [N].
+
+    `decode` makes one image [H, W, C] of encoded bytes, their place and a remedy; by default it
+    takes 32x32 pixels in colour only.
 
     A remote folder's files are first copied to a temporary local one: readers of array_record
     open files by name.
@@ -94,10 +107,26 @@ def read_split(prepared: Prepared, split: str) -> tuple[np.ndarray, np.ndarray]:
             f"{where}: dataset_info.json says {size} images, found {len(examples)}; {REMEDY}"
         )
     labels = np.array([label for _, label in examples], np.int32)
-    images = np.empty((size, 32, 32, 3), np.uint8)
-    for i, (encoded, _) in enumerate(examples):  # threads gain nothing on images this small
-        images[i] = decode_image(encoded, f"{where}, example {i}", REMEDY)
-    return images, labels
+    places = [f"{where}, example {i}" for i in range(size)]
+    images = (  # threads gain nothing on small images
+        (place, decode(encoded, place, REMEDY))
+        for place, (encoded, _) in zip(places, examples, strict=True)
+    )
+    return stack(images, size), labels
+
+
+def described(prepared: Prepared) -> tuple[tuple[int | None, ...], int]:
+    """The shape [H, W, C] of images, None where they differ, and the number of classes.
+
+    Raises:
+      UserError: it is not a dataset of labelled images.
+    """
+    with _local(prepared.folder, "") as folder:
+        features = _builder(folder, shown=prepared.folder).info.features
+    shape, classes = features["image"].shape, getattr(features["label"], "num_classes", None)
+    if len(shape) != 3 or not classes:
+        raise UserError(f"{prepared.folder}: must have one image and one class label an example")
+    return shape, classes
 
 
 def import_tensorflow():

@@ -133,7 +133,8 @@ def activation_bytes(model: nn.Module, image_shape: Sequence[int], *, platform: 
 
     def kept(params, images):
         def forward(params):
-            return model.apply({"params": params}, images, train=True, mutable=["batch_stats"])
+            options = {"mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(0)}}
+            return model.apply({"params": params}, images, train=True, **options)
 
         forward = jax.checkpoint(forward, policy=lambda op, *_, **__: op.name in _KEPT)
         return jax.vjp(forward, params, has_aux=True)[1]

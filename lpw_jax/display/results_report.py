@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lpw_jax import registry
 from lpw_jax.display import console
 from lpw_jax.display.console import accuracies
 from lpw_jax.measures.views import VIEWS
@@ -24,9 +25,7 @@ _COLUMNS = (
 
 def network_name(model: Mapping[str, Any]) -> str:
     """Of a config's section `model`: 'WRN-28-10', or its name."""
-    if model["name"] == "wide_resnet":
-        return f"WRN-{model['depth']}-{model['width']}"
-    return model["name"]
+    return registry.network(model["name"]).title.format(**model)
 
 
 def pretrained_line(found: Mapping[str, Any]) -> str:

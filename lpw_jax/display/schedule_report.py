@@ -11,12 +11,12 @@ from lpw_jax.training.schedules import Epoch
 
 
 def schedule_table(epochs: Sequence[Epoch]) -> Table:
-    """Table of rates and phases, one row for every stretch of constant or linear learning rates.
+    """Table of rates and phases, one row while each learning rate stays, rises or falls.
 
     Where rates change, a row shows those of its first and its last epoch. gamma, the factor of the
     shared gradient, has a column if it is not always 1.
     """
-    stretches = [part for phase in phases(epochs) for part in _linear(phase)]
+    stretches = [part for phase in phases(epochs) for part in _stretches(phase)]
     with_gamma = any(epoch.rates.shared_grad_scale != 1 for epoch in epochs)
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # nine columns fit in 80
     for header in ("\nepochs", "\nphase"):
@@ -55,30 +55,23 @@ def phases(epochs: Sequence[Epoch]) -> list[list[Epoch]]:
     return [list(group) for _, group in groupby(epochs, key=plan)]
 
 
-def _linear(epochs: Sequence[Epoch]) -> list[list[Epoch]]:
-    """Parts in which both learning rates change by the same amount from each epoch to the next."""
+def _stretches(epochs: Sequence[Epoch]) -> list[list[Epoch]]:
+    """Parts in which each of both learning rates stays, rises or falls from epoch to epoch."""
     parts = [[epochs[0]]]
     for epoch in epochs[1:]:
         *_, last = part = parts[-1]
-        if len(part) == 1 or _same(_change(part[-2], last), _change(last, epoch)):
+        if len(part) == 1 or _change(part[-2], last) == _change(last, epoch):
             part.append(epoch)
         else:
             parts.append([epoch])
     return parts
 
 
-def _change(before: Epoch, after: Epoch) -> tuple[float, float]:
-    old, new = before.rates, after.rates
-    return (
-        new.shared_learning_rate - old.shared_learning_rate,
-        new.late_learning_rate - old.late_learning_rate,
-    )
-
-
-def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return all(
-        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12) for a, b in zip(one, other, strict=True)
-    )
+def _change(before: Epoch, after: Epoch) -> list[int]:
+    """-1, 0 or 1 for both learning rates; rounding is no change."""
+    names = ("shared_learning_rate", "late_learning_rate")
+    pairs = [(getattr(before.rates, name), getattr(after.rates, name)) for name in names]
+    return [0 if math.isclose(a, b, rel_tol=1e-9) else (b > a) - (b < a) for a, b in pairs]
 
 
 def _from_to(first: float, last: float) -> str:

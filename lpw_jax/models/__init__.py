@@ -1,23 +1,15 @@
 """Networks, by the name that `config.model.name` gives them."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lpw_jax.models.densenet import DenseNet
-from lpw_jax.models.resnet import ResNet
-from lpw_jax.models.wide_resnet import WideResNet
+from lpw_jax import registry
+from lpw_jax.models.own import OwnNetwork
 
-# Networks of torchvision: those that have pretrained weights.
-TORCHVISION = {
-    "resnet50": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3)),
-    "resnet152": functools.partial(ResNet, stage_sizes=(3, 8, 36, 3)),
-    "densenet161": DenseNet,
-}
-NAMES = ("wide_resnet", *TORCHVISION)
+__all__ = ["OwnNetwork", "create"]
 
 
 def create(
@@ -30,24 +22,29 @@ def create(
     dtype: Any = jnp.float32,
     precision: str = "highest",
     conv_general_dilated: Callable[..., Any] | None = None,
-) -> nn.Module:
+) -> nn.Module | OwnNetwork:
     """The network `name`, called as `model.apply(variables, images, train=False)`.
 
-    `depth` and `width` are those of 'wide_resnet'; the other networks have no choice of them.
+    `depth` and `width` are for networks that have a choice of them.
 
     Raises:
       ValueError: there is no network `name`.
+      UserError: 'package.module:function' is none, or gives no flax module.
     """
-    if name not in NAMES:
-        raise ValueError(f"model.name: must be one of {', '.join(NAMES)}, got {name!r}")
-    if name == "wide_resnet":
-        network = functools.partial(WideResNet, depth=depth, width=width)
-    else:
-        network = TORCHVISION[name]
-    return network(
+    options = dict(
         num_classes=num_classes,
+        depth=depth,
+        width=width,
         axis_name=axis_name,
         dtype=dtype,
         precision=precision,
         conv_general_dilated=conv_general_dilated,
     )
+    if registry.is_function(name):
+        return OwnNetwork(name, **options)
+    if name not in registry.NETWORKS:
+        known = ", ".join(registry.NETWORKS)
+        raise ValueError(f"model.name: must be one of {known}, got {name!r}")
+    network = registry.NETWORKS[name]
+    builder = registry.resolve(network.builder, "model.name")
+    return builder(**network.arguments, **registry.accepted(builder, options))

@@ -40,20 +40,32 @@ class Marks(NamedTuple):
       release: the epoch at whose end members are made.
       swa: the first one whose weights are averaged.
       annealing: the last one with the full learning rate, and the first one with the final rate.
+      milestones: of a multistep schedule, the last ones before the rate drops.
+      warmup: the last one of the warm-up.
+      frozen: the last one in which shared weights move.
     """
 
     release: int | None
     swa: int | None
-    annealing: tuple[int, int]
+    annealing: tuple[int, int] | None = None
+    milestones: tuple[int, ...] = ()
+    warmup: int | None = None
+    frozen: int | None = None
 
 
 def marks(config: Mapping[str, Any]) -> Marks:
     """The marks of a config."""
     train, release = config["train"], config["late_phase"]["release_epoch"]
+    falls = {"annealing": (train["anneal_start"] + 1, train["anneal_end"] + 1)}
+    if train.get("schedule") == "multistep":  # configs of older runs do not say
+        falls = {"milestones": tuple(train["milestones"])}
+    frozen = train.get("freeze_epoch", -1)
     return Marks(
         release=release if release >= 0 else None,
         swa=config["swa"]["start_epoch"] or None,
-        annealing=(train["anneal_start"] + 1, train["anneal_end"] + 1),
+        warmup=train.get("warmup_epochs") or None,
+        frozen=frozen if frozen >= 0 else None,
+        **falls,
     )
 
 
@@ -165,7 +177,9 @@ def _over_epochs(records: Records, marks: Marks) -> tuple[Figure, Axes]:
         axes.axvline(marks.release + 0.5, linestyle=":", label="release", **line)
     if marks.swa is not None and first < marks.swa - 0.5 < last:
         axes.axvline(marks.swa - 0.5, linestyle="-.", label="start of SWA", **line)
-    start, end = (min(max(epoch, first), last) for epoch in marks.annealing)
+    if marks.frozen is not None and first < marks.frozen + 0.5 < last:
+        axes.axvline(marks.frozen + 0.5, linestyle="--", label="shared weights frozen", **line)
+    start, end = (min(max(epoch, first), last) for epoch in marks.annealing or (0, 0))
     if start < end:
         axes.axvspan(
             start, end, ymax=0.05, facecolor="#f3d9a4", edgecolor=ORANGE, hatch="////",

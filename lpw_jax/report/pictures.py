@@ -52,9 +52,17 @@ def _schedule(config: Mapping[str, Any]) -> str:
         words = [f"{members.capitalize()} from the start"]
     else:
         words = [f"Release of {members} at the end of epoch {marks.release}"]
-    start, end = marks.annealing
-    ends = f"until epoch {end}" if end <= config["train"]["epochs"] else "to the end"
-    words.append(f"learning rates fall after epoch {start} {ends}")
+    if marks.warmup is not None:
+        words.append(f"learning rates rise up to epoch {marks.warmup + 1}")
+    if marks.annealing:
+        start, end = marks.annealing
+        ends = f"until epoch {end}" if end <= config["train"]["epochs"] else "to the end"
+        words.append(f"learning rates fall after epoch {start} {ends}")
+    for epoch in marks.milestones:
+        if epoch < config["train"]["epochs"]:
+            words.append(f"learning rates drop after epoch {epoch}")
+    if marks.frozen is not None:
+        words.append(f"shared weights stay as they are after epoch {marks.frozen}")
     if marks.swa is not None:
         words.append(f"SWA averages the weights from epoch {marks.swa} on")
     return "; ".join(words) + "."

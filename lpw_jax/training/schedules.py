@@ -1,5 +1,7 @@
 """Rates by epoch and phase, and lengths of epochs: the one place where epochs become numbers."""
 
+import dataclasses
+import math
 from typing import Any, NamedTuple
 
 
@@ -21,7 +23,7 @@ class Epoch(NamedTuple):
       phase: 'tied', 'late' or 'SWA', from `phase`.
       num_members: K, 1 before the release.
       cycles: of K minibatches each.
-      rates: from `rates`, as floats.
+      rates: as floats.
     """
 
     number: int
@@ -31,15 +33,38 @@ class Epoch(NamedTuple):
     rates: Rates
 
 
-def annealing_factor(epoch: int, *, anneal_start: int, anneal_end: int, end_factor: float) -> float:
-    """Factor of every learning rate in `epoch` (from 1), constant within it (reference schedule).
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Factor of learning rates by epoch (from 1), constant within each. With i = epoch - 1:
 
-    With i = epoch - 1: 1 up to i = anneal_start, linear to `end_factor` at i = anneal_end, then
-    `end_factor`.
+    Attributes:
+      name: 'annealing', from 1 at i <= start linear to `end_factor` at i >= end; 'cosine', the same
+        along half a cosine; 'multistep', `milestone_factor` to the power of the number of
+        milestones <= i.
+      start, end, end_factor: of the first two.
+      milestones, milestone_factor: of the last.
+      warmup_epochs: epochs n at the start, where the factor is multiplied by epoch / (n + 1).
     """
-    progress = (epoch - 1 - anneal_start) / (anneal_end - anneal_start)
-    progress = min(max(progress, 0.0), 1.0)
-    return 1.0 - progress * (1.0 - end_factor)
+
+    name: str = "annealing"
+    start: int = 0
+    end: int = 1
+    end_factor: float = 1.0
+    milestones: tuple[int, ...] = ()
+    milestone_factor: float = 1.0
+    warmup_epochs: int = 0
+
+    def __call__(self, epoch: int) -> float:
+        """The factor in `epoch`."""
+        return min(epoch / (self.warmup_epochs + 1), 1.0) * self._after_warmup(epoch - 1)
+
+    def _after_warmup(self, i: int) -> float:
+        if self.name == "multistep":
+            return self.milestone_factor ** sum(milestone <= i for milestone in self.milestones)
+        progress = min(max((i - self.start) / (self.end - self.start), 0.0), 1.0)
+        if self.name == "cosine":
+            progress = (1.0 - math.cos(math.pi * progress)) / 2
+        return 1.0 - progress * (1.0 - self.end_factor)
 
 
 def is_released(epoch: int, *, release_epoch: int) -> bool:
@@ -52,45 +77,3 @@ def phase(epoch: int, *, release_epoch: int, swa_start_epoch: int) -> str:
     if 0 < swa_start_epoch <= epoch:
         return "SWA"
     return "late" if is_released(epoch, release_epoch=release_epoch) else "tied"
-
-
-def rates(
-    epoch: int,
-    *,
-    released: bool,
-    anneal_start: int,
-    anneal_end: int,
-    learning_rate: float,
-    end_learning_rate: float,
-    weight_decay: float,
-    late_learning_rate: float,
-    late_weight_decay: float,
-    shared_grad_scale: float,
-    anneal_late: bool = True,
-    num_microbatches: int = 1,
-    shared_rate_divisor: int = 1,
-) -> Rates:
-    """Rates of `epoch` (from 1). Before the release the tied copy is trained as shared weights.
-
-    All learning rates are divided by `num_microbatches`, whose gradients are summed, and the
-    shared one by `shared_rate_divisor` after the release; the members' rate is annealed with the
-    shared one or not at all (reference, ImageNet).
-    """
-    factor = late_factor = annealing_factor(
-        epoch,
-        anneal_start=anneal_start,
-        anneal_end=anneal_end,
-        end_factor=end_learning_rate / learning_rate,
-    )
-    if not released:
-        late_learning_rate, late_weight_decay = learning_rate, weight_decay
-        shared_grad_scale, shared_rate_divisor = 1.0, 1
-    elif not anneal_late:
-        late_factor = 1.0
-    return Rates(
-        shared_learning_rate=learning_rate * factor / num_microbatches / shared_rate_divisor,
-        shared_weight_decay=weight_decay,
-        late_learning_rate=late_learning_rate * late_factor / num_microbatches,
-        late_weight_decay=late_weight_decay,
-        shared_grad_scale=shared_grad_scale,
-    )

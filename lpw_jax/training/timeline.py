@@ -22,6 +22,16 @@ class Timeline:
         self._config, self._num_examples = config, num_examples
         self.epochs = config.train.epochs
         self.averages = config.swa.start_epoch > 0
+        train = config.train
+        self._schedule = schedules.Schedule(
+            train.schedule,
+            start=train.anneal_start,
+            end=train.anneal_end,
+            end_factor=train.end_learning_rate / train.learning_rate,
+            milestones=train.milestones,
+            milestone_factor=train.milestone_factor,
+            warmup_epochs=train.warmup_epochs,
+        )
         if not self.cycles(self.epochs):
             raise UserError(
                 f"train.batch_size = {config.train.batch_size}: a cycle of "
@@ -36,6 +46,10 @@ class Timeline:
     def begins_release(self, epoch: int) -> bool:
         """Whether members are made just before `epoch`."""
         return self.is_released(epoch) and not self.is_released(epoch - 1)
+
+    def is_frozen(self, epoch: int) -> bool:
+        """Whether the shared weights do not move in `epoch`."""
+        return 0 <= self._config.train.freeze_epoch < epoch
 
     def is_averaged(self, epoch: int) -> bool:
         """Whether the weights at the end of `epoch` enter the SWA averages."""
@@ -67,22 +81,25 @@ class Timeline:
         )
 
     def rates(self, epoch: int) -> schedules.Rates:
-        """Rates and decays of `epoch`."""
+        """Rates and decays of `epoch`. Before the release all weights have the shared ones.
+
+        Learning rates are divided by `num_microbatches`, whose gradients are summed.
+        """
         train, late_phase = self._config.train, self._config.late_phase
-        return schedules.rates(
-            epoch,
-            released=self.is_released(epoch),
-            anneal_start=train.anneal_start,
-            anneal_end=train.anneal_end,
-            learning_rate=train.learning_rate,
-            end_learning_rate=train.end_learning_rate,
-            weight_decay=train.weight_decay,
-            late_learning_rate=late_phase.learning_rate,
+        factor, parts = self._schedule(epoch), train.num_microbatches
+        rate, decay = train.learning_rate * factor / parts, train.weight_decay
+        if not self.is_released(epoch):
+            return schedules.Rates(rate, decay, rate, decay, 1.0)
+        if late_phase.divide_shared_rate:
+            rate /= late_phase.num_members
+        return schedules.Rates(
+            shared_learning_rate=0.0 if self.is_frozen(epoch) else rate,
+            shared_weight_decay=decay,
+            late_learning_rate=late_phase.learning_rate
+            * (factor if late_phase.anneal else 1.0)
+            / parts,
             late_weight_decay=late_phase.weight_decay,
             shared_grad_scale=late_phase.shared_grad_scale,
-            anneal_late=late_phase.anneal,
-            num_microbatches=train.num_microbatches,
-            shared_rate_divisor=late_phase.num_members if late_phase.divide_shared_rate else 1,
         )
 
     def plan(self) -> list[schedules.Epoch]:

@@ -4,7 +4,6 @@ Ours is one .safetensors file: '/'-joined paths ('params/...', 'batch_stats/...'
 layouts, and metadata that name the format, the network and what it was made from.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -17,7 +16,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lpw_jax import models
+from lpw_jax import models, registry
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.weights import torchvision_names, weight_files
@@ -29,29 +28,7 @@ _OWN, _VERSION = "lpw_jax", 1  # entry of our own files' metadata, which is JSON
 Shapes = dict[str, tuple[int, ...]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """torchvision's original ("V1") ImageNet weights of one network.
-
-    Attributes:
-      file: its name; it ends in the first 8 hex digits of the file's SHA-256.
-      accuracy: top-1 on the 50,000 validation images in percent, as torchvision states it.
-    """
-
-    file: str
-    accuracy: float
-
-    @property
-    def sha256_start(self) -> str:
-        """The first 8 hex digits of the file's SHA-256."""
-        return self.file.rpartition("-")[2].removesuffix(".pth")
-
-
-PUBLISHED = {
-    "resnet50": Published("resnet50-0676ba61.pth", 76.130),
-    "resnet152": Published("resnet152-394f9c45.pth", 78.312),
-    "densenet161": Published("densenet161-8d451a50.pth", 77.138),
-}
+PUBLISHED = {name: known.published for name, known in registry.NETWORKS.items() if known.published}
 
 
 def load_variables(

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import data, evaluate, launch, networks
+from lpw_jax import data, evaluate, launch, networks, registry
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError
@@ -82,8 +82,9 @@ def _check_agrees(
 ) -> None:
     """Refuses a file with another network than `config` describes."""
     found, model, late_phase = file.architecture, config.model, config.late_phase
-    if model.name != "wide_resnet":
-        raise UserError(f"model.name = {model.name!r}: must be 'wide_resnet', the published code's")
+    if not registry.network(model.name).is_reference:
+        known = next(name for name, network in registry.NETWORKS.items() if network.is_reference)
+        raise UserError(f"model.name = {model.name!r}: must be {known!r}, the published code's")
     released = schedules.is_released(config.train.epochs, release_epoch=late_phase.release_epoch)
     num_members = late_phase.num_members if released else 1
     faults = [

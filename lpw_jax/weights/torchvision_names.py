@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lpw_jax import registry
+
 COUNTER = "num_batches_tracked"  # of each batch norm; nothing here uses it
 LEAVES = {
     "kernel": "weight",
@@ -26,10 +28,12 @@ def torch_name(model_name: str, path: str) -> str:
     Raises:
       ValueError: torchvision has no network `model_name`.
     """
-    if model_name not in _MODULES:
-        raise ValueError(f"model.name = {model_name!r}: must be one of {', '.join(_MODULES)}")
+    module = _MODULES.get(registry.network(model_name).weight_names)
+    if module is None:
+        known = [name for name, network in registry.NETWORKS.items() if network.weight_names]
+        raise ValueError(f"model.name = {model_name!r}: must be one of {', '.join(known)}")
     _, *modules, leaf = path.split("/")
-    return ".".join([*map(_MODULES[model_name], modules), LEAVES[leaf]])
+    return ".".join([*map(module, modules), LEAVES[leaf]])
 
 
 def counters(names: Iterable[str]) -> list[str]:
@@ -85,8 +89,4 @@ def _densenet_module(name: str) -> str:
     return renamed.get(name, name.replace("bn", "norm"))
 
 
-_MODULES = {
-    "resnet50": _resnet_module,
-    "resnet152": _resnet_module,
-    "densenet161": _densenet_module,
-}
+_MODULES = {"resnet": _resnet_module, "densenet": _densenet_module}

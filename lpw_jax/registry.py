@@ -1,0 +1,299 @@
+"""Networks and data sets by name: each is named here, and nowhere else. Imports nothing heavy.
+
+A name is one of these tables, or 'package.module:function' for what is not the package's own.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from lpw_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """torchvision's original ("V1") ImageNet weights of one network.
+
+    Attributes:
+      file: its name; it ends in the first 8 hex digits of the file's SHA-256.
+      accuracy: top-1 on the 50,000 validation images in percent, as torchvision states it.
+    """
+
+    file: str
+    accuracy: float
+
+    @property
+    def sha256_start(self) -> str:
+        """The first 8 hex digits of the file's SHA-256."""
+        return self.file.rpartition("-")[2].removesuffix(".pth")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network.
+
+    Attributes:
+      builder: 'module:function' that gives the flax module.
+      arguments: what the builder is always called with.
+      settings: fields of `config.model` that it takes, too.
+      title: what tables call it, as a format of those fields and the name.
+      published: torchvision's weights, None if there are none.
+      weight_names: whose names the weights have in PyTorch, of `weights.torchvision_names`.
+      is_reference: whether it is that of the published CIFAR code, whose depth is 6n + 4.
+    """
+
+    builder: str
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    title: str = "{name}"
+    published: Published | None = None
+    weight_names: str = ""
+    is_reference: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    Attributes:
+      loader: 'module:function' that gives a `data.Dataset` or a `data.on_disk.OnDisk`, called with
+        those options of `data.load_dataset` that it takes.
+      num_classes: None if only the data themselves tell it, and the shape of images.
+      side: of the images in pixels; None for `data.image_size`.
+      mean, std: per channel on the scale 0..1; () if the loader or the images tell them.
+      url: what tfds downloads, or what tells whether there is a network.
+      opening: how tfds' own description begins.
+      ood: the data set that stands for 'CIFAR' among the out-of-distribution sets; '' if none are
+        defined.
+      corrupted: archive of corrupted test images; '' if there is none.
+      has_crops: training images are random crops, so that `train.crop_padding` and `train.cutout`
+        must be 0.
+      is_prepared: whether `lpw_jax.data prepare` prepares it.
+      archives: whether it is prepared from archives that must be there, not downloaded.
+    """
+
+    loader: str
+    num_classes: int | None = None
+    side: int | None = 32
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    url: str = ""
+    opening: str = ""
+    ood: str = ""
+    corrupted: str = ""
+    has_crops: bool = False
+    is_prepared: bool = False
+    archives: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether classes and image shape are known before anything is loaded."""
+        return self.num_classes is not None
+
+
+_RESNET = {"builder": "lpw_jax.models.resnet:ResNet", "weight_names": "resnet"}
+NETWORKS = {
+    "wide_resnet": Network(
+        "lpw_jax.models.wide_resnet:WideResNet",
+        settings=("depth", "width"),
+        title="WRN-{depth}-{width}",
+        is_reference=True,
+    ),
+    "resnet50": Network(
+        **_RESNET,
+        arguments={"stage_sizes": (3, 4, 6, 3)},
+        published=Published("resnet50-0676ba61.pth", 76.130),
+    ),
+    "resnet152": Network(
+        **_RESNET,
+        arguments={"stage_sizes": (3, 8, 36, 3)},
+        published=Published("resnet152-394f9c45.pth", 78.312),
+    ),
+    "densenet161": Network(
+        "lpw_jax.models.densenet:DenseNet",
+        published=Published("densenet161-8d451a50.pth", 77.138),
+        weight_names="densenet",
+    ),
+}
+
+_CIFAR = {"loader": "lpw_jax.data.cifar:load", "is_prepared": True}
+_CIFAR_HOST = "https://www.cs.toronto.edu/~kriz/"
+DATA = {
+    "cifar10": Data(
+        **_CIFAR,
+        num_classes=10,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+        url=_CIFAR_HOST + "cifar-10-binary.tar.gz",
+        opening="The CIFAR-10 dataset consists of 60000 32x32 colour images",
+        ood="cifar100",
+        corrupted="CIFAR-10-C",
+    ),
+    "cifar100": Data(
+        **_CIFAR,
+        num_classes=100,
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+        url=_CIFAR_HOST + "cifar-100-binary.tar.gz",
+        opening="This dataset is just like the CIFAR-10, except it has 100 classes",
+        ood="cifar10",
+        corrupted="CIFAR-100-C",
+    ),
+    "digits": Data("lpw_jax.data.digits:load", num_classes=10),
+    "imagenet2012": Data(
+        "lpw_jax.data.imagenet:load",
+        num_classes=1000,
+        side=None,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        has_crops=True,
+        is_prepared=True,
+        archives=True,
+    ),
+    "image_folder": Data("lpw_jax.data.image_folder:load", side=None),
+}
+CIFAR = {name: known for name, known in DATA.items() if known.ood}
+_TFDS = Data(
+    "lpw_jax.data.tfds_images:load",
+    side=None,
+    url="https://storage.googleapis.com/tfds-data",
+    is_prepared=True,
+)
+_OWN = Data("lpw_jax.data.own:load", side=None)
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+_IDENTIFIER = r"[^\W\d]\w*"
+_PATH = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*"
+_TFDS_NAME = r"[a-z]\w*(/[\w.-]+)?"
+
+
+def is_function(name: str) -> bool:
+    """Whether `name` has the form 'package.module:function'."""
+    return re.fullmatch(f"{_PATH}:{_PATH}", name) is not None
+
+
+def network(name: str) -> Network:
+    """What is known of a network; of 'package.module:function' only that."""
+    return NETWORKS.get(name) or Network(name, settings=("depth", "width"))
+
+
+def data(name: str) -> Data:
+    """What is known of a data set; any other name is that of one of tensorflow-datasets."""
+    return DATA.get(name) or (_OWN if is_function(name) else _TFDS)
+
+
+def wrong_network(name: str) -> str:
+    """The rule that a value of `model.name` breaks; '' if it breaks none."""
+    known = name in NETWORKS or is_function(name)
+    return "" if known else _choices(name, NETWORKS, "'package.module:function'")
+
+
+def wrong_optimizer(name: str) -> str:
+    """The rule that a value of `train.optimizer` breaks; '' if it breaks none."""
+    known = name in OPTIMIZERS or is_function(name)
+    return "" if known else _choices(name, OPTIMIZERS, "'package.module:function'")
+
+
+def wrong_data(name: str, tfds_names: Iterable[str] | None = None) -> str:
+    """The rule that a value of `data.name` breaks; '' if it breaks none.
+
+    `tfds_names` are the data sets that tensorflow-datasets has or that are prepared; None if they
+    are not known yet: then the form decides.
+    """
+    if name in DATA or is_function(name):
+        return ""
+    is_tfds = re.fullmatch(_TFDS_NAME, name) is not None
+    if is_tfds and (tfds_names is None or name.partition("/")[0] in tfds_names):
+        return ""
+    others = "the name of a tensorflow-datasets set, or 'package.module:function'"
+    return _choices(name, DATA, others, [*DATA, *(tfds_names or ())])
+
+
+def _choices(name: str, table: Iterable[str], others: str, known: Iterable[str] = ()) -> str:
+    return f"must be one of {', '.join(table)}, or {others}{_nearest(name, known or table)}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Asks whether the known name that is most like `name` was meant, if there is one like it."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def resolve(name: str, field: str) -> Callable[..., Any]:
+    """The function that 'package.module:function' names.
+
+    Modules are looked for in the current directory, too, as with `python -m`.
+
+    Raises:
+      UserError: naming `field` and what is wrong: no such module, its import fails, it has no such
+        attribute, or that cannot be called.
+    """
+    module_name, _, path = name.partition(":")
+    rule = f"{field} = {name!r}: must name a function as 'package.module:function'"
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module_name)
+    except Exception as error:  # anything, of a module that is not ours
+        raise UserError(
+            f"{rule}, but importing {module_name} raised {_told(error)}; modules are looked for in "
+            f"the current directory ({os.getcwd()}) and among installed packages"
+        ) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"{rule}, but {module_name} has no {path}{_nearest(part, dir(found))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserError(f"{rule}, but that is {found!r}")
+    return found
+
+
+def accepted(function: Callable, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the keyword arguments `offered` that a function has in its signature by name."""
+    parameters = inspect.signature(function).parameters
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: value
+        for name, value in offered.items()
+        if name in parameters and parameters[name].kind in by_name
+    }
+
+
+def call(name: str, field: str, offered: Mapping[str, Any]) -> Any:
+    """Calls 'package.module:function' with what it takes of `offered`.
+
+    Raises:
+      UserError: as `resolve`, or naming what the function raised and where.
+    """
+    function = resolve(name, field)
+    with speaking_of(field, name):
+        return function(**accepted(function, offered))
+
+
+@contextlib.contextmanager
+def speaking_of(field: str, name: str) -> Iterator[None]:
+    """Turns what code that is not ours raises inside into a UserError of a config's field."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{field} = {name!r}: must not fail, but raised {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """An error in one line, with the place that it comes from."""
+    text = " ".join(str(error).split())[:300]
+    steps = traceback.extract_tb(error.__traceback__)
+    own = [s for s in steps if "site-packages" not in s.filename and s.filename[:1] != "<"]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {text}{place}"

@@ -1,0 +1,139 @@
+"""Networks of one's own: called as they want to be, and refused before training if they cannot."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import own_modules
+import pytest
+import quick_jit
+from tiny_net import random_variables
+
+import lpw_jax
+from lpw_jax import evaluate, experiment, main, models, networks
+from lpw_jax.config import load_config
+from lpw_jax.errors import UserError
+
+IMAGE = (8, 8, 1)
+
+
+def create(name, **options):
+    return models.create(f"own_modules:{name}", num_classes=3, **options)
+
+
+def test_a_module_without_train_and_statistics_is_called_as_it_wants():
+    model, module = create("plain"), own_modules.Plain(3)
+    images = np.random.default_rng(0).standard_normal((2, *IMAGE)).astype(np.float32)
+    key = jax.random.key(0)
+    assert jax.eval_shape(model.init, key, images) == {
+        "batch_stats": {},
+        **jax.eval_shape(module.init, key, images),
+    }
+    variables = random_variables(model, IMAGE)
+
+    def train(variables, images):
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])
+
+    logits, updated = quick_jit.jit(train)(variables, images)
+    assert updated == {"batch_stats": {}}
+    expected = quick_jit.jit(module.apply)({"params": variables["params"]}, images)
+    np.testing.assert_array_equal(logits, expected)
+    model.check(IMAGE)
+
+
+def test_options_that_the_function_takes_are_given_and_changed():
+    model = create("Normed", dtype=jnp.float32)
+    assert model.module == own_modules.Normed(3)
+    assert model.clone(axis_name="d", precision="high").module == own_modules.Normed(3, "d")
+    model.check(IMAGE)
+
+
+def test_logits_are_float32_at_least():
+    model = create("plain", dtype=jnp.bfloat16)
+    half = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16)  # noqa: E731
+    image = jax.ShapeDtypeStruct((2, *IMAGE), jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):
+        variables = jax.tree.map(half, jax.eval_shape(model.init, jax.random.key(0), image))
+        assert jax.eval_shape(model.apply, variables, image).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("other_epsilon", "take its batch norms from lpw_jax.models.layers, not BatchNorm"),
+        ("deaf", "must take axis_name and give it to its batch norms"),
+        ("counting", r"no variables but params and batch_stats, not \['counts'\]"),
+        ("wrong_shape", r"must give logits \[2, 3\] for two images, not float32 \[2, 4\]"),
+        ("flat", r"must give logits \[2, 3\] for two images, not float32 \[2, 8, 8, 3\]"),
+        ("no_module", r"must give a flax.linen Module, not \[1, 2\]"),
+        ("arrays", "must not fail, but raised TypeError"),
+        ("plane", r"has no plane \(did you mean 'plain'\?\)"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_field_rule_and_value(name, rule):
+    with pytest.raises(UserError, match=f"^model.name = 'own_modules:{name}': .*{rule}"):
+        create(name).check(IMAGE)
+
+
+def test_batch_norm_of_flax_and_dropout_can_be_trained():
+    create("dropping").check(IMAGE)
+    create("foreign").check(IMAGE)
+    with pytest.raises(UserError, match="must, with SWA .*, take its batch norms from"):
+        create("foreign").check(IMAGE, averages=True)
+
+
+CONFIG = [
+    "--config.model.name=own_modules:plain",
+    "--config.data.name=own_modules:arrays",
+    "--config.data.image_size=8",
+    "--config.data.dir=a remark",
+    "--config.train.epochs=3",
+    "--config.train.batch_size=8",
+    "--config.train.crop_padding=1",
+    "--config.train.anneal_start=1",
+    "--config.train.anneal_end=3",
+    "--config.late_phase.release_epoch=1",
+    "--config.late_phase.num_members=2",
+    "--config.late_phase.patterns=norm/.*,head/.*",
+    "--config.swa.start_epoch=3",
+    "--config.late_phase.sigma=0.1",
+]
+
+
+def test_a_network_is_checked_with_the_data_that_tell_its_shapes():
+    config = load_config("configs/base.py", CONFIG)
+    networks.check(config)  # without data it is only built
+    dataset = experiment.load_dataset(config)
+    networks.check(config, dataset)
+    assert experiment.num_classes(config) == 3 and experiment.image_shape(config) == IMAGE
+    wrong = load_config("configs/base.py", [*CONFIG, "--config.late_phase.patterns=bn/.*"])
+    with pytest.raises(UserError, match="late_phase.patterns: every pattern must match"):
+        networks.check(wrong, dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["plain", "Normed", "foreign", "dropping"])
+def test_own_network_and_grey_data_are_trained_loaded_and_evaluated(network, tmp_path):
+    flags = [*CONFIG, f"--config.model.name=own_modules:{network}"]
+    patterns = {"plain": "norm/.*,head/.*", "dropping": "head/bias"}.get(network, "bn/.*,head/.*")
+    flags.append(f"--config.late_phase.patterns={patterns}")
+    if network == "foreign":
+        flags.append("--config.swa.start_epoch=0")
+    command = ["--config", "configs/base.py", *flags, "--workdir", str(tmp_path)]
+    assert main.main([*command, "--dry_run"]) == 0
+    assert main.main(command) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["status"] == "complete"
+    data = results["data"]
+    assert data["image_shape"] == [*IMAGE] and data["num_classes"] == 3
+    assert data["note"] == "a remark" and len(data["mean"]) == len(data["std"]) == 1
+    run = lpw_jax.load(tmp_path)
+    images = own_modules.arrays("", 8)["test_images"][..., None]
+    predicted = np.load(tmp_path / "predictions" / "test.npz")
+    for k in range(2):
+        logits = run.model.apply(run.member(k), run.normalize(images))
+        np.testing.assert_allclose(logits, predicted["members"][k], rtol=1e-4, atol=1e-5)
+    assert evaluate.main(["--workdir", str(tmp_path)]) == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert again["views"] == results["views"]

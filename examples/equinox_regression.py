@@ -1,4 +1,4 @@
-"""An equinox network with dropout tells where it does not know: regression as mean and spread.
+"""A regression ensemble in equinox, with dropout: heads are late-phase; means and spreads.
 
 Members' heads start apart (sigma); the ensemble's spread is that of their means and their noise.
 """

@@ -1,50 +1,68 @@
-"""The folder examples/: what stands there works as it stands there."""
+"""The examples run, and find what a broken one would miss."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
+import importlib
 from pathlib import Path
 
+import jax
 import pytest
 
-from lpw_jax import experiment, networks
-from lpw_jax.config import load_config
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "show")
+PNG = b"\x89PNG"
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A copy of examples/own_network, with its images made, as the current directory."""
-    shutil.copytree(
-        EXAMPLES / "own_network", tmp_path / "own", ignore=shutil.ignore_patterns("images", "runs")
-    )
-    monkeypatch.chdir(tmp_path / "own")
-    subprocess.run([sys.executable, "make_images.py", "images"], check=True, timeout=60)
-    return tmp_path / "own"
+def run(monkeypatch, tmp_path, capsys):
+    """Runs an example quickly, as a user's program does, and says what it found."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+    def run(name):
+        plot = tmp_path / "plot.png"
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            found = importlib.import_module(name).main(["--quick", "--plot", str(plot)])
+        assert plot.read_bytes().startswith(PNG)
+        printed = capsys.readouterr().out
+        assert all(name in printed for name in found)
+        return found
+
+    return run
 
 
-def test_examples_are_short():
-    for path in EXAMPLES.rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 80, path
+def accuracies(found):
+    return {name: float(score["accuracy"].mean()) for name, score in found.items()}
 
 
-def test_the_own_network_fits_the_own_images(folder, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    config = load_config("config.py")
-    dataset = experiment.load_dataset(config)
-    assert (len(dataset.train_labels), len(dataset.test_labels)) == (1_437, 360)
-    assert dataset.image_shape == (8, 8, 1) and dataset.num_classes == 10
-    networks.check(config, dataset)
-    monkeypatch.delitem(sys.modules, "network")
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("nnx_network", 0.95),
+        pytest.param("linen_transformer", 0.8, marks=pytest.mark.slow),
+    ],
+)
+def test_late_phase_and_plain_classifiers_learn(run, name, least):
+    found = run(name)
+    assert {name: len(score["loss"]) for name, score in found.items()} == {
+        "plain": 1, "members": 5, "ensemble": 1, "collapsed": 1,
+    }  # fmt: skip
+    assert min(accuracies(found).values()) > least
 
 
-@pytest.mark.slow
-def test_the_own_network_is_trained_by_the_command_that_its_config_gives(folder):
-    environment = os.environ | {"XLA_FLAGS": ""}  # one device, as there
-    command = [sys.executable, "-m", "lpw_jax.main", "--config", "config.py"]
-    subprocess.run(command, check=True, env=environment, timeout=500)
-    results = json.loads((folder / "runs" / "config" / "seed0" / "results.json").read_text())
-    assert results["views"]["collapsed"]["accuracy"] > 0.9
+def test_members_of_a_regression_learn(run):
+    pytest.importorskip("equinox")
+    found = run("equinox_regression")
+    assert found.keys() == {"plain", "members", "ensemble", "collapsed"}
+    # The wave's standard deviation is 0.7, the noise's 0.1.
+    assert max(view["rmse"] for view in found.values()) < 0.4
+    assert found["ensemble"]["negative_log_density"] < 0.2
+
+
+def test_low_rank_members_learn_more_than_the_head(run):
+    found = accuracies(run("low_rank_finetuning"))
+    assert found.keys() == {"head alone", "everything", "members", "ensemble", "collapsed"}
+    assert found["everything"] > 0.8
+    assert min(found["members"], found["ensemble"], found["collapsed"]) > 0.4
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_examples_are_short(name):
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 80

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from lpw_jax import experiment, registry
 from lpw_jax.errors import UserError
 from lpw_jax.files.nested import from_nested, to_nested
+from lpw_jax.method.collapse import collapse
 from lpw_jax.method.kinds.templates import Coefficients
-from lpw_jax.method.late_phase import collapse
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import path_name
 from lpw_jax.models import functions

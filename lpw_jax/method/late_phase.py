@@ -9,15 +9,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lpw_jax.method import batch_norm, devices, noise, trees
+from lpw_jax.method import devices, noise, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.coasting import coast, coasting_steps
+from lpw_jax.method.collapse import collapse
 from lpw_jax.method.cycle import check_mode
 from lpw_jax.method.gradients import check_batch, gradients
-from lpw_jax.method.kinds import part as kinds
 from lpw_jax.method.kinds.divide import divide
 from lpw_jax.method.kinds.part import Kind
-from lpw_jax.method.optimizer_trees import joint, narrow, separate
+from lpw_jax.method.optimizer_trees import (
+    joint,
+    narrow,
+    separate,
+    update_members,
+    update_weights,
+)
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
 
@@ -44,9 +50,16 @@ class LatePhase:
     Before the release the network is trained as it would be without late-phase weights: by
     `shared_optimizer` alone, one update a minibatch. Afterwards a step is a cycle of K minibatches,
     one for each member (paper, Algorithm 1): every member is updated by its own gradient, the
-    shared weights once, by the sum of all K. So schedules of `shared_optimizer` count minibatches
-    before the release and cycles after it, and those of `member_optimizer` count a member's
-    updates from the release on; `per_shared_update` and `per_member_update` translate.
+    shared weights once, by the sum of all K.
+
+    Rates. Schedules of `shared_optimizer` count minibatches before the release and cycles after it,
+    those of `member_optimizer` a member's updates from the release on; `per_shared_update` and
+    `per_member_update` translate. The sum of K gradients makes up for the fewer updates with SGD;
+    optimisers such as Adam ignore its size, and may need a higher shared rate after the release.
+    The paper releases at 50 to 60 % of the epochs, with K = 10 and sigma = 0.
+
+    To compare with plain training, copy the tied state (`jax.tree.map(jnp.copy, state)`, since a
+    step may donate it) and go on with batches [1, B, ...].
 
     Attributes:
       loss_fn: (params, model_state, batch, key) -> (loss, (model_state, metrics)) of one member's
@@ -56,12 +69,15 @@ class LatePhase:
       shared_optimizer: of the shared weights. It sees a tree of the structure of the parameters,
         with None in place of late-phase weights.
       member_optimizer: of each member's weights, on their own (so that clipping is by member).
-      coasting: 'none', or a rule of the published code, as in `coasting.coasting_steps`.
+      coasting: zero-gradient steps of members that wait, as the published code takes them:
+        'reference' (its CIFAR code: members 1 to K - 1 take one before their own in each cycle),
+        'every_minibatch' (its ImageNet code: all others take one at each member's turn), or 'none'.
       shared_grad_scale: gamma of Algorithm 1; scales the shared gradient after the release.
-      member_mode: 'vmap', 'scan' or 'unroll', as in `cycle.over_members`. None chooses: 'vmap',
-        unless members change the state of shared layers in turn.
-      num_microbatches: parts of each minibatch, computed one after the other; their gradients are
-        summed, and so are to be the gradients of mean losses.
+      member_mode: 'vmap' (members as one large batch), 'scan' (one after the other, with the
+        memory of one), 'unroll' (so with K copies of the program). None chooses: 'vmap', unless
+        members change the state of shared layers in turn.
+      num_microbatches: parts of each minibatch, computed one after the other. Their gradients are
+        summed, so that with a mean loss rates are to be divided by their number.
       batch_axis: name of the device axis (of `pmap` or `shard_map`) over which every minibatch is
         divided; gradients and metrics are means over it. None under `jit` alone.
       member_axis: name of the device axis over which members are divided; members' arrays and
@@ -182,7 +198,8 @@ class LatePhase:
 
         Args:
           batch: arrays [K, B, ...]; K is 1 before the release.
-          key: `loss_fn` gets one of its own for every member and step; None: it gets None.
+          key: `loss_fn` gets another one for every member and step, made of this and the number of
+            the step, so this may be the same every time. None: it gets None.
           shared_args, member_args: what the optimisers' `update` takes besides.
 
         Returns:
@@ -197,7 +214,7 @@ class LatePhase:
         if not state.is_released:
             return self._tied_step(state, batch, key, members, num_members, shared_args)
         before, after = coasting_steps(self.coasting, num_members)
-        update = functools.partial(self._update_members, member_args or {})
+        update = functools.partial(update_members, self.member_optimizer, member_args or {})
         with jax.named_scope("coast"):
             own, opt = coast(
                 update,
@@ -218,11 +235,12 @@ class LatePhase:
             )
         with jax.named_scope("update_shared"):
             scaled = jax.tree.map(lambda g: self.shared_grad_scale * g, shared_grads)
-            weights, shared_opt = self._update_shared(
+            weights, shared_opt = update_weights(
+                self.shared_optimizer,
+                shared_args or {},
                 joint(scaled, own, tied=False),
                 joint(state.shared, own, tied=False),
                 state.shared_opt_state,
-                shared_args,
             )
             shared, _ = separate(weights, state.shared, own)
         return (
@@ -256,11 +274,12 @@ class LatePhase:
         )
         with jax.named_scope("update_shared"):
             tied, tied_grads = jax.tree.map(lambda leaf: leaf[0], (state.members, member_grads))
-            weights, shared_opt = self._update_shared(
+            weights, shared_opt = update_weights(
+                self.shared_optimizer,
+                shared_args or {},
                 joint(shared_grads, tied_grads, tied=True),
                 joint(state.shared, tied, tied=True),
                 state.shared_opt_state,
-                shared_args,
             )
             shared, tied = separate(weights, state.shared, tied)
         return (
@@ -273,28 +292,3 @@ class LatePhase:
             ),
             metrics,
         )
-
-    def _update_members(self, args, grads, members, opt_state):
-        """Every member's own update; arrays [K, ...]."""
-        tx = optax.with_extra_args_support(self.member_optimizer)
-
-        def update(grads, opt, own):
-            return tx.update(grads, opt, own, **args)
-
-        updates, opt_state = jax.vmap(update)(grads, opt_state, members)
-        return optax.apply_updates(members, updates), opt_state
-
-    def _update_shared(self, grads, weights, opt_state, args):
-        tx = optax.with_extra_args_support(self.shared_optimizer)
-        updates, opt_state = tx.update(grads, opt_state, weights, **(args or {}))
-        return optax.apply_updates(weights, updates), opt_state
-
-
-def collapse(
-    state: State, *, batch_norm_epsilon: float | Callable[[str], float] | None = None
-) -> tuple[Tree, Tree]:
-    """As `LatePhase.collapse`."""
-    params = kinds.collapse(state.shared, state.members)
-    mean = ms.mean_over_members(state.member_model_state)
-    model_state = trees.join(state.shared_model_state, mean)
-    return batch_norm.fold(state, params, model_state, epsilon=batch_norm_epsilon)

@@ -5,6 +5,8 @@ the same path before and after the release, so that its part of the optimiser's 
 """
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -71,3 +73,28 @@ def narrow(state: Any, optimizer: optax.GradientTransformation, weights: Tree) -
             )
         found.append(leaf)
     return treedef.unflatten(found)
+
+
+def update_weights(
+    optimizer: optax.GradientTransformation,
+    args: Mapping[str, Any],
+    grads: Tree,
+    weights: Tree,
+    state: Any,
+) -> tuple[Tree, Any]:
+    """Weights and state after one update; `args` are what the optimiser takes besides."""
+    update = optax.with_extra_args_support(optimizer).update
+    updates, state = update(grads, state, weights, **args)
+    return optax.apply_updates(weights, updates), state
+
+
+def update_members(
+    optimizer: optax.GradientTransformation,
+    args: Mapping[str, Any],
+    grads: Tree,
+    weights: Tree,
+    state: Any,
+) -> tuple[Tree, Any]:
+    """Every member's own update; arrays [K, ...]."""
+    update = functools.partial(update_weights, optimizer, args)
+    return jax.vmap(update)(grads, weights, state)

@@ -15,15 +15,16 @@ from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, images, labels
 
 import lpw_jax
-from lpw_jax import dry_run, evaluate, main, models
+from lpw_jax import dry_run, evaluate, main, models, networks
 from lpw_jax.config import load_config
 from lpw_jax.data import epoch_order
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import optimizers, state, step
-from lpw_jax.method.schedules import Rates
+from lpw_jax.method.cycle import MEMBER_MODES
+from lpw_jax.method.members import member
+from lpw_jax.method.model_state import is_observed
 from lpw_jax.training import train
+from lpw_jax.training.schedules import Rates
 
 K, B = 3, 8
 ALL = "--config.late_phase.patterns=.*"
@@ -32,23 +33,25 @@ PLAIN = ["--config.train.crop_padding=0", "--config.train.flip=False"]
 EXACT = ["--config.train.batch_size=16", "--config.train.compute_dtype=float64"]
 
 
+def method(**settings):
+    return tiny_net.method(patterns=(".*",), shared_grad_scale=0.5, **settings)
+
+
 @pytest.fixture
-def tx(float64):
-    return optimizers.sgd(momentum=0.9, nesterov=True)
+def start(float64):
+    return tiny_net.released(method(), K)
 
 
-def released(tx):
-    return tiny_net.released(tx, K, patterns=(".*",))
-
-
-def tiny_cycles(tx, start, batches, *, coasting="none", member_mode="vmap"):
-    train_step = jit(
-        step.make_train_step(model=TinyNet(), tx=tx, coasting=coasting, member_mode=member_mode)
-    )
+def tiny_cycles(start, batches, *, coasting="none", member_mode="vmap"):
+    step = jit(tiny_net.step(method(coasting=coasting, member_mode=member_mode)))
     for image, label in batches:
-        batch = {"image": image, "label": label}
-        start, _ = train_step(start, batch, Rates(0.7, 0.3, 0.2, 3e-2, 0.5))
+        start, _ = step(start, {"image": image, "label": label}, Rates(0.7, 0.3, 0.2, 3e-2, 0.5))
     return jax.device_get(start)
+
+
+def of_member(state, k):
+    """Weights and running statistics."""
+    return jax.tree.map(lambda leaf: leaf[k], (state.members, state.member_model_state))
 
 
 def independent_sgd(model, member, stats, minibatches, *, rate, decay):
@@ -68,6 +71,7 @@ def independent_sgd(model, member, stats, minibatches, *, rate, decay):
                 {"params": params}, image, train=True, mutable=["batch_stats"]
             )
             picked = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)
+            seen = jax.tree.map(lambda found: found.value, seen, is_leaf=is_observed)
             return -picked.mean(), seen["batch_stats"]
 
         grads, seen = jax.grad(loss, has_aux=True)(params)
@@ -88,48 +92,50 @@ def tiny_batches(cycles=3):
     return [(images(c, K, B), labels(c, K, B)) for c in range(cycles)]
 
 
-@pytest.mark.parametrize("member_mode", step.MEMBER_MODES)
-def test_members_that_share_nothing_are_independent_trainings(tx, member_mode):
-    start = released(tx)
-    end = tiny_cycles(tx, start, tiny_batches(), member_mode=member_mode)
-    assert start.shared == end.shared == {}
+@pytest.mark.parametrize("member_mode", MEMBER_MODES)
+def test_members_that_share_nothing_are_independent_trainings(start, member_mode):
+    end = tiny_cycles(start, tiny_batches(), member_mode=member_mode)
+    assert not jax.tree.leaves((start.shared, end.shared))
     for k in range(K):
         own = [(image[k], label[k]) for image, label in tiny_batches()]
-        weights, stats = (lp.member(tree, k) for tree in (start.late_phase, start.batch_stats))
-        alone = independent_sgd(TinyNet(), weights, stats, own, rate=lambda _: 0.2, decay=3e-2)
-        assert_close((lp.member(end.late_phase, k), lp.member(end.batch_stats, k)), alone)
+        alone = independent_sgd(
+            TinyNet(), *of_member(start, k), own, rate=lambda _: 0.2, decay=3e-2
+        )
+        assert_close(of_member(end, k), alone)
 
 
 @pytest.mark.parametrize("coasting", ["reference", "every_minibatch", "none"])
-def test_members_that_share_nothing_do_not_hear_of_one_another(tx, coasting):
-    start, batches = released(tx), tiny_batches()
-    end = tiny_cycles(tx, start, batches, coasting=coasting)
+def test_members_that_share_nothing_do_not_hear_of_one_another(start, coasting):
+    batches = tiny_batches()
+    end = tiny_cycles(start, batches, coasting=coasting)
     for image, _ in batches:
         image[1] += 1.0
     moved = copy.deepcopy(start)
-    for leaf in jax.tree.leaves(moved.late_phase):
+    for leaf in jax.tree.leaves(moved.members):
         leaf[1] *= 1.5
-    other = tiny_cycles(tx, moved, batches, coasting=coasting)
+    other = tiny_cycles(moved, batches, coasting=coasting)
     for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(other), strict=True):
         if a.ndim:
             np.testing.assert_allclose(a[0], b[0], rtol=0, atol=1e-12)
             np.testing.assert_allclose(a[2], b[2], rtol=0, atol=1e-12)
-    head = end.late_phase["head"]["kernel"], other.late_phase["head"]["kernel"]
+    head = end.members["head"]["kernel"], other.members["head"]["kernel"]
     assert not np.allclose(head[0][1], head[1][1], atol=1e-3)
 
 
-def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(tx):
-    weights = state.weights_of(tiny_cycles(tx, released(tx), tiny_batches()))
-    collapsed = lp.collapse(**weights)["params"]
+def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(start):
+    end = tiny_cycles(start, tiny_batches())
+    collapsed, _ = networks.collapsed(end)
     for layer, name in (("conv1", "kernel"), ("conv1", "bias"), ("head", "kernel")):
-        assert_close(collapsed[layer][name], weights["late_phase"][layer][name].mean(0))
-    one = lp.member((weights["late_phase"], weights["batch_stats"]), 1)
-    equal = [jax.tree.map(lambda leaf: np.stack([leaf] * K), tree) for tree in one]
-    network = lp.collapse({}, *equal)
+        assert_close(collapsed[layer][name], end.members[layer][name].mean(0))
+    one = member(end, 1)
+    equal = method().release(method().init(*one), num_members=K)
     image = images(9, B)
-    apply = jit(TinyNet().apply)
-    own = apply({"params": one[0], "batch_stats": one[1]}, image)
-    assert_close(apply(network, image), own)
+
+    @jit
+    def apply(params, batch_stats):
+        return TinyNet().apply({"params": params, "batch_stats": batch_stats}, image)
+
+    assert_close(apply(*networks.collapsed(equal)), apply(*one))
 
 
 def trained(config, folder, num_devices=1):
@@ -169,12 +175,12 @@ def test_released_at_the_start_and_sharing_nothing_a_run_is_independent_training
             own += [(normal[cycle[k]], data.train_labels[cycle[k]]) for cycle in order]
         alone = independent_sgd(
             training.model,
-            *(lp.member(tree, k) for tree in (start.late_phase, start.batch_stats)),
+            *of_member(start, k),
             own,
             rate=lambda count: jnp.array([0.1, 0.0505, 0.001])[count // 2],
             decay=0.01,
         )
-        assert_close((lp.member(end["late_phase"], k), lp.member(end["batch_stats"], k)), alone)
+        assert_close(of_member(end, k), alone)
 
 
 @pytest.mark.slow
@@ -190,7 +196,7 @@ def test_ablations_with_swa_do_not_depend_on_devices_modes_and_interruptions(
     flags = [*SHORT, *EXACT, *flags]
     config = load_config(DIGITS, flags)
     one = trained(config, tmp_path / "run")
-    assert ("conv1" in one["shared"]) == (released_at == 0)
+    assert (one.shared["conv1"]["kernel"] is not None) == (released_at == 0)
     other = load_config(
         DIGITS, [*flags, "--config.parallel.layout=members", "--config.late_phase.member_mode=vmap"]
     )

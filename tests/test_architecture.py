@@ -1,6 +1,7 @@
 """Reads the imports: they go downward only, TensorFlow comes late, few modules know the config."""
 
 import ast
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -16,22 +17,23 @@ PACKAGE = "lpw_jax"
 LAYERS = (
     (
         "errors", "registry", "config", "config_file", "config_rules", "config_schema",
-        "files", "files.storage", "files.lock",
+        "files", "files.storage", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
-        "method", "method.schedules", "method.optimizers",
-        "devices", "display", "training", "evaluation", "comparison",  # packages, nothing in them
+        "method", "method.*", "training.schedules",
+        # Packages, nothing in them.
+        "devices", "display", "training", "evaluation", "comparison", "tasks",
     ),
+    ("linen", "tasks.*", "training.progress"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
-    ("method.*", "training.progress"),
     ("devices.parallel", "devices.hosts", "devices.preemption", "files.*"),
     (
         "display.console", "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",
     ),
     ("display.*", "report", "report.*"),
-    ("training.runner", "evaluation.predict"),
-    ("training.*", "evaluation.*", "evaluate", "experiment", "loading"),
+    ("recipe", "training.runner", "evaluation.predict"),
+    ("training.*", "evaluation.*", "evaluate", "experiment", "networks", "loading"),
     (
         "launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export",
         "weights.reference_import",
@@ -41,9 +43,10 @@ LAYERS = (
     ("main", PACKAGE),  # the package itself offers the public names
 )  # fmt: skip
 CONFIG_READERS = {
-    "config", "config_file", "config_schema", "experiment", "training.timeline", "training.train",
-    "loading", "evaluate", "evaluation.evaluator", "evaluation.deep_ensemble", "launch", "main",
-    "benchmark.*", "torch_import", "export", "weights.reference_import", "comparison.settings",
+    "config", "config_file", "config_schema", "experiment", "networks", "recipe",
+    "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
+    "evaluation.deep_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
+    "weights.reference_import", "comparison.settings",
 }  # fmt: skip
 MAX_LINES = 300
 
@@ -118,10 +121,19 @@ def test_imports_have_no_cycle():
     TopologicalSorter(graph).prepare()  # raises CycleError, which shows the cycle
 
 
-def test_state_and_late_phase_do_not_import_what_stands_on_them():
-    order = ["method.late_phase", "method.state", "method.step"]
-    for position, module in enumerate(order):
-        assert not internal_imports(MODULES[module]) & set(order[position + 1 :])
+def test_the_method_stands_on_jax_and_optax_alone():
+    allowed = {"jax", "optax", PACKAGE} | sys.stdlib_module_names
+    for module, path in MODULES.items():
+        if fnmatch(module, "method*"):
+            assert {name.partition(".")[0] for name in imports(path)} <= allowed, module
+            assert all(fnmatch(name, "method*") for name in internal_imports(path)), module
+
+
+def test_the_method_speaks_of_no_task_and_no_library_of_networks():
+    for module, path in MODULES.items():
+        if fnmatch(module, "method*"):
+            words = re.findall(r"(?i)cross.?entropy|images?\b|labels?\b|flax", path.read_text())
+            assert not words, module
 
 
 def test_tensorflow_is_imported_only_in_data_and_only_inside_functions():

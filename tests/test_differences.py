@@ -4,12 +4,13 @@ import ast
 import re
 from pathlib import Path
 
+import jax
 import pytest
 from etils import epath
 from test_golden import CONFIG
 from test_import_late_phase import golden_entries, run_import
 
-from lpw_jax import experiment
+from lpw_jax import networks
 from lpw_jax.comparison import overview
 from lpw_jax.config import load_config
 from lpw_jax.data import cycles_per_epoch
@@ -31,9 +32,15 @@ def test_results_count_one_network_and_the_published_code_every_copy(tmp_path):
     assert everyone + tied == results["num_parameters"] + k * late
 
 
+def layers(tree):
+    """Names of those that have arrays in a divided tree."""
+    return {name for name, layer in tree.items() if jax.tree.leaves(layer)}
+
+
 def test_the_head_is_late_phase_unless_the_patterns_leave_it_out():
     for flags, is_late in (([], True), ([ONLY_BATCH_NORM], False)):
-        shared, late, _ = experiment.weight_shapes(load_config(CONFIG, flags), 10)
+        state = networks.shapes(load_config(CONFIG, flags), 10)
+        shared, late = layers(state.shared), layers(state.members)
         assert ("head" in late, "head" in shared) == (is_late, not is_late)
         assert "bn_out" in late and "bn_out" not in shared
 
@@ -42,7 +49,7 @@ def test_the_head_of_every_imagenet_network_can_be_late_phase():
     for name in ("resnet50", "densenet161"):
         file = str(ROOT / "configs" / f"imagenet_{name}.py")
         for flags, is_late in (([], False), ([f"{ONLY_BATCH_NORM},head/(kernel|bias)"], True)):
-            _, late, _ = experiment.weight_shapes(load_config(file, flags), 1000)
+            late = layers(networks.shapes(load_config(file, flags), 1000).members)
             assert ("head" in late) == is_late
 
 

@@ -1,14 +1,15 @@
 """What a configuration resolves to: how members are gone over, from the backend and its memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
 from short_run import CONFIGS, DIGITS, subset
 
-from lpw_jax import experiment, models, registry
+from lpw_jax import experiment, models, networks, recipe, registry
 from lpw_jax.config import load_config
 from lpw_jax.devices import preflight
-from lpw_jax.method import optimizers, state
 from lpw_jax.weights.pretrained import PUBLISHED
 
 GB = 10**9
@@ -84,22 +85,10 @@ def test_wrn_28_14_with_ten_members_fits_in_bfloat16(mode, limit, num_devices, m
     batch_size, num_members = config.train.batch_size, config.late_phase.num_members
     assert (config.model.depth, batch_size, num_members) == (28, 128, 10)
     model = experiment.build_model(config, num_classes=10)
-
-    def released():
-        tx = optimizers.sgd(momentum=0.9, nesterov=True)
-        tied = state.init(
-            jax.random.key(0),
-            model,
-            image_shape=(32, 32, 3),
-            patterns=config.late_phase.patterns,
-            tx=tx,
-        )
-        key = jax.random.key(1)
-        return state.release(tied, key, num_members=num_members, sigma=0.0, tx=tx)
-
-    shapes = jax.eval_shape(released)
-    weights = preflight.tree_bytes(shapes.shared) + preflight.tree_bytes(shapes.late_phase)
-    assert weights > 4 * 70_000_000 and shapes.late_phase["head"]["bias"].dtype == jnp.float32
+    release = functools.partial(recipe.method(config, model).release, num_members=num_members)
+    shapes = jax.eval_shape(release, networks.shapes(config, num_classes=10))
+    weights = preflight.tree_bytes((shapes.shared, shapes.members))
+    assert weights > 4 * 70_000_000 and shapes.members["head"]["bias"].dtype == jnp.float32
     at_once = batch_size // num_devices * (1 if mode == "scan" else num_members)
     activations = preflight.activation_bytes(model, (at_once, 32, 32, 3), platform="gpu")
     cifar = 50_000 * (32 * 32 * 3 + 4)

@@ -9,9 +9,8 @@ from short_run import DIGITS
 
 import lpw_jax
 from lpw_jax import config as config_lib
-from lpw_jax import export
+from lpw_jax import export, networks, recipe
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import late_phase
 from lpw_jax.weights import pretrained, torchvision_names
 
 NUM_CLASSES = 3
@@ -35,12 +34,13 @@ def trained(folder, name, *, with_weights):
         safetensors.numpy.save_file({n: a.astype(np.float32) for n, a in entries.items()}, weights)
         variables, _ = pretrained.load_variables(weights, model_name=name, num_classes=NUM_CLASSES)
         weights.unlink()
-        shared, late = late_phase.split(variables["params"], config.late_phase.patterns)
-        late, stats = jax.tree.map(
-            lambda leaf: np.stack([leaf, 2 * leaf]),
-            (late, variables["batch_stats"]),
+        tied = recipe.method(config, None).init(variables["params"], variables["batch_stats"])
+        members, stats = jax.tree.map(
+            lambda leaf: np.concatenate([leaf, 2 * leaf]),
+            (tied.members, tied.member_model_state),
         )
-        workdir.save_weights({"shared": shared, "late_phase": late, "batch_stats": stats})
+        state = tied.replace(members=members, member_model_state=stats)
+        workdir.save_weights(networks.to_weights(state))
         return {n: array.shape for n, array in entries.items()}
     return {}
 

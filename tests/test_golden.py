@@ -18,7 +18,7 @@ from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import metrics
 from lpw_jax.measures.views import log_probs as log_probs_of
 from lpw_jax.method.trees import path_name
-from lpw_jax.training import train
+from lpw_jax.training import session, train
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = str(Path(__file__).parents[1] / "configs" / "cifar10_bn.py")
@@ -135,7 +135,7 @@ def assert_weights_agree(weights, golden, prefix):
 
 def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     """The program's training from the recorded start; (losses, weights before SWA, final state)."""
-    monkeypatch.setattr(train, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
+    monkeypatch.setattr(session, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
     training = train.Training(config, dataset, devices)
     training.initial_state = initial_state(golden, config, training.initial_state)
     losses, cycles = [], training.runner.cycles
@@ -146,9 +146,17 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
             yield state, found
 
     monkeypatch.setattr(training.runner, "cycles", recording)
+    sessions = []
+
+    class Kept(session.Session):
+        def run(self):
+            sessions.append(self)
+            return super().run()
+
+    monkeypatch.setattr(train, "Session", Kept)
     final, _ = training.run(folder)
     state = training.runner.fetch(
-        training.progress.state, num_members=config.late_phase.num_members
+        sessions[0].progress.state, num_members=config.late_phase.num_members
     )
     return np.concatenate(losses), networks.to_weights(state), final
 

@@ -12,11 +12,11 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict
 from torchvision_weights import state_dict
 
-from lpw_jax import experiment
+from lpw_jax import experiment, networks
 from lpw_jax.config import load_config
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.training import train
+from lpw_jax.training import session, train
 from lpw_jax.weights.torchvision_names import COUNTER, to_torch, torch_name
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -123,17 +123,17 @@ def test_fine_tuning_agrees_with_the_published_code(
     test = Floats(test_images, np.zeros(len(test_images)))
     monkeypatch.setattr(experiment, "train_source", lambda *_: Floats(images, labels))
     monkeypatch.setattr(experiment, "evaluation_sources", lambda *_: {"test": test})
-    monkeypatch.setattr(train, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
+    monkeypatch.setattr(session, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
     dataset = types.SimpleNamespace(num_classes=NUM_CLASSES, identity=dict, name="recorded")
     devices = Devices.over(jax.devices()[:num_devices])
     training = train.Training(config, dataset, devices)
 
-    def collapsed_logits(weights):
+    def collapsed_logits(state):
         evaluator = training.evaluator
-        placed = evaluator.place(weights)
+        placed = evaluator.place(state)
         return evaluator.predict(placed, test, on_batch=lambda: None)[0]["collapsed"]
 
-    start = experiment.state.weights_of(training.initial_state)
+    start = networks.without_optimisers(training.initial_state)
     assert error(collapsed_logits(start), golden["pretrained_logits"]) <= TOLERANCE
     losses, cycles = [], training.runner.cycles
 
@@ -147,7 +147,7 @@ def test_fine_tuning_agrees_with_the_published_code(
     # Of a minibatch the program has the mean loss of its microbatches.
     recorded = golden["losses"].reshape(-1, settings["split"]).mean(1)
     assert error(np.concatenate(losses), recorded) <= TOLERANCE
-    assert_sums_agree(final, golden)
+    assert_sums_agree(networks.to_weights(final), golden)
     assert error(collapsed_logits(final), golden["final_logits"]) <= TOLERANCE
     assert report["pretrained"]["published"] is None
     assert report["best_epoch"]["epoch"] == 1

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick_jit import jit
-from tiny_net import PATTERNS, TinyNet, images, released
+from tiny_net import TinyNet, images, method, released
 
-from lpw_jax import models
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import optimizers, state
+from lpw_jax import models, networks
+from lpw_jax.method.kinds.copies import copies
+from lpw_jax.method.kinds.divide import divide
+from lpw_jax.method.members import member
+from lpw_jax.method.noise import perturb
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 
 pytestmark = pytest.mark.usefixtures("float64")
-TX = optimizers.sgd(momentum=0.9, nesterov=True)
 BN_AND_HEAD = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
 
 
@@ -24,23 +25,19 @@ def random_tree(tree, seed):
 
 
 @pytest.fixture
-def members(float64):
-    start = released(TX, 3)
-    return {
-        "shared": start.shared,
-        "late_phase": random_tree(start.late_phase, 1),
-        "batch_stats": random_tree(start.batch_stats, 2),
-    }
+def state(float64):
+    """Released, of three members that differ."""
+    start = released(method(), 3)
+    return start.replace(
+        members=random_tree(start.members, 1),
+        member_model_state=random_tree(start.member_model_state, 2),
+    )
 
 
 @jit
-def outputs(variables, x):
-    return TinyNet().apply(variables, x, train=False)
-
-
-def copies(tree):
-    """Three equal members."""
-    return jax.tree.map(lambda leaf: np.stack([leaf] * 3), tree)
+def outputs(network, x):
+    params, batch_stats = network
+    return TinyNet().apply({"params": params, "batch_stats": batch_stats}, x, train=False)
 
 
 @pytest.mark.parametrize(
@@ -55,28 +52,16 @@ def copies(tree):
 def test_parameter_counts_are_the_published_ones(depth, width, classes, parameters, late):
     model = models.create("wide_resnet", depth=depth, width=width, num_classes=classes)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    shared, late_phase = lp.split(variables["params"], BN_AND_HEAD)
+    variables = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), variables)
+    shared, late_phase = divide(variables["params"], [copies(*BN_AND_HEAD)], None)
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (shared, late_phase)]
     assert sum(sizes) == parameters
     assert late is None or sizes[1] == late
 
 
-def test_merge_undoes_split(members):
-    params = lp.merge(members["shared"], lp.member(members["late_phase"], 0))
-    shared, late = lp.split(params, PATTERNS)
-    assert set(shared) == {"conv1", "conv2"} and set(late) == {"bn1", "bn2", "head"}
-    assert jax.tree.all(jax.tree.map(np.array_equal, lp.merge(shared, late), params))
-
-
-def test_a_pattern_that_matches_nothing_is_an_error(members):
-    params = lp.merge(members["shared"], lp.member(members["late_phase"], 0))
-    with pytest.raises(ValueError, match="late_phase.patterns.*'norm/scale' matches none"):
-        lp.split(params, ("head/.*", "norm/scale"))
-
-
-def layerwise_mean(weights, x):
+def layerwise_mean(state, x):
     """The reference's averaged model: every late-phase layer returns its members' mean output."""
-    shared, late, stats = weights["shared"], weights["late_phase"], weights["batch_stats"]
+    shared, late, stats = state.shared, state.members, state.member_model_state
 
     def conv(x, layer, stride):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (stride,) * 2, "SAME")
@@ -99,81 +84,67 @@ def layerwise_mean(weights, x):
     return np.mean([x @ kernel + bias for kernel, bias in heads], 0)
 
 
-def test_collapse_is_the_mean_of_every_late_phase_layers_output(members):
+def test_collapse_is_the_mean_of_every_late_phase_layers_output(state):
     x = images(5, 4)
-    collapsed = outputs(lp.collapse(**members), x)
-    np.testing.assert_allclose(collapsed, layerwise_mean(members, x), rtol=0, atol=1e-12)
+    collapsed = outputs(networks.collapsed(state), x)
+    np.testing.assert_allclose(collapsed, layerwise_mean(state, x), rtol=0, atol=1e-12)
 
 
-def test_collapse_of_equal_members_is_the_member(members):
-    x = images(5, 4)
-    late, stats = lp.member((members["late_phase"], members["batch_stats"]), 1)
-    variables = {"params": lp.merge(members["shared"], late), "batch_stats": stats}
-    collapsed = lp.collapse(members["shared"], copies(late), copies(stats))
-    np.testing.assert_allclose(outputs(collapsed, x), outputs(variables, x), rtol=0, atol=1e-12)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, (collapsed, variables))
-    assert shapes[0] == shapes[1]
+def test_collapse_with_shared_batch_norm_leaves_it_as_it_is():
+    """Only the head late-phase: batch norms have one scale and one pair of statistics."""
+    start = released(method(patterns=("head/.*",)), 3)
+    assert not jax.tree.leaves(start.member_model_state)
+    params, batch_stats = networks.collapsed(start)
+    jax.tree.map(np.testing.assert_array_equal, batch_stats, start.shared_model_state)
+    for norm in ("bn1", "bn2"):
+        jax.tree.map(np.testing.assert_array_equal, params[norm], start.shared[norm])
+    head = jax.tree.map(lambda leaf: leaf.mean(0), start.members["head"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-15), params["head"], head)
 
 
-def test_collapse_with_shared_batch_norm_averages_members_statistics(members):
-    """Only the head late-phase: batch norms keep one scale, statistics are still per member."""
-    shared = members["shared"] | lp.member(
-        {name: members["late_phase"][name] for name in ("bn1", "bn2")}, 0
-    )
-    late = {"head": members["late_phase"]["head"]}
-    x = images(5, 4)
-    collapsed = outputs(lp.collapse(shared, late, members["batch_stats"]), x)
-    same = copies({name: shared[name] for name in ("bn1", "bn2")})
-    expanded = members | {"late_phase": late | same}
-    np.testing.assert_allclose(collapsed, layerwise_mean(expanded, x), rtol=0, atol=1e-12)
-
-
-def tied_state(members):
-    return state.create(
-        lp.merge(members["shared"], lp.member(members["late_phase"], 0)),
-        lp.member(members["batch_stats"], 0),
-        patterns=PATTERNS,
-        tx=TX,
-    )
-
-
-def test_release_copies_weights_and_statistics_and_empties_momentum(members):
-    tied = tied_state(members)
+def test_release_copies_weights_and_statistics_and_begins_new_optimisers(state):
+    tied = method().init(*member(state, 0))
     tied = tied.replace(
-        opt_shared=random_tree(tied.opt_shared, 3),
-        opt_late=random_tree(tied.opt_late, 4),
-        coasting=np.ones((), bool),
+        shared_opt_state=random_tree(tied.shared_opt_state, 3), coasting=np.ones((), bool)
     )
-    after = state.release(tied, jax.random.key(0), num_members=4, sigma=0.0, tx=TX)
+    after = method().release(tied, num_members=4)
     tied, after = jax.device_get((tied, after))
-    for name in ("late_phase", "batch_stats"):
+    for name in ("members", "member_model_state"):
         for old, new in zip(
             *(jax.tree.leaves(getattr(s, name)) for s in (tied, after)), strict=True
         ):
             assert new.shape == (4, *old.shape[1:]) and (new == old).all()
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.opt_late))
-    assert jax.tree.all(jax.tree.map(np.array_equal, after.opt_shared, tied.opt_shared))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.member_opt_state))
+    momentum = {
+        jax.tree_util.keystr(p): leaf
+        for p, leaf in jax.tree.leaves_with_path(tied.shared_opt_state)
+    }
+    kept = jax.tree.leaves_with_path(after.shared_opt_state)
+    assert len(kept) == len(jax.tree.leaves(after.shared))
+    for path, leaf in kept:
+        np.testing.assert_array_equal(leaf, momentum[jax.tree_util.keystr(path)])
     assert not after.coasting
 
 
-def test_a_release_with_sigma_perturbs_weights_and_copies_statistics(members):
-    tied = tied_state(members)
-    after = state.release(tied, jax.random.key(0), num_members=3, sigma=0.1, tx=TX)
+def test_a_release_with_sigma_perturbs_weights_and_copies_statistics(state):
+    tied = method().init(*member(state, 0))
+    after = method().release(tied, jax.random.key(0), num_members=3, sigma=0.1)
     late, stats = jax.tree.map(
-        lambda leaf: np.repeat(leaf, 3, axis=0), jax.device_get((tied.late_phase, tied.batch_stats))
+        lambda leaf: np.repeat(leaf, 3, axis=0),
+        jax.device_get((tied.members, tied.member_model_state)),
     )
-    noisy = jit(lambda tree: lp.perturb(jax.random.key(0), tree, 0.1))(late)
+    noisy = jit(lambda tree: perturb(jax.random.key(0), tree, 0.1))(late)
     for found, expected, copied in zip(
-        *map(jax.tree.leaves, (after.late_phase, noisy, late)), strict=True
+        *map(jax.tree.leaves, (after.members, noisy, late)), strict=True
     ):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
         assert np.abs(np.asarray(found) - copied).max() > 1e-3
-    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, stats)
+    jax.tree.map(np.testing.assert_array_equal, after.member_model_state, stats)
 
 
 def test_release_noise_is_scaled_by_each_leafs_rms():
     leaf = {"a": {"kernel": np.full((3, 300, 200), 2.0)}, "b": {"bias": np.zeros((3, 50))}}
-    late = jax.device_get(jit(lambda tree: lp.perturb(jax.random.key(0), tree, 0.1))(leaf))
+    late = jax.device_get(jit(lambda tree: perturb(jax.random.key(0), tree, 0.1))(leaf))
     noise = late["a"]["kernel"] - 2.0
     np.testing.assert_allclose(noise.std((1, 2)), 0.2, rtol=0.02)
     np.testing.assert_allclose(noise.mean((1, 2)), 0.0, atol=0.005)

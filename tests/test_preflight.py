@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_net
 from etils import epath
 
 from lpw_jax import models
 from lpw_jax.devices import preflight
 from lpw_jax.errors import UserError
-from lpw_jax.method import optimizers, state
-from lpw_jax.method import step as steps
-from lpw_jax.method.schedules import Rates
+from lpw_jax.method.state import State
 from lpw_jax.models.densenet import DenseNet
+from lpw_jax.training.schedules import Rates
 
 PATTERNS = ("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)")
 
@@ -113,25 +113,24 @@ def activations(model, batch_size, platform="gpu"):
 
 @pytest.mark.parametrize("name", ["wide_resnet", pytest.param("densenet", marks=pytest.mark.slow)])
 def test_estimated_memory_is_near_what_xla_plans(name, num_members=2):
-    model, tx = network(), optimizers.sgd(momentum=0.9, nesterov=True)
+    model = network()
     if name == "densenet":
         model = DenseNet(num_classes=10, stage_sizes=(4, 4), growth=32)
 
-    def make_state():
-        tied = state.init(
-            jax.random.key(0), model, image_shape=(32, 32, 3), patterns=PATTERNS, tx=tx
-        )
-        key = jax.random.key(1)
-        return state.release(tied, key, num_members=num_members, sigma=0.0, tx=tx)
+    method = tiny_net.method(model, PATTERNS, member_mode="vmap")
 
-    shapes = jax.eval_shape(make_state)
+    def make_state(key):
+        variables = model.init(key, jnp.zeros((1, 32, 32, 3)))
+        tied = method.init(variables["params"], variables["batch_stats"])
+        return method.release(tied, num_members=num_members)
+
+    shapes = jax.eval_shape(make_state, jax.random.key(0))
     batch = {
         "image": jax.ShapeDtypeStruct((num_members, 32, 32, 32, 3), jnp.float32),
         "label": jax.ShapeDtypeStruct((num_members, 32), jnp.int32),
     }
     rates = Rates(*[jax.ShapeDtypeStruct((), jnp.float32)] * 5)
-    train_step = steps.make_train_step(model=model, tx=tx, coasting="none", member_mode="vmap")
-    program = jax.jit(train_step, donate_argnums=0).lower(shapes, batch, rates)
+    program = jax.jit(tiny_net.step(method), donate_argnums=0).lower(shapes, batch, rates)
     fast = {"xla_backend_optimization_level": 0}  # of machine code, which uses the same memory
     plan = program.compile(compiler_options=fast).memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
@@ -164,14 +163,15 @@ def test_a_network_larger_than_the_machine_is_estimated():
 
 def test_the_step_holds_state_gradients_data_and_activations():
     shapes = jax.eval_shape(
-        lambda: state.TrainState(
+        lambda: State(
             step=jnp.zeros((), jnp.int32),
             coasting=jnp.zeros((), bool),
             shared=jnp.zeros(100),
-            late_phase=jnp.zeros((3, 10)),
-            batch_stats=jnp.zeros((3, 2)),
-            opt_shared=jnp.zeros(100),
-            opt_late=jnp.zeros((3, 10)),
+            members=jnp.zeros((3, 10)),
+            shared_model_state=None,
+            member_model_state=jnp.zeros((3, 2)),
+            shared_opt_state=jnp.zeros(100),
+            member_opt_state=jnp.zeros((3, 10)),
         )
     )
     weights = 4 * (100 + 30)

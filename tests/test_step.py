@@ -11,19 +11,23 @@ import tiny_net
 from quick_jit import jit
 from tiny_net import TinyNet, images, labels
 
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import optimizers, step
-from lpw_jax.method.schedules import Rates
+from lpw_jax.method.average import statistics_step
+from lpw_jax.method.cycle import MEMBER_MODES
+from lpw_jax.method.members import map_members, member
+from lpw_jax.method.model_state import is_observed
+from lpw_jax.method.trees import join
+from lpw_jax.models import functions
+from lpw_jax.training.schedules import Rates
 
 pytestmark = pytest.mark.usefixtures("float64")
 K, B, CYCLES = 3, 8, 3
-RATES = Rates(0.1, 1e-2, 0.2, 3e-2, 0.5)
-TX = optimizers.sgd(momentum=0.9, nesterov=True)
+GAMMA = 0.5
+RATES = Rates(0.1, 1e-2, 0.2, 3e-2, GAMMA)
 
 
 @functools.cache
 def released(num_members=K, **settings):
-    return tiny_net.released(TX, num_members, **settings)
+    return tiny_net.released(tiny_net.method(**settings), num_members)
 
 
 def batches(num_members=K):
@@ -34,26 +38,31 @@ def batches(num_members=K):
 
 
 @functools.cache
-def compiled(coasting, member_mode, num_microbatches):
-    return jit(
-        step.make_train_step(
-            model=TinyNet(),
-            tx=TX,
-            coasting=coasting,
-            member_mode=member_mode,
-            num_microbatches=num_microbatches,
-        )
+def compiled(coasting, member_mode, num_microbatches, gamma):
+    method = tiny_net.method(
+        coasting=coasting,
+        member_mode=member_mode,
+        num_microbatches=num_microbatches,
+        shared_grad_scale=gamma,
     )
+    return jit(tiny_net.step(method))
 
 
 def trained(
     start, cycles, *, rates=RATES, coasting="reference", member_mode="vmap", num_microbatches=1
 ):
-    train_step, losses = compiled(coasting, member_mode, num_microbatches), []
+    train_step, losses = (
+        compiled(coasting, member_mode, num_microbatches, rates.shared_grad_scale),
+        [],
+    )
     for batch in cycles:
         start, metrics = train_step(start, batch, rates)
         losses.append(metrics["loss"])
     return jax.device_get(start), np.concatenate(losses)
+
+
+def of_member(tree, k):
+    return jax.tree.map(lambda leaf: leaf[k], tree)
 
 
 def assert_close(a, b, tolerance=1e-11):
@@ -66,10 +75,11 @@ def gradients(shared, late, image, label):
 
     def loss_of(shared, late):
         logits, updated = TinyNet().apply(
-            {"params": lp.merge(shared, late)}, image, train=True, mutable=["batch_stats"]
+            {"params": join(shared, late)}, image, train=True, mutable=["batch_stats"]
         )
         picked = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)
-        return -picked.mean(), updated["batch_stats"]
+        seen = jax.tree.map(lambda found: found.value, updated["batch_stats"], is_leaf=is_observed)
+        return -picked.mean(), seen
 
     return jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)(shared, late)
 
@@ -92,8 +102,8 @@ def python_loop(coasting, num_microbatches):
         return jax.tree.unflatten(structure, [p for p, _ in pairs]), [v for _, v in pairs]
 
     shared, shared_velocity = start.shared, None
-    members = [lp.member(start.late_phase, k) for k in range(K)]
-    stats = [lp.member(start.batch_stats, k) for k in range(K)]
+    members = [of_member(start.members, k) for k in range(K)]
+    stats = [of_member(start.member_model_state, k) for k in range(K)]
     velocity, losses = [None] * K, []
     for cycle, batch in enumerate(batches()):
         total = None
@@ -148,7 +158,7 @@ def test_a_cycle_is_the_sequential_loop_over_members(member_mode, coasting, num_
     shared, late, stats, expected = python_loop(coasting, num_microbatches)
     settings = {"coasting": coasting, "num_microbatches": num_microbatches}
     end, losses = trained(released(), batches(), member_mode=member_mode, **settings)
-    assert_close((end.shared, end.late_phase, end.batch_stats), (shared, late, stats))
+    assert_close((end.shared, end.members, end.member_model_state), (shared, late, stats))
     assert_close(losses, expected)
     assert int(end.step) == K * CYCLES
 
@@ -171,15 +181,15 @@ def test_one_member_is_plain_sgd():
         updates, opt = plain.update(jax.grad(loss)(params), opt, params)
         return optax.apply_updates(params, updates), opt
 
-    params = lp.merge(start.shared, lp.member(start.late_phase, 0))
+    params, _ = member(start, 0)
     opt = jit(plain.init)(params)
     for batch in cycles:
         params, opt = descend(params, opt, batch)
-    assert_close(lp.merge(end.shared, lp.member(end.late_phase, 0)), params)
+    assert_close(member(end, 0)[0], params)
 
 
 def test_one_member_is_the_same_in_every_mode():
-    ends = [trained(released(1), batches(1), member_mode=mode) for mode in step.MEMBER_MODES]
+    ends = [trained(released(1), batches(1), member_mode=mode) for mode in MEMBER_MODES]
     for end in ends[1:]:
         assert_close(end, ends[0])
 
@@ -187,62 +197,54 @@ def test_one_member_is_the_same_in_every_mode():
 @pytest.mark.parametrize("num_members", [1, K])
 def test_members_are_evaluated_and_reestimated_alike_in_every_mode(num_members):
     start, image = released(num_members), images(0, B)
-    collapsed = {
-        "params": lp.merge(start.shared, lp.member(start.late_phase, 0)),
-        "batch_stats": lp.member(start.batch_stats, 0),
-    }
+    forward, statistics = functions.forward(TinyNet()), functions.statistics(TinyNet())
 
     @jit
-    def in_every_mode(collapsed, *weights):
-        found = []
-        for mode in step.MEMBER_MODES:
-            evaluate, statistics = (
-                make(model=TinyNet(), member_mode=mode)
-                for make in (step.make_eval_step, step.make_statistics_step)
+    def in_every_mode(state):
+        return [
+            (
+                map_members(forward, state, image, member_mode=mode),
+                statistics_step(statistics, member_mode=mode)(state, image, 0.3),
             )
-            found.append((evaluate(collapsed, *weights, image), statistics(*weights, image, 0.3)))
-        return found
+            for mode in MEMBER_MODES
+        ]
 
-    found = in_every_mode(collapsed, start.shared, start.late_phase, start.batch_stats)
+    found = in_every_mode(start)
     for other in found[1:]:
         assert_close(other, found[0])
     logits = jax.device_get(found[0][0])
-    assert logits["members"].shape == (num_members, *logits["collapsed"].shape)
-    assert_close(logits["members"][0], logits["collapsed"])
-
-
-@pytest.mark.parametrize("num_members", [1, K])
-def test_an_unknown_member_mode_is_refused(num_members):
-    with pytest.raises(ValueError, match="member_mode: must be one of .*'scan'.*, got 'map'"):
-        trained(released(num_members), batches(num_members), member_mode="map")
+    assert len(logits) == num_members
+    assert_close(logits[0], jit(forward)(*member(start, 0), image))
 
 
 def test_permuting_members_permutes_late_phase_and_leaves_shared():
     order = np.array([2, 0, 1])
     start = released()
     permuted = start.replace(
-        late_phase=jax.tree.map(lambda leaf: leaf[order], start.late_phase),
-        batch_stats=jax.tree.map(lambda leaf: leaf[order], start.batch_stats),
+        members=jax.tree.map(lambda leaf: leaf[order], start.members),
+        member_model_state=jax.tree.map(lambda leaf: leaf[order], start.member_model_state),
     )
     permuted_batches = [jax.tree.map(lambda leaf: leaf[order], batch) for batch in batches()]
     end, _ = trained(start, batches(), coasting="none")
     other, _ = trained(permuted, permuted_batches, coasting="none")
     assert_close(other.shared, end.shared)
     assert_close(
-        (other.late_phase, other.batch_stats, other.opt_late),
-        jax.tree.map(lambda leaf: leaf[order], (end.late_phase, end.batch_stats, end.opt_late)),
+        (other.members, other.member_model_state, other.member_opt_state),
+        jax.tree.map(
+            lambda leaf: leaf[order], (end.members, end.member_model_state, end.member_opt_state)
+        ),
     )
 
 
 def test_members_coast_in_every_cycle_but_the_first():
     start = released()
     once = [trained(start, batches()[:1], coasting=rule)[0] for rule in ("reference", "none")]
-    assert_close(once[0].late_phase, once[1].late_phase, 0)
+    assert_close(once[0].members, once[1].members, 0)
     twice = [trained(start, batches()[:2], coasting=rule)[0] for rule in ("reference", "none")]
     difference = jax.tree.map(
         lambda a, b: np.abs(a - b).max(tuple(range(1, a.ndim))),
-        twice[0].late_phase,
-        twice[1].late_phase,
+        twice[0].members,
+        twice[1].members,
     )
     for leaf in jax.tree.leaves(difference):
         assert leaf[0] == 0 and (leaf[1:] > 1e-6).all()
@@ -251,26 +253,29 @@ def test_members_coast_in_every_cycle_but_the_first():
 def test_zero_rates_leave_weights_and_still_follow_statistics():
     start = released()
     end, _ = trained(start, batches()[:1], rates=Rates(0.0, 1e-2, 0.0, 1e-2, 1.0))
-    assert_close((end.shared, end.late_phase), (start.shared, start.late_phase), 0)
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), end.batch_stats, start.batch_stats)
+    assert_close((end.shared, end.members), (start.shared, start.members), 0)
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), end.member_model_state, start.member_model_state
+    )
     assert min(jax.tree.leaves(moved)) > 0
 
 
 def test_accuracy_is_that_of_each_members_minibatch_before_the_step():
     start, batch = released(), batches()[0]
-    _, metrics = compiled("reference", "vmap", 1)(start, batch, RATES)
+    _, metrics = compiled("reference", "vmap", 1, GAMMA)(start, batch, RATES)
 
     @jit
     def logits(params, image):
         return TinyNet().apply({"params": params}, image, train=True, mutable=["batch_stats"])[0]
 
     for k in range(K):
-        params = lp.merge(start.shared, lp.member(start.late_phase, k))
+        params, _ = member(start, k)
         predicted = np.asarray(logits(params, batch["image"][k])).argmax(-1)
         correct = predicted == batch["label"][k]
         assert metrics["accuracy"][k] == correct.mean()
 
 
 def test_every_weight_may_be_late_phase():
-    end, losses = trained(released(patterns=(".*",)), batches())
-    assert end.shared == {} and np.isfinite(losses).all()
+    method = tiny_net.method(patterns=(".*",), shared_grad_scale=GAMMA)
+    end, losses = trained(tiny_net.released(method, K), batches())
+    assert not jax.tree.leaves(end.shared) and np.isfinite(losses).all()

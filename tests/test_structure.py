@@ -17,7 +17,7 @@ from lpw_jax.config import load_config
 from lpw_jax.devices import preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import step
+from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.training import train
 from lpw_jax.training.runner import Runner
 
@@ -66,16 +66,11 @@ class Record:
 @pytest.fixture(scope="module", params=["data", "members"])
 def record(request, tmp_path_factory):
     """Of a run with a release, changing rates and a checkpoint after every epoch."""
-    record, make, cycles, send = Record(), step.make_train_step, Runner.cycles, Devices.send
+    record, step, cycles, send = Record(), LatePhase.step, Runner.cycles, Devices.send
 
-    def traced_make(**options):
-        train_step = make(**options)
-
-        def traced(state, batch, rates):
-            record.traces.append(batch["label"].shape)
-            return train_step(state, batch, rates)
-
-        return traced
+    def traced(self, state, batch, *args, **options):
+        record.traces.append(batch["label"].shape)
+        return step(self, state, batch, *args, **options)
 
     def counted_send(self, tree):
         record.sent.append(jax.tree.map(lambda leaf: (leaf.dtype.name, leaf.shape), tree))
@@ -102,7 +97,7 @@ def record(request, tmp_path_factory):
         record.other_cycles.append(counts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "make_train_step", traced_make)
+        patch.setattr(LatePhase, "step", traced)
         patch.setattr(Runner, "cycles", watched_cycles)
         patch.setattr(Devices, "send", counted_send)
         options = ["epochs=5", "anneal_start=1", "anneal_end=5"]
@@ -229,7 +224,7 @@ def test_shared_minibatches_need_one_all_reduce_and_three_a_batch_norm_one_of_th
 ):
     """Forward: the mean, then the squared deviations from it. XLA merges none of these on CPUs."""
     program, state = compiled_cycle("data", "vmap", num_devices)
-    norms = len(jax.tree.leaves(state.batch_stats)) // 2
+    norms = len(jax.tree.leaves(state.member_model_state)) // 2
     assert norms == 2
     assert collectives(program) == {
         ("all-reduce", ""): 2 * norms + 1,

@@ -22,8 +22,8 @@ from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import events
 from lpw_jax.errors import Preempted
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method import late_phase as lp
-from lpw_jax.method import optimizers
+from lpw_jax.method.spread import member_distance
+from lpw_jax.models import functions
 from lpw_jax.training import train
 from lpw_jax.training.journal import Journal
 from lpw_jax.training.runner import Runner
@@ -120,9 +120,8 @@ def test_distance_and_disagreement_are_those_of_several_members(evaluated):
 
 
 def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(float64):
-    tx = optimizers.sgd(momentum=0.9, nesterov=True)
-    released = tiny_net.released(tx, 4, sigma=0.5)
-    leaves = [np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(released.late_phase)]
+    released = tiny_net.released(tiny_net.method(), 4, sigma=0.5)
+    leaves = [np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(released.members)]
     members = np.concatenate(leaves, axis=1)
     mean = sum(members) / 4
     lengths = [np.linalg.norm(member - mean) for member in members]
@@ -132,9 +131,10 @@ def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(flo
         runner = Runner(
             devices=Devices.over(jax.devices()[:num_devices]),
             layout=layout,
-            model=TinyNet(),
-            tx=tx,
-            coasting="none",
+            method=tiny_net.method,
+            statistics=lambda axis: functions.statistics(TinyNet(axis_name=axis)),
+            key=jax.random.key(0),
+            num_microbatches=1,
             member_mode="vmap",
             source=in_memory.TrainingSet(
                 np.zeros((8, 8, 8, 3), np.uint8),
@@ -152,8 +152,8 @@ def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(flo
         placed = runner.place(released, num_members=4)
         found = runner.member_distance(placed, num_members=4)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-    equal = jax.tree.map(lambda leaf: leaf[[0, 0, 0]], released.late_phase)
-    np.testing.assert_allclose(lp.member_distance(equal), 0, atol=1e-15)
+    equal = jax.tree.map(lambda leaf: leaf[[0, 0, 0]], released.members)
+    np.testing.assert_allclose(member_distance(equal), 0, atol=1e-15)
 
 
 def test_a_rehearsal_goes_on_at_the_start_of_a_data_set_that_ends():

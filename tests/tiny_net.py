@@ -11,9 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpw_jax.method import optimizers
+from lpw_jax.method.kinds.copies import copies
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.method.state import State
-from lpw_jax.models.layers import BatchNorm
+from lpw_jax.models import functions
+from lpw_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm
+from lpw_jax.recipe import rate_arguments
+from lpw_jax.tasks import classification
 
 PATTERNS = (".*bn.*", "head/.*")
 CLASSES = 5
@@ -76,6 +81,24 @@ def random_variables(model: nn.Module, image_shape=(8, 8, 3)) -> dict[str, Any]:
     image = jax.ShapeDtypeStruct((1, *image_shape), model.dtype)
     like = jax.eval_shape(model.init, jax.random.key(0), image)
     return jax.tree_util.tree_map_with_path(draw, like)
+
+
+def method(model: nn.Module | None = None, patterns=PATTERNS, **settings: Any) -> LatePhase:
+    """How the program trains a network: its loss, its SGD. `step` takes `Rates`."""
+    sgd = optimizers.sgd(momentum=0.9, nesterov=True)
+    return LatePhase(
+        functions.training_loss(model or TinyNet(), classification.loss),
+        copies(*patterns),
+        sgd,
+        sgd,
+        batch_norm_epsilon=BATCH_NORM_EPSILON,
+        **settings,
+    )
+
+
+def step(method: LatePhase) -> Any:
+    """(state, batch, rates) -> (state, metrics)."""
+    return lambda state, batch, rates: method.step(state, batch, **rate_arguments(rates))
 
 
 def released(method: LatePhase, num_members: int, *, variables=None, sigma: float = 0.3) -> State:

@@ -89,7 +89,7 @@ def statistics_step(
     Args:
       statistics_fn: (params, model_state, batch, key) -> model_state of the batch's own statistics,
         plain or in `Observed`: of a clone of the model whose running averages have no memory
-        (momentum 0 in flax).
+        (momentum 0, where the momentum is that of the old state).
       member_mode: as in `cycle.over_members`.
       member_axis: as in `LatePhase`.
     """

@@ -76,7 +76,7 @@ def fold(
         if epsilon is None:
             raise ValueError(
                 f"batch_norm_epsilon: must be given to collapse the batch norm {norm.module!r} "
-                "exactly (flax's and equinox's is 1e-5 unless the layer says otherwise)"
+                "exactly: the number that its layer adds to the variance, often 1e-5"
             )
         eps = epsilon(norm.module) if callable(epsilon) else epsilon
         # What members share has no member axis: [None] lets it meet the others' [K, C].

@@ -1,6 +1,6 @@
 """The tree that the shared optimiser sees: all weights while tied, the shared ones afterwards.
 
-It has the structure of the parameters, so that masks and labels for those fit it, and a weight has
+It has the structure of the parameters, so that masks for those fit it, and a weight has
 the same path before and after the release, so that its part of the optimiser's state is found.
 """
 

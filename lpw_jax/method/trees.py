@@ -34,7 +34,7 @@ def places(tree: Tree) -> list[Place]:
 def path_name(path: Sequence[Any]) -> str:
     """A key path joined by '/', such as 'encoder/layers/0/kernel'.
 
-    The attribute `value` in which flax's nnx keeps a variable's array is left out.
+    A last attribute `value`, in which variables of nnx keep their array, is left out.
     """
     path = tuple(path)
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):

@@ -117,6 +117,12 @@ class Progress:
         )
 
 
+@jax.jit
+def averaged(average: Average | None, state: State) -> Average:
+    """SWA's averages with the state at an epoch's end."""
+    return (average or Average.start(state)).add(state)
+
+
 def stacked(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """A history as arrays [cycles, K]."""
     return {name: np.stack([metrics[name] for metrics in history]) for name in history[0]}

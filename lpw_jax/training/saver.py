@@ -1,7 +1,8 @@
 """When a run is saved, and where it goes on."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax
 from lpw_jax.devices import hosts
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
-from lpw_jax.errors import Preempted, SharedError
+from lpw_jax.errors import Preempted, SharedError, UserError
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.method.state import State
 from lpw_jax.training.progress import Progress
@@ -92,6 +93,22 @@ class Saver:
         if preempted:
             self.wait()
             raise Preempted
+
+    @contextlib.contextmanager
+    def before_errors(self) -> Iterator[None]:
+        """Saves the run before an error of one process, such as an image that cannot be read."""
+        try:
+            yield
+        except SharedError:
+            raise
+        except UserError as error:
+            if jax.process_count() > 1:  # the others are in the midst of a cycle
+                raise
+            self.save()
+            self.wait()
+            raise UserError(
+                f"{error}. Saved at {self.newest}: the same command goes on there"
+            ) from error
 
     def save(self) -> None:
         """Starts to write a checkpoint, unless there is one of this very moment."""

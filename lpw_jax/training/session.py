@@ -1,0 +1,236 @@
+"""One session of a training: from its newest checkpoint, or the start, as far as it gets."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from lpw_jax import networks
+from lpw_jax.data import epoch_order
+from lpw_jax.devices import hosts, preflight
+from lpw_jax.devices.preemption import Preemption
+from lpw_jax.display import console
+from lpw_jax.errors import SharedError
+from lpw_jax.files.checkpoint import Checkpoints
+from lpw_jax.files.workdir import Workdir
+from lpw_jax.method.average import Average
+from lpw_jax.method.state import State
+from lpw_jax.training.journal import Journal
+from lpw_jax.training.memory import CYCLES_IN_FLIGHT
+from lpw_jax.training.progress import Progress, averaged, stacked
+from lpw_jax.training.saver import Saver
+from lpw_jax.training.tracking import Tracker
+
+
+class Session:
+    """What a training does and tells while it runs.
+
+    Args:
+      training: the `train.Training`.
+      folder: of the run.
+      preemption: whether it was asked to end.
+      checkpoints: of the run; None on other processes than the primary one.
+
+    Raises:
+      UserError: the checkpoints are of another run or all damaged; a file cannot be written.
+    """
+
+    def __init__(
+        self,
+        training: Any,
+        folder: Workdir,
+        preemption: Preemption,
+        checkpoints: Checkpoints | None,
+    ):
+        self._training, self._timeline, self._runner = training, training.timeline, training.runner
+        self._unfetched, self._start = [], time.monotonic()
+        self._saver = Saver(
+            checkpoints,
+            preemption,
+            every_minutes=training.config.checkpoint.every_minutes,
+            identity=training.identity,
+            snapshot=self._snapshot,
+        )
+        self._tracker = Tracker(
+            runner=training.runner,
+            evaluator=training.evaluator,
+            statistics=lambda averages: self._statistics(averages, self.progress.epoch + 1),
+            pause=lambda: self._saver.pause(between_cycles=False),
+            stop=self._stop_unless_tolerated,
+        )
+        self.progress = self._placed(self._saver.restore(training.like))
+        folder.start_session()
+        if training.origin and not self.progress.pretrained:
+            self.progress.pretrained = self._tracker.pretrained(
+                training.initial_state, training.origin
+            )
+        self._bar = console.TrainProgress(
+            total_steps=self._timeline.num_minibatches,
+            first_step=self._timeline.minibatches(self.progress.epoch, self.progress.cycle),
+            batch_size=training.config.train.batch_size,
+            epochs=self._timeline.epochs,
+        )
+        self._journal = Journal(folder, self.progress.records)
+
+    def run(self) -> tuple[State, dict[str, Any]]:
+        """As `Training.run`."""
+        options = self._training.config.checkpoint
+        with self._bar, self._saver.before_errors():
+            while self.progress.epoch <= self._timeline.epochs:
+                self._train_epoch()
+            if self._timeline.averages:
+                self._reestimate()
+        if options.every_epochs or options.every_minutes:
+            self._saver.save()
+        self._saver.wait()
+        return self._results()
+
+    def _placed(self, restored: Progress | None) -> Progress:
+        """The restored progress, or that of a fresh run, on the devices."""
+        self.progress = progress = restored or Progress(self._training.initial_state)
+        if restored:
+            console.say(f"resumed at epoch {progress.epoch}, step {int(progress.state.step)}")
+        num_members = self._num_members()
+        progress.state = self._runner.place(progress.state, num_members=num_members)
+        if progress.averages is not None:
+            progress.averages = self._runner.place_average(
+                progress.averages, num_members=num_members
+            )
+        return progress
+
+    def _train_epoch(self) -> None:
+        """Trains what is left of the current epoch and records it."""
+        progress, timeline, epoch = self.progress, self._timeline, self.progress.epoch
+        num_members, rates = timeline.members(epoch), timeline.rates(epoch)
+        if timeline.begins_release(epoch) and not progress.cycle:
+            released = self._training.released(self._runner.fetch(progress.state, num_members=1))
+            progress.state = self._runner.place(released, num_members=num_members)
+        start = time.perf_counter() - progress.epoch_seconds
+        for placed, metrics in self._runner.cycles(
+            progress.state,
+            epoch_order(self._training.config.seed, epoch, self._training.num_examples),
+            rates,
+            epoch=epoch,
+            num_members=num_members,
+            done=progress.cycle,
+        ):
+            progress.state, progress.cycle = placed, progress.cycle + 1
+            self._unfetched.append(metrics)
+            if len(self._unfetched) > CYCLES_IN_FLIGHT:
+                jax.block_until_ready(self._unfetched[-1 - CYCLES_IN_FLIGHT])
+            progress.epoch_seconds = time.perf_counter() - start
+            self._bar.update(num_members, epoch=epoch, phase=timeline.phase(epoch))
+            self._saver.pause()
+        self._record()
+        progress.epoch_seconds = time.perf_counter() - start
+        if not np.isfinite(stacked(progress.history)["loss"]).all():
+            console.warn(f"epoch {epoch}: the training loss became infinite or not a number")
+        record = progress.epoch_record(
+            phase=timeline.phase(epoch),
+            rates=rates,
+            batch_size=self._training.config.train.batch_size,
+        )
+        record |= self._tracker.members(progress.state, num_members=num_members)
+        averages = progress.averages
+        if timeline.is_averaged(epoch):
+            averages = averaged(averages, progress.state)
+        # Whoever stops in an evaluation resumes before it: until its end the progress stays.
+        if timeline.is_evaluated(epoch):
+            record |= self._tracker.evaluations(progress.state, averages, num_members=num_members)
+        progress.records.append(record)
+        progress.averages = averages
+        progress.next_epoch()
+        self._journal.add(record)
+        self._bar.epoch_line(record)
+        every = self._training.config.checkpoint.every_epochs
+        self._saver.pause(save=every > 0 and epoch % every == 0)
+
+    def _reestimate(self) -> None:
+        """Batch-norm statistics of the averaged weights, over one more pass of the training set."""
+        progress, epochs = self.progress, self._timeline.epochs
+        for averages in self._statistics(progress.averages, progress.epoch, done=progress.cycle):
+            progress.averages, progress.cycle = averages, progress.cycle + 1
+            self._bar.update(1, epoch=epochs, phase="SWA")
+            self._saver.pause()
+
+    def _statistics(self, averages: Average, epoch: int, *, done: int = 0) -> Iterator[Average]:
+        """The pass that follows the current weights as `epoch`; `averages` is donated to it."""
+        return self._runner.reestimate_statistics(
+            averages,
+            epoch_order(self._training.config.seed, epoch, self._training.num_examples),
+            epoch=epoch,
+            first_step=int(self.progress.state.step),
+            num_members=self._num_members(),
+            done=done,
+        )
+
+    def _record(self) -> None:
+        """Fetches the metrics of all cycles that are still on the devices, at once."""
+        fetched = jax.device_get(self._unfetched)
+        self._unfetched.clear()
+        self.progress.history += fetched
+        first = len(self.progress.history) - len(fetched) + 1
+        for cycle, metrics in enumerate(fetched, first):
+            if not np.isfinite(metrics["loss"]).all():
+                step = self._timeline.minibatches(self.progress.epoch, cycle)
+                losses = ", ".join(f"{loss:.4g}" for loss in metrics["loss"])
+                self._stop_unless_tolerated(f"the loss of step {step} is {losses}")
+                break
+
+    def _stop_unless_tolerated(self, what: str) -> None:
+        """Ends the training for something that is not finite, unless the config says otherwise."""
+        train, late_phase = self._training.config.train, self._training.config.late_phase
+        if train.on_nonfinite == "stop":
+            raise SharedError(  # every process sees the same losses
+                f"epoch {self.progress.epoch}: {what}; training was stopped. Last good checkpoint: "
+                f"{self._saver.newest}. Try, in another --workdir, a lower train.learning_rate "
+                f"(now {train.learning_rate}) or late_phase.learning_rate (now "
+                f"{late_phase.learning_rate}), or more precision (train.matmul_precision, "
+                "train.compute_dtype); train.on_nonfinite = 'warn' would go on"
+            )
+
+    def _num_members(self) -> int:
+        """K of the progress's arrays; a release at the start of this epoch may still be to come."""
+        progress, timeline = self.progress, self._timeline
+        to_come = timeline.begins_release(progress.epoch) and not progress.cycle
+        return timeline.members(min(progress.epoch - to_come, timeline.epochs))
+
+    def _snapshot(self) -> tuple[int, Progress]:
+        """The minibatches done, and the progress on the host, all of it finite."""
+        self._record()
+        fetched = self._fetched()
+        number = self._timeline.minibatches(fetched.epoch, fetched.cycle)
+        arrays = jax.tree.leaves((fetched.state, fetched.averages))
+        if not all(np.isfinite(array).all() for array in arrays):
+            self._stop_unless_tolerated(f"a weight or statistic after step {number} is not finite")
+        return number, fetched
+
+    def _fetched(self) -> Progress:
+        """The progress with its arrays on the host."""
+        progress, num_members = self.progress, self._num_members()
+        averages = progress.averages
+        corrupt = hosts.exchange(sorted(self._training.source.corrupt))
+        if averages is not None:
+            averages = self._runner.fetch_average(averages, num_members=num_members)
+        return dataclasses.replace(
+            progress,
+            state=self._runner.fetch(progress.state, num_members=num_members),
+            averages=averages,
+            corrupt=sorted(set(progress.corrupt).union(*corrupt)),
+            seconds=progress.seconds + time.monotonic() - self._start,
+        )
+
+    def _results(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What `run` returns."""
+        _, final = self._snapshot()
+        report = final.report()
+        report["train"] |= {
+            "num_devices": self._training.devices.count,
+            "device_kind": self._training.devices.all[0].device_kind,
+            "peak_memory_bytes": preflight.peak_memory(),  # of this session
+        }
+        state = final.averages.state if final.averages else final.state
+        return networks.without_optimisers(state), report

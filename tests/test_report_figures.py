@@ -5,7 +5,7 @@ import pytest
 
 from lpw_jax.display import html_page
 from lpw_jax.measures import metrics
-from lpw_jax.report import curves, predicted
+from lpw_jax.report import curves, pictures, predicted
 
 
 def records(epochs, num_members, *, release=1, every=1, swa=2):
@@ -196,3 +196,19 @@ def test_a_table_names_its_cells_for_cards_and_keeps_numbers_whole():
     assert '<td class="right" data-label="x">4\N{NO-BREAK SPACE}MB</td>' in found
     plain = html_page.table((), [["a", "b"]])
     assert "cards" not in plain and "data-label" not in plain
+
+
+def test_drops_warm_up_and_frozen_weights_are_marks_and_words():
+    late_phase = {"release_epoch": 1, "num_members": 2}
+    train = {
+        "epochs": 9, "anneal_start": 1, "anneal_end": 3, "schedule": "multistep",
+        "milestones": [2, 5, 60], "warmup_epochs": 2, "freeze_epoch": 4,
+    }  # fmt: skip
+    config = {"train": train, "late_phase": late_phase, "swa": {"start_epoch": 0}}
+    marks = curves.marks(config)
+    assert marks == curves.Marks(release=1, swa=None, milestones=(2, 5, 60), warmup=2, frozen=4)
+    assert pictures._schedule(config) == (
+        "Release of 2 members at the end of epoch 1; learning rates rise up to epoch 3; "
+        "learning rates drop after epoch 2; learning rates drop after epoch 5; "
+        "shared weights stay as they are after epoch 4."
+    )

@@ -56,11 +56,17 @@ def phases(epochs: Sequence[Epoch]) -> list[list[Epoch]]:
 
 
 def _stretches(epochs: Sequence[Epoch]) -> list[list[Epoch]]:
-    """Parts in which each of both learning rates stays, rises or falls from epoch to epoch."""
+    """Parts in which each of both learning rates stays, rises or falls from epoch to epoch.
+
+    Where shared weights do not move, perhaps because they are frozen, is a part of its own.
+    """
     parts = [[epochs[0]]]
     for epoch in epochs[1:]:
         *_, last = part = parts[-1]
-        if len(part) == 1 or _change(part[-2], last) == _change(last, epoch):
+        steady = len(part) == 1 or _change(part[-2], last) == _change(last, epoch)
+        if steady and bool(last.rates.shared_learning_rate) == bool(
+            epoch.rates.shared_learning_rate
+        ):
             part.append(epoch)
         else:
             parts.append([epoch])

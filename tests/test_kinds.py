@@ -12,6 +12,7 @@ from quick_jit import jit
 
 import lpw_jax
 from lpw_jax.method import noise
+from lpw_jax.method.kinds.part import Places
 from lpw_jax.method.kinds.templates import Coefficients
 
 NUM_MEMBERS, B = 3, 4
@@ -216,7 +217,9 @@ def test_weights_of_templates_are_the_published_sums(float64):
     random = np.random.default_rng(0)
     bank = random.standard_normal((3, 3, 4, 5, 6))  # [y, x, in / S, out, T]
     values = random.standard_normal((6, 2))
-    weight = jit(lambda part: part.combine(None, {"bank": bank}.get))(Coefficients(values, "bank"))
+    weight = jit(lambda part: part.combine(None, Places({"bank": bank}.get, {}.get)))(
+        Coefficients(values, "bank")
+    )
     assert weight.shape == (3, 3, 8, 5)
     for j in range(4):
         for s in range(2):

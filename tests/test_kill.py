@@ -21,6 +21,7 @@ from lpw_jax import main
 from lpw_jax.errors import UserError
 from lpw_jax.files import lock
 from lpw_jax.files.checkpoint import Checkpoints
+from lpw_jax.method.state import State
 from lpw_jax.training.progress import Progress
 
 
@@ -234,7 +235,7 @@ def test_a_folder_has_one_holder_who_is_named_to_others(tmp_path):
 
 
 def test_epochs_that_end_while_a_checkpoint_is_written_do_not_get_into_it():
-    progress = Progress(state={}, records=[{"epoch": 1}])
+    progress = Progress(state=State(*[None] * 8), records=[{"epoch": 1}])
     _, info = progress.to_checkpoint()
     progress.records.append({"epoch": 2})
     assert info["records"] == [{"epoch": 1}]

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("tiny_network")
 def trained(config, data, num_devices, folder):
     devices = Devices.over(jax.devices()[:num_devices])
     folder.mkdir()
-    return train.Training(config, data, devices).run(Workdir(folder))[0]
+    state, _ = train.Training(config, data, devices).run(Workdir(folder))
+    return networks.to_weights(state)
 
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-3}

@@ -135,7 +135,7 @@ class Session:
         )
         record |= self._tracker.members(progress.state, num_members=num_members)
         averages = progress.averages
-        if timeline.isaveraged(epoch):
+        if timeline.is_averaged(epoch):
             averages = averaged(averages, progress.state)
         # Whoever stops in an evaluation resumes before it: until its end the progress stays.
         if timeline.is_evaluated(epoch):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from quick_jit import jit
-from tiny_net import TinyNet, labels, method, released
+from tiny_net import PATTERNS, TinyNet, labels, method, released
 
 from lpw_jax.data import augment, in_memory
 from lpw_jax.devices.parallel import Devices
@@ -30,9 +30,10 @@ def training_set():
 
 
 @functools.cache
-def expected_statistics():
-    """By a plain loop over batches: all members see all images, the short batch included."""
-    start, (images, order, key) = released(method(), K), training_set()
+def seen(patterns):
+    """By a plain loop: images in each batch, and what its batch norms see in every member."""
+    start = released(method(patterns=patterns), K)
+    images, order, key = training_set()
 
     @jit
     def statistics(step, index, images):
@@ -46,21 +47,16 @@ def expected_statistics():
 
         return [of_member(k)["batch_stats"] for k in range(K)]
 
-    total = None
-    for i, index in enumerate(np.split(order, [16, 32])):
-        found = jax.device_get(statistics(1000 + i, index, images[index]))
-        share = len(index) / N
-        part = jax.tree.map(lambda s, share=share: s * share, found)
-        total = part if total is None else jax.tree.map(np.add, total, part)
-    return total
+    return [
+        (len(index), jax.device_get(statistics(1000 + i, index, images[index])))
+        for i, index in enumerate(np.split(order, [16, 32]))
+    ]
 
 
-@pytest.mark.parametrize(
-    ("num_devices", "layout"),
-    [pytest.param(1, "data", marks=pytest.mark.slow), (8, "data"), (K, "members")],
-)
-def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, layout):
-    start, (images, order, key) = released(method(), K), training_set()
+def reestimated(patterns, num_devices, layout):
+    """The state after the program's pass over all images."""
+    start = released(method(patterns=patterns), K)
+    images, order, key = training_set()
     runner = Runner(
         devices=Devices.over(jax.devices()[:num_devices]),
         layout=layout,
@@ -75,9 +71,44 @@ def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices
     average = runner.place_average(Average.start(start).add(start), num_members=K)
     passes = runner.reestimate_statistics(average, order, epoch=1, first_step=1000, num_members=K)
     *_, last = (runner.fetch_average(average, num_members=K) for average in passes)
-    for k, expected in enumerate(expected_statistics()):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12),
-            jax.tree.map(lambda leaf, k=k: leaf[k], last.state.member_model_state),
-            expected,
-        )
+    return last.state
+
+
+def assert_close(found, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12), found, expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "layout"),
+    [pytest.param(1, "data", marks=pytest.mark.slow), (8, "data"), (K, "members")],
+)
+def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, layout):
+    """All members see all images, the short batch included."""
+    state = reestimated(PATTERNS, num_devices, layout)
+    for k in range(K):
+        shares = [
+            jax.tree.map(lambda s, size=size: s * size / N, members[k])
+            for size, members in seen(PATTERNS)
+        ]
+        expected = jax.tree.map(lambda *parts: sum(parts), *shares)
+        assert_close(jax.tree.map(lambda leaf, k=k: leaf[k], state.member_model_state), expected)
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "layout"), [pytest.param(8, "data", marks=pytest.mark.slow), (K, "members")]
+)
+def test_statistics_of_shared_batch_norm_follow_members_in_turn(float64, num_devices, layout):
+    patterns = ("bn1/.*",)
+    running, done = {"mean": 0.0, "var": 0.0}, 0
+    for size, members in seen(patterns):
+        done += size
+        for found in members:
+            running = {
+                name: old + size / done * (found["bn2"][name] - old)
+                for name, old in running.items()
+            }
+    state = reestimated(patterns, num_devices, layout)
+    assert_close(state.shared_model_state["bn2"], running)
+    assert state.member_model_state["bn2"] == {"mean": None, "var": None}

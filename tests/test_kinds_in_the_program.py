@@ -99,7 +99,7 @@ def test_weights_that_a_kind_cannot_have_are_refused_by_name(fields, message):
         (("late_phase.kind=rank_two",), "late_phase.kind = 'rank_two': must be one of copies"),
         (("late_phase.rank=0",), "late_phase.rank = 0: must be >= 1"),
         (
-            ("late_phase.kind=templates", "late_phase.template_groups=head"),
+            ("late_phase.kind=templates", "late_phase.template_groups=body"),
             "late_phase.template_groups = .*must be one or more of adapter",
         ),
         (

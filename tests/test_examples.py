@@ -35,7 +35,7 @@ def accuracies(found):
 @pytest.mark.parametrize(
     ("name", "least"),
     [
-        ("nnx_network", 0.95),
+        pytest.param("nnx_network", 0.95, marks=pytest.mark.slow),
         pytest.param("linen_transformer", 0.8, marks=pytest.mark.slow),
     ],
 )

@@ -165,8 +165,8 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     ("run", "member_mode", "num_devices"),
     [
         ("cifar_swa_coasting", "scan", 1),
-        ("cifar_head_only", "vmap", 2),
-        ("cifar_templates", "scan", 1),
+        pytest.param("cifar_head_only", "vmap", 2, marks=pytest.mark.slow),
+        pytest.param("cifar_templates", "scan", 1, marks=pytest.mark.slow),
         pytest.param("cifar_sgd_paper", "vmap", 2, marks=pytest.mark.slow),
         pytest.param("cifar_sgd_coasting", "vmap", 8, marks=pytest.mark.slow),
         pytest.param("cifar_swa_coasting", "unroll", 4, marks=pytest.mark.slow),

@@ -30,21 +30,16 @@ def load(name: str, data_dir: str) -> Dataset:
             raise UserError(
                 f"{prepared.folder} (split {split!r}) holds no images; {tfds_source.REMEDY}"
             )
-    train_images, train_labels = read_split(name, prepared, "train")
-    test_images, test_labels = read_split(name, prepared, "test")
-    return Dataset(
-        name=name,
-        train_images=train_images,
-        train_labels=train_labels,
-        validation_images=train_images[:0],
-        validation_labels=train_labels[:0],
-        test_images=test_images,
-        test_labels=test_labels,
+    train, test = (read_split(name, prepared, split) for split in ("train", "test"))
+    return Dataset.unsplit(
+        name,
+        train=train,
+        test=test,
         num_classes=spec.num_classes,
         mean=spec.mean,
         std=spec.std,
         note=note(name, prepared),
-        unofficial=unofficial(len(train_labels), len(test_labels)),
+        unofficial=unofficial(len(train[1]), len(test[1])),
     )
 
 

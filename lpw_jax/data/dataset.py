@@ -10,6 +10,8 @@ import numpy as np
 
 from lpw_jax.errors import UserError
 
+Split = tuple[np.ndarray, np.ndarray]  # images and labels
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -33,6 +35,20 @@ class Dataset:
     std: tuple[float, ...] = ()
     note: str = ""
     unofficial: str = ""
+
+    @classmethod
+    def unsplit(cls, name: str, *, train: Split, test: Split, **facts: Any) -> "Dataset":
+        """Of (images, labels), with no training image held out; `facts` are the other fields."""
+        return cls(
+            name=name,
+            train_images=train[0],
+            train_labels=train[1],
+            validation_images=train[0][:0],
+            validation_labels=train[1][:0],
+            test_images=test[0],
+            test_labels=test[1],
+            **facts,
+        )
 
     @property
     def num_train(self) -> int:

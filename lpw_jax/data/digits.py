@@ -25,14 +25,10 @@ def load(name: str) -> Dataset:
         np.arange(len(labels)), test_size=TEST_EXAMPLES, stratify=labels, random_state=0
     )
     scaled = images[train] / 255.0
-    return Dataset(
-        name=name,
-        train_images=images[train],
-        train_labels=labels[train],
-        validation_images=images[:0],
-        validation_labels=labels[:0],
-        test_images=images[test],
-        test_labels=labels[test],
+    return Dataset.unsplit(
+        name,
+        train=(images[train], labels[train]),
+        test=(images[test], labels[test]),
         num_classes=10,
         mean=(float(scaled.mean()),) * 3,
         std=(float(scaled.std()),) * 3,

@@ -57,14 +57,10 @@ def load(name: str, data_dir: str, image_size: int) -> Dataset:
             f"data.image_size = 0: training and test images of {root} must have one size, not "
             f"{list(train.shape[1:3])} and {list(test.shape[1:3])}"
         )
-    return Dataset(
-        name=name,
-        train_images=train,
-        train_labels=splits["train"][1],
-        validation_images=train[:0],
-        validation_labels=splits["train"][1][:0],
-        test_images=test,
-        test_labels=splits["test"][1],
+    return Dataset.unsplit(
+        name,
+        train=(train, splits["train"][1]),
+        test=(test, splits["test"][1]),
         num_classes=len(classes),
     )
 

@@ -52,11 +52,10 @@ def load(name: str, data_dir: str, image_size: int, manual_dir: str) -> Dataset:
     largest = int(arrays["train_labels"].max(initial=-1)) + 1
     numbers = {key: tuple(map(float, get(key, ()))) for key in ("mean", "std")}
     return checked(
-        Dataset(
-            name=name,
-            **arrays,
-            validation_images=arrays["train_images"][:0],
-            validation_labels=arrays["train_labels"][:0],
+        Dataset.unsplit(
+            name,
+            train=(arrays["train_images"], arrays["train_labels"]),
+            test=(arrays["test_images"], arrays["test_labels"]),
             num_classes=int(get("num_classes", largest)),
             note=str(get("note", "")),
             **numbers,

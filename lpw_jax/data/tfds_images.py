@@ -74,13 +74,9 @@ def load(
         check_labels(labels, num_classes=num_classes, where=where, remedy=tfds_source.REMEDY)
         splits[split] = images, labels
     train, test = decoding.with_equal_channels(splits["train"][0], splits[test_split][0])
-    return Dataset(
-        name=name,
-        train_images=train,
-        train_labels=splits["train"][1],
-        validation_images=train[:0],
-        validation_labels=splits["train"][1][:0],
-        test_images=test,
-        test_labels=splits[test_split][1],
+    return Dataset.unsplit(
+        name,
+        train=(train, splits["train"][1]),
+        test=(test, splits[test_split][1]),
         num_classes=num_classes,
     )

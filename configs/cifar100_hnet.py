@@ -7,30 +7,15 @@ of cifar100_bn: the published code has no config of this experiment.
 Not run here.
 """
 
-from configs import base
+from configs import cifar100_bn
 
 
 def get_config():
-    config = base.get_config()
-    config.data.name = "cifar100"
-    config.model.depth = 28
-    config.model.width = 10
-    config.train.epochs = 200
-    config.train.learning_rate = 0.1
-    config.train.end_learning_rate = 0.001
-    config.train.anneal_start = 100
-    config.train.anneal_end = 180
-    config.train.weight_decay = 5e-4
-    config.train.cutout = 0
-    config.late_phase.num_members = 10
-    config.late_phase.release_epoch = 120
-    config.late_phase.learning_rate = 0.1
+    config = cifar100_bn.get_config()
     config.late_phase.weight_decay = 5e-4
-    config.late_phase.sigma = 0.0
     config.late_phase.patterns = ("head/(kernel|bias)",)
     config.late_phase.kind = "templates"
     config.late_phase.template_groups = ("adapter", "conv_block")
     config.late_phase.tied_learning_rate = 0.1
     config.late_phase.tied_weight_decay = 0.0
-    config.swa.start_epoch = 0
     return config

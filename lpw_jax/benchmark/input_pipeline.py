@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from lpw_jax import experiment
 from lpw_jax.data import imagenet_images
-from lpw_jax.data.imagenet import ImageNet
+from lpw_jax.data.on_disk import OnDisk
 from lpw_jax.data.tfds_source import import_tensorflow
 from lpw_jax.errors import UserError
 
@@ -31,7 +31,7 @@ def measure(config: ConfigDict, *, repeats: int) -> dict[str, Any]:
       UserError: the training images of `config` are not streamed.
     """
     dataset = experiment.load_dataset(config)
-    if not isinstance(dataset, ImageNet):
+    if not isinstance(dataset, OnDisk):
         raise UserError(f"{dataset.name} lives on the devices, nothing is streamed")
     source = experiment.train_source(config, dataset)
     size, encoded = config.data.image_size, _encoded_images(dataset)
@@ -65,7 +65,7 @@ def measure(config: ConfigDict, *, repeats: int) -> dict[str, Any]:
     }
 
 
-def _encoded_images(dataset: ImageNet) -> list[bytes]:
+def _encoded_images(dataset: OnDisk) -> list[bytes]:
     tf, records = import_tensorflow(), dataset.train_records
     numbers = range(min(len(records), _STORED))
     examples = (tf.train.Example.FromString(records[i]).features.feature for i in numbers)

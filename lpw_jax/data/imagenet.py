@@ -12,8 +12,6 @@ from lpw_jax.data.imagenet_prepare import NAME
 from lpw_jax.data.on_disk import OnDisk, opened
 from lpw_jax.errors import UserError
 
-ImageNet = OnDisk
-
 
 def load(
     data_dir: str,

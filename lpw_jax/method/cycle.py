@@ -144,11 +144,9 @@ class Gradients:
     def _plan(self, shared, members, state, batch, keys):
         """How to go over members, and those model states that the model will change."""
         mode, (shared_state, member_state) = self.member_mode, state
-        nothing = jax.tree.map(lambda _: None, state)
-        if trees.is_empty(shared_state) and self.num_microbatches == 1:
-            return mode or "vmap", nothing
-        if trees.is_empty(state):
-            return mode or "vmap", nothing
+        # Members' own state matters here only if it is handed from one microbatch to the next.
+        if trees.is_empty(shared_state if self.num_microbatches == 1 else state):
+            return mode or "vmap", jax.tree.map(lambda _: None, state)
         own, own_state, own_batch, key = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
             (members, member_state, batch, keys),
@@ -163,12 +161,7 @@ class Gradients:
         _, (_, _, own_news, shared_news) = jax.eval_shape(
             self._member_loss, shared, own, (shared_state, own_state), own_batch, key
         )
-        news = (
-            trees.map_places(
-                lambda old, new: None if new is None else old, shared_state, shared_news
-            ),
-            trees.map_places(lambda old, new: None if new is None else old, member_state, own_news),
-        )
+        news = trees.keep(shared_news, shared_state), trees.keep(own_news, member_state)
         changed = [path for path, new in trees.places(news[0]) if new is not None]
         if not changed:
             return mode or "vmap", news

@@ -235,14 +235,9 @@ class LatePhase:
             )
         with jax.named_scope("update_shared"):
             scaled = jax.tree.map(lambda g: self.shared_grad_scale * g, shared_grads)
-            weights, shared_opt = update_weights(
-                self.shared_optimizer,
-                shared_args or {},
-                joint(scaled, own, tied=False),
-                joint(state.shared, own, tied=False),
-                state.shared_opt_state,
+            shared, _, shared_opt = self._update_shared(
+                state, (scaled, member_grads), own, shared_args, tied=False
             )
-            shared, _ = separate(weights, state.shared, own)
         return (
             state.replace(
                 step=state.step + num_members,
@@ -274,14 +269,9 @@ class LatePhase:
         )
         with jax.named_scope("update_shared"):
             tied, tied_grads = jax.tree.map(lambda leaf: leaf[0], (state.members, member_grads))
-            weights, shared_opt = update_weights(
-                self.shared_optimizer,
-                shared_args or {},
-                joint(shared_grads, tied_grads, tied=True),
-                joint(state.shared, tied, tied=True),
-                state.shared_opt_state,
+            shared, tied, shared_opt = self._update_shared(
+                state, (shared_grads, tied_grads), tied, shared_args, tied=True
             )
-            shared, tied = separate(weights, state.shared, tied)
         return (
             state.replace(
                 step=state.step + 1,
@@ -292,3 +282,14 @@ class LatePhase:
             ),
             metrics,
         )
+
+    def _update_shared(self, state, grads, own, args, *, tied):
+        """Shared weights, `own` (updated if `tied`) and the optimiser's state after one update."""
+        weights, opt_state = update_weights(
+            self.shared_optimizer,
+            args or {},
+            joint(*grads, tied=tied),
+            joint(state.shared, own, tied=tied),
+            state.shared_opt_state,
+        )
+        return *separate(weights, state.shared, own), opt_state

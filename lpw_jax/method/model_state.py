@@ -134,12 +134,9 @@ def _check_same_type(path: str, old: Any, new: Any) -> None:
 
 def follow(state: Tree, observed: Tree, momentum: Any = None) -> Tree:
     """`state` after its observations; arrays of both may be [K, ...]."""
-
-    def place(old, seen):
-        # Where observations were divided, one may have lost its value to the other part.
-        return old if seen is None or seen.value is None else seen.follow(old, momentum)
-
-    return trees.map_places(place, state, observed)
+    return trees.map_places(
+        lambda old, seen: old if seen is None else seen.follow(old, momentum), state, observed
+    )
 
 
 def follow_in_turn(state: Tree, observed: Tree, momentum: Any = None) -> Tree:

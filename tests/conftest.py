@@ -69,6 +69,13 @@ def float64():
     jax.config.update("jax_enable_x64", before)
 
 
+@pytest.fixture
+def foreign_arithmetic(float64):
+    """Layers of other libraries promote ranks and types."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def tiny_network():
     """Every network that the program makes is `tiny_net.TinyNet`."""

@@ -26,6 +26,13 @@ class Problem(NamedTuple):
     batch: Callable
 
 
+def double(tree):
+    """Floating arrays in float64: flax keeps statistics in float32."""
+    return jax.tree.map(
+        lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
 def dense(x, kernel):
     """x W, where W may be an `lpw_jax.Factored`."""
     if isinstance(kernel, lpw_jax.Factored):

@@ -11,24 +11,13 @@ import optax
 import pytest
 from flax import nnx
 from quick_jit import jit
+from small_models import double
 
 import lpw_jax
 
+pytestmark = pytest.mark.usefixtures("foreign_arithmetic")
+
 B, WIDTH = 5, 4
-
-
-@pytest.fixture(autouse=True)
-def arithmetic(float64):
-    """Foreign layers promote ranks and types."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-def double(tree):
-    """Floating arrays in float64: flax keeps statistics in float32."""
-    return jax.tree.map(
-        lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
 
 
 def spread(tree, seed):

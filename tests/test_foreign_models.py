@@ -13,22 +13,11 @@ import pytest
 from algorithm_1 import INPUTS, WIDTH, B
 from flax import nnx
 from quick_jit import jit
+from small_models import double
 
 import lpw_jax
 
-
-@pytest.fixture(autouse=True)
-def arithmetic(float64):
-    """Foreign layers promote ranks and types."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-def double(tree):
-    """Floating arrays in float64: flax keeps statistics in float32."""
-    return jax.tree.map(
-        lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
+pytestmark = pytest.mark.usefixtures("foreign_arithmetic")
 
 
 def squares(out, wanted):

@@ -46,18 +46,17 @@ def initial_state(
         patterns match nothing.
     """
     found = experiment.pretrained_weights(config, num_classes=model.num_classes)
+    key = experiment.purpose_key(config.seed, "init")
     if found is None:
         init = functools.partial(random_state, config, model, image_shape)
         # With less effort CPUs have the same numbers, as soon, and compiled in a third of the time.
         on_cpu = jax.default_backend() == "cpu"
         options = {"xla_backend_optimization_level": 1} if on_cpu else None
-        key = experiment.purpose_key(config.seed, "init")
         return jax.jit(init, compiler_options=options)(key), None
     variables, origin = found
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
     origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
-    key = experiment.purpose_key(config.seed, "init")
     return jax.jit(functools.partial(_tied, config, model))(variables, key), origin
 
 

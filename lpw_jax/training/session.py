@@ -61,7 +61,7 @@ class Session:
             pause=lambda: self._saver.pause(between_cycles=False),
             stop=self._stop_unless_tolerated,
         )
-        self.progress = self._placed(self._saver.restore(training.like))
+        self._begin(self._saver.restore(training.like))
         folder.start_session()
         if training.origin and not self.progress.pretrained:
             self.progress.pretrained = self._tracker.pretrained(
@@ -88,8 +88,8 @@ class Session:
         self._saver.wait()
         return self._results()
 
-    def _placed(self, restored: Progress | None) -> Progress:
-        """The restored progress, or that of a fresh run, on the devices."""
+    def _begin(self, restored: Progress | None) -> None:
+        """Puts the restored progress, or that of a fresh run, on the devices."""
         self.progress = progress = restored or Progress(self._training.initial_state)
         if restored:
             console.say(f"resumed at epoch {progress.epoch}, step {int(progress.state.step)}")
@@ -99,7 +99,6 @@ class Session:
             progress.averages = self._runner.place_average(
                 progress.averages, num_members=num_members
             )
-        return progress
 
     def _train_epoch(self) -> None:
         """Trains what is left of the current epoch and records it."""

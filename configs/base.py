@@ -17,8 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
             model=dict(
                 # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w), or that of
                 # torchvision: 'resnet50', 'resnet152', 'densenet161'; or 'package.module:function',
-                # which gives a flax module (lpw_jax.models.own says how it is called). It is looked
-                # for in the current directory, too, and gets `depth` and `width` if it takes them.
+                # which gives a flax module, linen or nnx (lpw_jax.models.own says how it is
+                # called). It is looked for in the current directory, too, and gets `depth` and
+                # `width` if it takes them.
                 name="wide_resnet",
                 # Of wide_resnet: layers in depth, 6n + 4 with n >= 1 blocks in each group.
                 depth=28,

@@ -1,7 +1,7 @@
 """The network of a config: its state at the start, and its weights on disk."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -111,7 +111,10 @@ def shapes(config: ConfigDict, num_classes: int, image_shape: Sequence[int] | No
     if isinstance(model, OwnNetwork):
         model.check(image_shape, averages=config.swa.start_epoch > 0)
     init = functools.partial(random_state, config, model, image_shape)
-    return jax.eval_shape(init, jax.random.key(0))
+    state = jax.eval_shape(init, jax.random.key(0))
+    if isinstance(model, OwnNetwork):
+        jax.eval_shape(collapse_of(model, image_shape), state)
+    return state
 
 
 def to_weights(state: State) -> dict[str, Any]:
@@ -178,10 +181,19 @@ def without_optimisers(state: State) -> State:
     return state.replace(step=None, coasting=None, shared_opt_state=None, member_opt_state=None)
 
 
-@functools.partial(jax.jit, static_argnames="epsilon")
-def collapsed(state: State, epsilon: float = BATCH_NORM_EPSILON) -> tuple[Any, Any]:
-    """The one network that members average to, (params, batch_stats)."""
-    return collapse(state, batch_norm_epsilon=epsilon)
+def collapse_of(
+    model: nn.Module | OwnNetwork, image_shape: Sequence[int] | None = None
+) -> Callable[[State], tuple[Any, Any]]:
+    """Makes of a state the one network that members average to, (params, batch_stats); compiled.
+
+    `image_shape` [H, W, C] must be given for an own network.
+
+    Raises (the returned function):
+      UserError: an own network does not tell what a late-phase batch norm adds to the variance.
+    """
+    own = isinstance(model, OwnNetwork)
+    epsilon = model.epsilon(image_shape) if own else BATCH_NORM_EPSILON
+    return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))
 
 
 def _tied(config, model, variables, key):

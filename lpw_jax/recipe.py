@@ -21,7 +21,6 @@ from lpw_jax.method.kinds.templates import Coefficients, mixed, templates
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.method.random_member import RandomMember
 from lpw_jax.models import functions, wide_resnet
-from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.tasks import classification
 from lpw_jax.tasks.task import Task
 from lpw_jax.training.schedules import Rates
@@ -53,7 +52,6 @@ def method(
         num_microbatches=config.train.num_microbatches,
         batch_axis=batch_axis,
         member_axis=member_axis,
-        batch_norm_epsilon=BATCH_NORM_EPSILON,
     )
 
 

@@ -61,12 +61,16 @@ def test_logits_are_float32_at_least():
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("other_epsilon", "take its batch norms from lpw_jax.models.layers, not BatchNorm"),
+        ("twice", "must call each layer with statistics once, not so 'bn'"),
+        ("nnx_twice", "must call each layer with statistics once, not so 'bn'"),
+        ("nnx_counting", r"no variables but nnx.Param and nnx.BatchStat, not \['Variable'\]"),
+        ("nnx_seeded", "must give a flax.linen Module, or take rngs and give a flax.nnx one, not"),
+        ("rngs_for_linen", r"must give a flax.nnx Module, since it takes rngs, not Plain\("),
         ("deaf", "must take axis_name and give it to its batch norms"),
         ("counting", r"no variables but params and batch_stats, not \['counts'\]"),
         ("wrong_shape", r"must give logits \[2, 3\] for two images, not float32 \[2, 4\]"),
         ("flat", r"must give logits \[2, 3\] for two images, not float32 \[2, 8, 8, 3\]"),
-        ("no_module", r"must give a flax.linen Module, not \[1, 2\]"),
+        ("no_module", r"must give a flax.linen Module, .*, not \[1, 2\]"),
         ("arrays", "must not fail, but raised TypeError"),
         ("plane", r"has no plane \(did you mean 'plain'\?\)"),
     ],
@@ -78,9 +82,15 @@ def test_what_cannot_be_trained_is_refused_with_field_rule_and_value(name, rule)
 
 def test_batch_norm_of_flax_and_dropout_can_be_trained():
     create("dropping").check(IMAGE)
-    create("foreign").check(IMAGE)
-    with pytest.raises(UserError, match="must, with SWA .*, take its batch norms from"):
-        create("foreign").check(IMAGE, averages=True)
+    for name in ("foreign", "other_epsilon", "of_nnx"):
+        create(name).check(IMAGE, averages=True)
+
+
+def test_statistics_that_follow_in_an_unknown_way_are_refused_with_swa_only():
+    model = create("homemade")
+    model.check(IMAGE)
+    with pytest.raises(UserError, match="must, with SWA, return lpw_jax.Observed for 'bn/mean'"):
+        model.check(IMAGE, averages=True)
 
 
 CONFIG = [
@@ -112,14 +122,25 @@ def test_a_network_is_checked_with_the_data_that_tell_its_shapes():
         networks.check(wrong, dataset)
 
 
+def test_a_late_phase_batch_norm_must_tell_its_epsilon():
+    flags = [*CONFIG, "--config.model.name=own_modules:homemade", "--config.swa.start_epoch=0"]
+    config = load_config("configs/base.py", [*flags, "--config.late_phase.patterns=head/.*"])
+    networks.shapes(config, 3, IMAGE)
+    config = load_config("configs/base.py", [*flags, "--config.late_phase.patterns=bn/.*"])
+    with pytest.raises(UserError, match="must have an attribute `epsilon` in its batch norm 'bn'"):
+        networks.shapes(config, 3, IMAGE)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["plain", "Normed", "foreign", "dropping"])
+@pytest.mark.parametrize("network", ["plain", "Normed", "other_epsilon", "dropping", "of_nnx"])
 def test_own_network_and_grey_data_are_trained_loaded_and_evaluated(network, tmp_path):
     flags = [*CONFIG, f"--config.model.name=own_modules:{network}"]
-    patterns = {"plain": "norm/.*,head/.*", "dropping": "head/bias"}.get(network, "bn/.*,head/.*")
+    patterns = {
+        "plain": "norm/.*,head/.*",
+        "dropping": "head/bias",
+        "of_nnx": "bn/.*,layers/0/.*",
+    }.get(network, "bn/.*,head/.*")
     flags.append(f"--config.late_phase.patterns={patterns}")
-    if network == "foreign":
-        flags.append("--config.swa.start_epoch=0")
     command = ["--config", "configs/base.py", *flags, "--workdir", str(tmp_path)]
     assert main.main([*command, "--dry_run"]) == 0
     assert main.main(command) == 0

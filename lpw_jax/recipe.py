@@ -114,6 +114,7 @@ def kinds(config: ConfigDict) -> Sequence[Kind]:
                         num_templates=layer.num_templates,
                         split=layer.split,
                         biases=layer.biases,
+                        late_phase=layer.group in options.late_template_groups,
                     )
                     for layer in layers
                     if layer.group in options.template_groups
@@ -140,7 +141,7 @@ def rate_arguments(rates: Rates) -> dict[str, dict[str, Any]]:
 def _with_rates_of_coefficients(
     config: ConfigDict, optimizer: optax.GradientTransformationExtraArgs
 ) -> optax.GradientTransformationExtraArgs:
-    """`optimizer`, but for tied coefficients of templates, which have rates of their own."""
+    """`optimizer`, but for tied and shared coefficients, which have rates of their own."""
     options, train = config.late_phase, config.train
     if options.kind != "templates":
         return optimizer

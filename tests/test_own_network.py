@@ -8,6 +8,7 @@ import numpy as np
 import own_modules
 import pytest
 import quick_jit
+from flax import nnx
 from tiny_net import random_variables
 
 import lpw_jax
@@ -86,6 +87,37 @@ def test_batch_norm_of_flax_and_dropout_can_be_trained():
         create(name).check(IMAGE, averages=True)
 
 
+def test_an_nnx_module_is_initialised_and_applied_as_by_itself():
+    model, images = create("of_nnx"), np.ones((2, *IMAGE), np.float32)
+
+    def by_itself(key):
+        module = own_modules.Nnx(3, None, nnx.Rngs(key))
+        module.eval()
+        return module(images)
+
+    def in_a_run(key):
+        variables = model.init(key, images)
+        assert set(variables["params"]) == {"conv", "bn", "layers"}
+        return model.apply(variables, images)
+
+    key = jax.random.key(7)
+    np.testing.assert_array_equal(quick_jit.jit(in_a_run)(key), quick_jit.jit(by_itself)(key))
+
+
+def test_an_nnx_module_drops_out_by_the_key_it_is_given():
+    model, images = create("of_nnx"), np.ones((2, *IMAGE), np.float32)
+    variables = random_variables(model, IMAGE)
+
+    def train(key):
+        options = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": key}}
+        return model.apply(variables, images, **options)[0]
+
+    train = quick_jit.jit(train)
+    one, again, *others = (train(jax.random.key(seed)) for seed in (0, 0, 1, 2, 3))
+    np.testing.assert_array_equal(one, again)
+    assert any((one != other).any() for other in others)
+
+
 def test_statistics_that_follow_in_an_unknown_way_are_refused_with_swa_only():
     model = create("homemade")
     model.check(IMAGE)
@@ -129,6 +161,23 @@ def test_a_late_phase_batch_norm_must_tell_its_epsilon():
     config = load_config("configs/base.py", [*flags, "--config.late_phase.patterns=bn/.*"])
     with pytest.raises(UserError, match="must have an attribute `epsilon` in its batch norm 'bn'"):
         networks.shapes(config, 3, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("flag", "wanted"),
+    [
+        ("late_phase.member_mode=vmap", "'scan'"),
+        ("parallel.layout=members", "'data'"),
+        ("train.num_microbatches=2", "1"),
+    ],
+)
+def test_shared_statistics_that_follow_in_turn_must_be_able_to(flag, wanted):
+    flags = ["model.name=own_modules:homemade", "swa.start_epoch=0", "parallel.layout=data"]
+    flags = [f"--config.{flag}" for flag in (*flags, "late_phase.patterns=head/.*", flag)]
+    config = load_config("configs/base.py", [*CONFIG, *flags, "--config.late_phase.num_members=8"])
+    field, _, value = flag.partition("=")
+    with pytest.raises(UserError, match=f"^{field} = .*must be {wanted}, since .* 'bn/mean'"):
+        networks.check(config, experiment.load_dataset(config))
 
 
 @pytest.mark.slow

@@ -93,10 +93,13 @@ class OwnNetwork:
         logits = logits.astype(np.promote_types(logits.dtype, np.float32))
         return logits if mutable is False else (logits, {"batch_stats": {}, **updated})
 
-    def check(self, image_shape: Sequence[int], *, averages: bool = False) -> None:
+    def check(self, image_shape: Sequence[int], *, averages: bool = False) -> list[str]:
         """Refuses what a run could not train, by shapes alone, for images [H, W, C].
 
         `averages` tells whether there is SWA, for which statistics are taken anew.
+
+        Returns:
+          the paths of statistics that layers change themselves, without `Observed`.
 
         Raises:
           UserError: it fails, gives other than logits, or has other variables than it may.
@@ -126,6 +129,7 @@ class OwnNetwork:
                 "taken anew, and how they follow those of a batch is known of flax's batch norms "
                 "and of lpw_jax.models.layers only"
             )
+        return changed
 
     def epsilon(self, image_shape: Sequence[int]) -> Callable[[str], float]:
         """What each batch norm adds to the variance, by its path, for images [H, W, C].

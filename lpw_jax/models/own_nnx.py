@@ -111,7 +111,8 @@ class _Places:
         return unflatten_dict(dict(zip(self.leaves, jax.tree.leaves(state), strict=True)))
 
     def to_state(self, flat: dict[tuple[str, ...], Any]) -> nnx.State:
-        return self._structure.unflatten([flat[path] for path in self.leaves])
+        # Layers of nnx cannot compute with numpy's.
+        return self._structure.unflatten([jnp.asarray(flat[path]) for path in self.leaves])
 
 
 def _without_memory(model: nnx.Module, on_norm: Callable) -> dict[tuple[str, ...], float]:

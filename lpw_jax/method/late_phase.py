@@ -77,7 +77,8 @@ class LatePhase:
         memory of one), 'unroll' (so with K copies of the program). None chooses: 'vmap', unless
         members change the state of shared layers in turn.
       num_microbatches: parts of each minibatch, computed one after the other. Their gradients are
-        summed, so that with a mean loss rates are to be divided by their number.
+        summed (published code), so that with a mean loss rates are to be divided by their number;
+        metrics are their means.
       batch_axis: name of the device axis (of `pmap` or `shard_map`) over which every minibatch is
         divided; gradients and metrics are means over it. None under `jit` alone.
       member_axis: name of the device axis over which members are divided; members' arrays and
@@ -200,7 +201,8 @@ class LatePhase:
           batch: arrays [K, B, ...]; K is 1 before the release.
           key: `loss_fn` gets another one for every member and step, made of this and the number of
             the step, so this may be the same every time. None: it gets None.
-          shared_args, member_args: what the optimisers' `update` takes besides.
+          shared_args, member_args: what the optimisers' `update` takes besides; `member_args` are
+            the same for all members.
 
         Returns:
           The state, and the metrics of `loss_fn` with `loss` among them, [K, ...].

@@ -125,6 +125,42 @@ def twice(num_classes, axis_name):
     return Normed(num_classes, axis_name, calls=2)
 
 
+class Bare(nn.Module):
+    """A batch norm without parameters, or several in a loop over layers."""
+
+    num_classes: int
+    axis_name: str | None
+    in_loop: bool
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), name="conv")(x)
+        options = {"axis_name": self.axis_name, "use_running_average": not train}
+        if self.in_loop:
+            axes = {"params": 0, "batch_stats": 0}
+            loop = nn.scan(Step, variable_axes=axes, split_rngs={"params": True}, length=2)
+            x, _ = loop(options, name="layers")(x, None)
+        else:
+            x = nn.BatchNorm(**options, use_scale=False, use_bias=False, name="bn")(x)
+        return nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
+
+
+class Step(nn.Module):
+    options: dict
+
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.BatchNorm(**self.options, name="bn")(x), None
+
+
+def bare(num_classes, axis_name):
+    return Bare(num_classes, axis_name, in_loop=False)
+
+
+def in_loop(num_classes, axis_name):
+    return Bare(num_classes, axis_name, in_loop=True)
+
+
 def homemade(num_classes, axis_name):
     return Homemade(num_classes)
 

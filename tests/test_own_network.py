@@ -62,6 +62,7 @@ def test_logits_are_float32_at_least():
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
+        ("bare", "must have parameters in each layer with statistics, not so 'bn/mean'"),
         ("twice", "must call each layer with statistics once, not so 'bn'"),
         ("nnx_twice", "must call each layer with statistics once, not so 'bn'"),
         ("nnx_counting", r"no variables but nnx.Param and nnx.BatchStat, not \['Variable'\]"),
@@ -83,7 +84,7 @@ def test_what_cannot_be_trained_is_refused_with_field_rule_and_value(name, rule)
 
 def test_batch_norm_of_flax_and_dropout_can_be_trained():
     create("dropping").check(IMAGE)
-    for name in ("foreign", "other_epsilon", "of_nnx"):
+    for name in ("foreign", "other_epsilon", "in_loop", "of_nnx"):
         create(name).check(IMAGE, averages=True)
 
 

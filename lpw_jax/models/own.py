@@ -118,11 +118,18 @@ class OwnNetwork:
                 "must take axis_name and give it to its batch norms, whose statistics are those of "
                 "all devices' images"
             )
-        calls = Counter(path for path, _ in norms)
-        if twice := [path for path, count in calls.items() if count > 1]:
+        calls = Counter(id(layer) for _, layer in norms)  # some transforms trace copies
+        if twice := [path for path, layer in norms if calls[id(layer)] > 1]:
             raise self._error(
                 f"must call each layer with statistics once, not so {twice[0]!r}; make several"
             )
+        modules = {trees.module(path) for path, _ in trees.places(variables["params"])}
+        for path, _ in trees.places(variables["batch_stats"]):
+            if trees.owner(path, modules) is None:
+                raise self._error(
+                    f"must have parameters in each layer with statistics, not so {path!r}: by them "
+                    "it is late-phase or shared"
+                )
         if averages and changed:
             raise self._error(
                 f"must, with SWA, return lpw_jax.Observed for {changed[0]!r}: its statistics are "

@@ -36,10 +36,10 @@ class Workdir:
 
     config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
     (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json,
-    tensorboard/ (`events`) and report.html (`report`). Of several processes only the primary one
-    writes.
+    tensorboard/ (`events`) and report.html (`report`).
 
-    Methods that write raise a UserError when the file cannot be written.
+    Methods that write are collective: of several processes all must call them, the primary one
+    writes, and all raise its UserError when the file cannot be written.
     """
 
     def __init__(self, path: epath.PathLike):

@@ -5,6 +5,7 @@ listed beside it. The published experiments are a program on top of it, `python 
 """
 
 import importlib
+import sys
 from typing import Any
 
 # By module, loaded when first asked for: a mistake in a config is answered before JAX is imported.
@@ -31,6 +32,10 @@ _PUBLIC = {
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_MODULES)
+
+
+if sys.argv[:1] == ["-m"]:  # Python is about to import and run a program, such as lpw_jax.main
+    importlib.import_module("lpw_jax.errors").begin()
 
 
 def __getattr__(name: str) -> Any:

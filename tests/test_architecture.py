@@ -16,7 +16,8 @@ PACKAGE = "lpw_jax"
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
     (
-        "errors", "registry", "config", "config_file", "config_rules", "config_schema",
+        "errors", "plain_text", "signals", "streams",
+        "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",

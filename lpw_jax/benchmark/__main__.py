@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
         from lpw_jax.benchmark.measure import measure
         from lpw_jax.devices import compilation
+        from lpw_jax.files import storage
 
         overrides = config_lib.split_flags(argv)[1]
         with (
@@ -114,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 **numbers,
             ):
                 results = {"name": name, **results}
-                output.write_text(json.dumps(results, indent=1) + "\n")
-                output.with_suffix(".md").write_text(report.table(results))
+                storage.write_text(output, json.dumps(results, indent=1) + "\n")
+                storage.write_text(output.with_suffix(".md"), report.table(results))
         print(report.table(results))
         print(f"written: {output}")
 

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lpw_jax import plain_text
 from lpw_jax.comparison import tables
 from lpw_jax.comparison.tables import Table
 
@@ -58,24 +59,23 @@ def _note(text: str) -> Padding:
 
 def _markdown_parts(report: Mapping[str, Any]) -> Iterator[str]:
     for table in (*tables.comparisons(report), *tables.background(report)):
-        yield from (f"## {table.title}", "")
+        yield from (f"## {plain_text.markdown(table.title)}", "")
         if table.rows:
             yield _line(table.header)
             yield _line("---:" if align == "r" else "---" for align in table.align)
             yield from map(_line, table.rows)
             yield ""
-        yield from (f"- {_escaped(note)}" for note in table.notes)
+        yield from (f"- {plain_text.markdown_line(note)}" for note in table.notes)
         yield ""
     if lines := tables.remaining(report):
-        yield from ("## Not in the tables", "", *(f"- {_escaped(line)}" for line in lines), "")
+        yield from (
+            "## Not in the tables",
+            "",
+            *(f"- {plain_text.markdown_line(line)}" for line in lines),
+            "",
+        )
     yield from ("## How to read this", "", *(f"- {line}" for line in tables.how_to_read(report)))
 
 
 def _line(cells: Any) -> str:
-    return f"| {' | '.join(map(_escaped, cells))} |"
-
-
-def _escaped(text: str) -> str:
-    for sign in ("\\", "|", "*", "_", "<", "["):
-        text = text.replace(sign, f"\\{sign}")
-    return text
+    return f"| {' | '.join(map(plain_text.markdown, cells))} |"

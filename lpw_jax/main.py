@@ -63,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     hosts.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
     hosts.add_argument("--process_id", type=int, metavar="I", help="this one, 0 to N - 1")
+    hosts.add_argument(
+        "--join_timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long the others are waited for (default: %(default)g)",
+    )
     return parser
 
 
@@ -92,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             coordinator=args.coordinator,
             num_processes=args.num_processes,
             process_id=args.process_id,
+            timeout=args.join_timeout,
         ):
             compilation.use_cache()
             launch.run(config, workdir=workdir, rehearse=args.dry_run, profile=args.profile)

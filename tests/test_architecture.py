@@ -27,7 +27,8 @@ LAYERS = (
     ),
     ("linen", "tasks.*", "training.progress"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
-    ("devices.parallel", "devices.hosts", "devices.preemption", "files.*"),
+    ("devices.parallel", "devices.joining", "devices.lost", "devices.hosts",
+     "devices.preemption", "files.*"),
     (
         "display.console", "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",

@@ -23,8 +23,9 @@ examples:
       --config.late_phase.patterns='.*/bn[^/]*/(scale|bias)'
 
 configs/base.py explains every field. The same command continues an interrupted run. Exit codes: 0
-done, 2 a mistake (named before anything is computed), 75 asked to end (SIGTERM, preemption) and
-saved, 130 Ctrl-C. The results are in the working directory's results.json.
+done, 2 a mistake (named before anything is computed), 75 asked to end (SIGTERM, SIGHUP, SIGUSR1,
+SIGUSR2, SIGXCPU, preemption) and saved, 130 Ctrl-C. The results are in the working directory's
+results.json.
 """
 
 
@@ -119,6 +120,8 @@ def _check_workdir(workdir: str) -> None:
         if not workdir or "\0" in workdir:
             raise OSError("it is empty or holds a null character")
         path = Path(workdir).absolute()
+        if (path / "results.json").exists():
+            return  # a finished run is only shown, and may be read-only
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:

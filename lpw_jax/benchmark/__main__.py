@@ -95,10 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
         from lpw_jax.benchmark.measure import measure
-        from lpw_jax.devices import compilation
+        from lpw_jax.devices import compilation, parallel
         from lpw_jax.files import storage
 
         overrides = config_lib.split_flags(argv)[1]
+        parallel.found()
         with (
             compilation.without_cache(),  # compilation is measured, too
             jax.enable_x64(config.train.compute_dtype == "float64"),

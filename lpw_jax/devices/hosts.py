@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lpw_jax.devices import joining, lost
+from lpw_jax.devices import joining, lost, parallel
 from lpw_jax.errors import Preempted, SharedError, UserError
 
 
@@ -67,6 +67,7 @@ def joined(
                 "HOST:PORT, --num_processes and --process_id"
             ) from error
         # A machine of its own, although it might have been one of a cluster.
+    parallel.found()
     with lost.watched(exchange, joining.host()) as watch:
         try:
             yield

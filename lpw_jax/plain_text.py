@@ -24,6 +24,11 @@ def markdown_line(text: str) -> str:
     return _BLOCK.sub(_escaped_block, markdown(text))
 
 
+def markdown_code(text: str) -> str:
+    """For Markdown, in the type of code."""
+    return f"`{visible(' '.join(text.split())).replace('`', chr(39))}`"
+
+
 def html(text: str) -> str:
     """For HTML, in its text and in quoted attributes."""
     return _html.escape(visible(text))

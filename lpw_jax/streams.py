@@ -65,12 +65,19 @@ class Stream:
             )
 
 
+class _Nowhere(io.TextIOBase):
+    """Takes everything and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def guard() -> None:
     """Makes `sys.stdout` and `sys.stderr` streams that never fail, whatever they are now."""
     for name in _NAMES:
         stream = getattr(sys, name)
         if stream is None:  # closed before Python started
-            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (it stays)
+            stream = _Nowhere()
         if not isinstance(stream, Stream):
             setattr(sys, name, Stream(stream, name))
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from lpw_jax import plain_text
 from lpw_jax.comparison import tables
 from lpw_jax.comparison.tables import Table
+from lpw_jax.plain_text import visible
 
 TITLE = "Comparison of runs"
 _STYLES = {"equivalent": "cyan", "better": "green", "worse": "red", "undecided": "yellow"}
@@ -21,7 +22,7 @@ def terminal(report: Mapping[str, Any]) -> RenderableType:
     """Tables for rich."""
     parts: list[RenderableType] = []
     for table in (*tables.comparisons(report), *tables.background(report)):
-        parts += [Text(table.title, style="bold"), _rich(table)]
+        parts += [Text(visible(table.title), style="bold"), _rich(table)]
         parts += [_note(note) for note in table.notes]
         parts.append(Text())
     parts += [_note(line) for line in tables.how_to_read(report)]
@@ -49,12 +50,12 @@ def _rich(table: Table) -> RichTable:
 
 def _cell(parts: Sequence[str]) -> Text:
     """The parts over one another, an interval under its difference."""
-    styled = [Text(part, style=_STYLES.get(part.split(" (")[0], "")) for part in parts]
+    styled = [Text(visible(part), style=_STYLES.get(part.split(" (")[0], "")) for part in parts]
     return Text("\n").join(styled)
 
 
 def _note(text: str) -> Padding:
-    return Padding(Text(text, style="dim"), (0, 0, 0, 2))
+    return Padding(Text(visible(text), style="dim"), (0, 0, 0, 2))
 
 
 def _markdown_parts(report: Mapping[str, Any]) -> Iterator[str]:

@@ -26,6 +26,10 @@ class Terminal(Console):
         if self.width not in _WIDTHS:
             self.width = 80
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich's; what is longer as an escape is measured so."""
+        return super().render_str(visible(text), **options)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
@@ -91,7 +95,7 @@ def print_config(config: Mapping[str, Any], *, console: Console = terminal) -> N
             if value is not None and value != ""
         ]
         if fields:
-            table.add_row(Text(name), Text("  ".join(fields)))
+            table.add_row(Text(name), Text(visible("  ".join(fields))))
     with optional("not all can be shown"):
         console.print(table)
 

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from lpw_jax import streams
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
 from lpw_jax.plain_text import markdown
@@ -121,4 +122,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    streams.guard()
     main()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lpw_jax import config as config_lib
 from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.plain_text import visible
 
 PARTS = ("matmul", "step", "program", "input", "collectives", "start", "pytorch")
 MODES = ("vmap", "scan", "unroll")
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 storage.write_text(output, json.dumps(results, indent=1) + "\n")
                 storage.write_text(output.with_suffix(".md"), report.table(results))
         print(report.table(results))
-        print(f"written: {output}")
+        print(visible(f"written: {output}"))
 
     return exit_code(flags.prog, run)
 

@@ -23,10 +23,10 @@ def found() -> list[jax.Device]:
     try:
         return jax.devices()
     except (AssertionError, RuntimeError) as error:  # so it says it
-        chosen = jax.config.jax_platforms
         raise UserError(
-            f"JAX_PLATFORMS = {chosen!r}: JAX cannot use such a device here; unset it, or install "
-            f"JAX for it, as `pip install -e '.[cuda]'` or '.[tpu]' do ({first_line(error)})"
+            f"JAX_PLATFORMS = {jax.config.jax_platforms!r}: JAX cannot use such a device here; "
+            "unset it, or install JAX for it, as `pip install -e '.[cuda]'` or '.[tpu]' do "
+            f"({first_line(error)})"
         ) from error
 
 

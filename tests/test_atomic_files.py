@@ -142,7 +142,7 @@ def test_a_finished_run_is_shown_where_nothing_can_be_written(run_copy, monkeypa
         monkeypatch.setattr(where, name, refuse)
     arguments = [*short_run.COMMAND, "--workdir", str(run_copy)]
     assert main.main(arguments) == 0
-    assert "holds this run, finished" in capsys.readouterr().out
+    assert "holds this run, finished" in " ".join(capsys.readouterr().out.split())
     results = json.loads((run_copy / "results.json").read_text())
     (run_copy / "results.json").write_text(json.dumps(results | {"status": "trained"}))
     assert main.main(arguments) == 2  # it is to be evaluated

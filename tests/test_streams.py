@@ -101,9 +101,10 @@ def test_a_process_ends_with_the_code_of_its_work_and_prints_into_no_file(redire
 
 @pytest.mark.parametrize("columns", ["0", "1", "99999999", "-3", "x", ""])
 def test_a_terminal_has_a_width_that_can_be(columns, monkeypatch):
-    monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setenv("TERM", "weird")
-    paper = console.Terminal(file=io.StringIO())
+    for name, value in (("COLUMNS", columns), ("LINES", columns), ("TERM", "weird")):
+        monkeypatch.setenv(name, value)
+    paper = console.Terminal(file=io.StringIO(), force_terminal=True)
+    assert 20 <= paper.width <= 1000 and 4 <= paper.height <= 1000
     console.print_config({"seed": 3, "data": {"name": "digits"}}, console=paper)
     assert "name=digits" in paper.file.getvalue()
 

@@ -15,7 +15,8 @@ from rich.text import Text
 from lpw_jax.errors import UserError, first_line
 from lpw_jax.plain_text import visible
 
-_WIDTHS = range(20, 1001)  # columns; others, such as COLUMNS=0, are mistakes
+# What a terminal can have; anything else, such as COLUMNS=0, is a mistake.
+_WIDTHS, _HEIGHTS = range(20, 1001), range(4, 1001)
 
 
 class Terminal(Console):
@@ -23,8 +24,9 @@ class Terminal(Console):
 
     def __init__(self, **options: Any):
         super().__init__(highlight=False, markup=False, emoji=False, **options)
-        if self.width not in _WIDTHS:
-            self.width = 80
+        width, height = self.size
+        if width not in _WIDTHS or height not in _HEIGHTS:
+            self.size = (width if width in _WIDTHS else 80, height if height in _HEIGHTS else 25)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As rich's; what is longer as an escape is measured so."""

@@ -30,6 +30,7 @@ Begin with `help(lpw_jax.LatePhase)`. The published experiments are a program on
 """
 
 import importlib
+import sys
 from typing import Any
 
 # By module, loaded when first asked for: a mistake in a config is answered before JAX is imported.
@@ -56,6 +57,10 @@ _PUBLIC = {
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = list(_MODULES)
+
+
+if sys.argv[:1] == ["-m"]:  # Python is about to import and run a program, such as lpw_jax.main
+    importlib.import_module("lpw_jax.errors").begin()
 
 
 def __getattr__(name: str) -> Any:

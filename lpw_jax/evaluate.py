@@ -164,8 +164,8 @@ def finish(
     results |= {"status": "complete", **found}
     folder.write_json("results.json", results)
     events.write_results(folder, results)
-    results_report.say(results)
     report.refresh(folder)
+    results_report.say(results)
     console.say(f"results: {folder.path / 'results.json'}, shown in {report.NAME} beside it")
     return results
 

@@ -43,14 +43,16 @@ def run(
         hosts.check_same("config", {**config_lib.agreed(config), **flags})
         hosts.together(lambda: _check_devices(config, devices))
         folder = Workdir(workdir)
+
+        def earlier():
+            return hosts.on_primary(lambda: earlier_results(config, folder))
+
+        if not rehearsal and _is_finished(results := earlier()):  # it may be read-only
+            console.say(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
+            results_report.say(results)
+            return results
         with folder.claimed():
-            results = hosts.on_primary(lambda: earlier_results(config, folder))
-            if results and results["status"] == "complete" and not rehearsal:
-                console.say(
-                    f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again"
-                )
-                results_report.say(results)
-                return results
+            results = earlier()  # another process may have trained it meanwhile
             to_train = results is None or rehearsal is not None
             known = registry.data(config.data.name)
             if to_train and known.is_known:  # a first time: a wrong file is known before data is
@@ -89,6 +91,10 @@ def run(
                 weights = hosts.on_primary(folder.load_weights)
                 evaluator = Evaluator(config, dataset, devices)
             return evaluate.finish(evaluator, weights, ood_sets, folder, results, preemption)
+
+
+def _is_finished(results: dict[str, Any] | None) -> bool:
+    return results is not None and results["status"] == "complete"
 
 
 def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | None:

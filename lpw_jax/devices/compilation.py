@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import jax
 
+from lpw_jax.devices import parallel
 from lpw_jax.display import console
 from lpw_jax.files import storage
 
@@ -22,7 +23,11 @@ def use_cache() -> None:
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS moves the limit. Of several processes JAX lets only
     the first write, so that folders of their own would not help the others: then there is no cache
     but the one that is set. A folder that cannot be written is warned of.
+
+    Raises:
+      UserError: there are no such devices as JAX was told to use.
     """
+    parallel.found()
     if jax.config.jax_compilation_cache_dir is not None:
         return
     if not jax.config.jax_enable_compilation_cache or jax.process_count() > 1:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method import cycle, devices, trees
+from lpw_jax.method import arguments, cycle, devices, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.kinds.part import combine
 from lpw_jax.method.state import State
@@ -33,6 +33,7 @@ class Average:
     @classmethod
     def start(cls, state: State) -> Self:
         """Of no state yet."""
+        arguments.check_state(state, "Average.start")
         zeros = jax.tree.map(jnp.zeros_like, (state.shared, state.members))
         return cls(jnp.zeros((), jnp.int32), _with_weights(state, *zeros))
 
@@ -47,6 +48,7 @@ class Average:
         Raises:
           ValueError: another `decay`; another number of members than before.
         """
+        arguments.check_state(state, "Average.add")
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(f"decay: must be in [0, 1), got {decay}")
         if self.state.num_members != state.num_members:
@@ -116,6 +118,7 @@ def statistics_step(
         )
 
     def step(state: State, batch: Tree, momentum: Any, key: jax.Array | None = None) -> State:
+        arguments.check_call("statistics_step", state, key)
         members, num_members = devices.members_here(state.num_members, member_axis)
         keys = None
         if key is not None:

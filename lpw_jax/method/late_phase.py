@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lpw_jax.method import devices, noise, trees
+from lpw_jax.method import arguments, devices, noise, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.coasting import coast, coasting_steps
 from lpw_jax.method.collapse import collapse
@@ -122,6 +122,7 @@ class LatePhase:
         Raises:
           TypeError, ValueError: late-phase weights that cannot be, named by path.
         """
+        arguments.check_key(key, "init")
         shared, members = divide(params, self.late_phase, key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
@@ -138,6 +139,7 @@ class LatePhase:
         Raises:
           ValueError: a released state, no member, a negative sigma, or noise without a key.
         """
+        arguments.check_call("release", state, key)
         for rule, holds, got in (
             ("state: must be tied, not released before", not state.is_released, "a released one"),
             ("num_members: must be >= 1", num_members >= 1, num_members),
@@ -173,6 +175,7 @@ class LatePhase:
         Raises:
           ValueError: a batch without the axis K, and what `loss_fn` must return.
         """
+        arguments.check_call("step", state, key)
         with jax.named_scope("members"):
             members, num_members = devices.members_here(state.num_members, self.member_axis)
             check_batch(batch, state.num_members, self.num_microbatches)
@@ -225,6 +228,7 @@ class LatePhase:
         Raises:
           ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
         """
+        arguments.check_state(state, "collapse")
         of_state = functools.partial(collapse, batch_norm_epsilon=self.batch_norm_epsilon)
         return jax.jit(of_state)(state)
 

@@ -14,6 +14,7 @@ from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
+from lpw_jax.display.progress_bar import TrainProgress
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.average import Average
@@ -66,7 +67,7 @@ class Session:
             self.progress.pretrained = self._tracker.pretrained(
                 training.initial_state, training.origin
             )
-        self._bar = console.TrainProgress(
+        self._bar = TrainProgress(
             total_steps=self._timeline.num_minibatches,
             first_step=self._timeline.minibatches(self.progress.epoch, self.progress.cycle),
             batch_size=training.config.train.batch_size,

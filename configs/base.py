@@ -36,11 +36,12 @@ def get_config() -> ml_collections.ConfigDict:
                 #   prepared in `dir` or downloaded; its test set is the split 'test' or, without
                 #   one, 'validation'. Up to 4 GiB of pixels are kept in memory; larger ones are
                 #   streamed with random crops, as imagenet2012 is.
-                # - 'image_folder': dir/train/CLASS/* and dir/test/CLASS/*, whatever Pillow reads.
+                # - 'image_folder': dir/train/CLASS/* and dir/test/CLASS/* (or dir/val/CLASS/*), with
+                #   folders in them (lpw_jax.data.folders says what counts).
                 # - 'package.module:function' (lpw_jax.data.own says what it takes and gives).
                 name="cifar10",
-                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder. Of
-                # image_folder: its folder.
+                # Folder of prepared tensorflow-datasets data, or one of a set in it; '' = tfds' own
+                # default folder. Of image_folder: its folder.
                 dir="",
                 # Folder with the out-of-distribution archives (LSUN, TIN, SVHN); '' = none.
                 ood_dir="",
@@ -67,7 +68,8 @@ def get_config() -> ml_collections.ConfigDict:
                 manual_dir="",
                 # Shorter side to which test images are resized before the crop, >= image_size.
                 resize=256,
-                # True: images that cannot be decoded are counted and skipped (in training the next
+                # Of image_folder, too. True: images that cannot be decoded are counted and skipped (of
+                # what is streamed, in training the next
                 # of the minibatch takes the place), False: they are an error.
                 skip_corrupt=False,
             ),

@@ -163,7 +163,11 @@ def load_data(config: ConfigDict, *, to_train: bool) -> tuple[AnyDataset, dict[s
     """
     options = config.data
     found, missing = ood.find_ood_sets(
-        options.name, data_dir=options.dir, ood_dir=options.ood_dir, download=True
+        options.name,
+        data_dir=options.dir,
+        ood_dir=options.ood_dir,
+        download=True,
+        tell=console.warn,
     )
     if missing and options.require_ood:
         raise UserError(

@@ -17,7 +17,7 @@ PACKAGE = "lpw_jax"
 LAYERS = (
     (
         "errors", "registry", "config", "config_file", "config_rules", "config_schema",
-        "files", "files.storage", "files.lock", "files.nested",
+        "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
         "method", "method.*", "training.schedules",

@@ -11,7 +11,7 @@ from typing import IO
 from etils import epath
 
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
 
 FILES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 _HOME = "https://image-net.org/download-images"
@@ -30,6 +30,12 @@ class Tars:
 
     paths: dict[str, epath.Path]
     num_bytes: int
+
+
+def known(folder: epath.Path) -> list[str]:
+    """The names of the archives in `folder`."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [name for name in FILES.values() if name in there]
 
 
 def find(folder: epath.Path) -> Tars:
@@ -112,7 +118,7 @@ def _members(file: IO[bytes], where: str) -> Iterator[tuple[str, int, IO[bytes]]
     """Names, sizes and contents of the files in a tar."""
     with contextlib.ExitStack() as stack:
         try:
-            tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
+            tar = stack.enter_context(limits.open_tar(file, "r:"))
         except tarfile.ReadError as error:
             raise UserError(
                 f"{where} is not an uncompressed tar archive ({error}); {_REMEDY}"

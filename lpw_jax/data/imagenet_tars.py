@@ -21,6 +21,7 @@ _LAYOUTS = {
     "train": "one tar for each class, named after one of ImageNet's 1000, as n01440764.tar",
     "validation": "ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_00050000.JPEG, in no folder",
 }
+_MAX_BYTES = {"train": 2 << 30, "validation": 64 << 20}  # of a class and of an image, in memory
 _MAX_PADDING = 1 << 20  # bytes; tar fills up to a multiple of 10 KiB, of some more if asked to
 
 
@@ -92,6 +93,7 @@ def check(
                 match = re.fullmatch(_NAMES[split], name)
                 if not match or not known[split](match[1]):
                     raise UserError(f"{where}: must be {_LAYOUTS[split]}{_mistaken(name, split)}")
+                _check_size(size, where, split)
                 counts[split] += _count(content, where, match[1]) if split == "train" else 1
                 progress(size)
         if not counts[split]:
@@ -102,11 +104,18 @@ def check(
 def _count(content: IO[bytes], where: str, synset: str) -> int:
     """The number of images in the tar of one class."""
     count = 0
-    for name, _, _ in _members(content, where):
+    for name, size, _ in _members(content, where):
+        _check_size(size, f"{where}, member {name!r}", "validation")
         if not re.fullmatch(rf"{synset}_\d+\.JPEG", name):
             raise UserError(f"{where}: must hold images {synset}_NUMBER.JPEG, not {name!r}")
         count += 1
     return count
+
+
+def _check_size(size: int, where: str, split: str) -> None:
+    if size > _MAX_BYTES[split]:
+        largest = limits.size(_MAX_BYTES[split])
+        raise UserError(f"{where}: must be at most {largest}, not {limits.size(size)}; {_REMEDY}")
 
 
 def _mistaken(name: str, split: str) -> str:

@@ -92,7 +92,7 @@ def test_a_damaged_header_in_the_middle_loses_no_image_silently(tmp_path):
         (png(np.zeros((31, 40, 3), np.uint8)), "must be 32x32 pixels, found 40x31"),
         (bomb(12_000), "must be 32x32 pixels, found 12000x12000"),
         (bomb(60_000), "is not a readable image: Image size"),
-        (PDF, "is not a readable image: it is of no format"),
+        (PDF, "is not a readable image: it is damaged, or of no format"),
     ],
     ids=["text", "truncated", "size", "large", "bomb", "pdf"],
 )

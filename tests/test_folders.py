@@ -101,13 +101,13 @@ def test_every_reader_of_folders_and_archives_sees_the_same(folder, tmp_path):
     [
         ("a.png", b"", "is an empty file"),
         ("a.png", png(IMAGES[0])[:900], "is not a readable image: .*truncated"),
-        ("a.jpg", b"an error page", "is not a readable image: it is of no format that is read"),
+        ("a.jpg", b"an error page", "is not a readable image: it is damaged, or of no format"),
         ("a.heic", b"\0\0\0\x18ftypheic", "is not a readable image"),
-        ("a.svg", b"<svg/>", "is not a readable image: it is of no format that is read"),
+        ("a.svg", b"<svg/>", "is not a readable image: it is damaged, or of no format"),
         (
             "a.eps",
             b"%!PS-Adobe-3.0 EPSF-3.0\n",
-            "is not a readable image: it is of no format that is read",
+            "is not a readable image: it is damaged, or of no format",
         ),
         ("a.png", pathlib.Path("missing"), "is a link that leads to nothing"),
         ("a.png", pathlib.Path("a.png"), "is a link that leads to nothing"),

@@ -107,6 +107,8 @@ def unofficial(split_sizes: Mapping[str, int]) -> str:
 
 def _find_tars(data_dir: str, manual_dir: str, splits: Collection[str] = ()) -> Tars:
     manual = storage.path(manual_dir) if manual_dir else root(data_dir) / "downloads" / "manual"
+    if not manual_dir and not manual.exists() and imagenet_tars.known(root(data_dir)):
+        manual = root(data_dir)
     tfds_folder.check_local(manual, field="data.manual_dir")
     manual = nearby(manual, imagenet_tars.known, field="data.manual_dir")
     try:

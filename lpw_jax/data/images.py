@@ -83,7 +83,7 @@ def _decode(encoded, where, remedy, *, max_bytes=MAX_FILE, size=None, side=0):
         raise
     except Image.UnidentifiedImageError:  # its message shows the buffer
         raise UserError(
-            f"{where} is not a readable image: it is of no format that is read here "
+            f"{where} is not a readable image: it is damaged, or of no format that is read "
             f"({', '.join(FORMATS[:6])} ...); {remedy}"
         ) from None
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file

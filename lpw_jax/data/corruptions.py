@@ -84,14 +84,14 @@ def load(name: str, folder: str) -> Corrupted:
             f"--corruptions = {folder!r}: data.name must be {' or '.join(_ARCHIVES)}, of whose "
             f"test images there are corrupted ones, but this run's is {name}"
         )
-    place = nearby(
-        storage.path(folder), functools.partial(_known, _ARCHIVES[name]), field="--corruptions"
-    )
-    if storage.is_remote(place) or not storage.has_folder(place, what="a folder of .npy files"):
+    place = storage.path(folder)
+    if storage.is_remote(place) or not place.exists():
         raise UserError(
             f"--corruptions = {folder!r}: must be a folder on this machine with the files of "
             f"{_ARCHIVES[name]}"
         )
+    place = nearby(place, functools.partial(_known, _ARCHIVES[name]), field="--corruptions")
+    storage.has_folder(place, what="a folder of .npy files")
     files = {stem: place / f"{stem}.npy" for stem in (*CORRUPTIONS, _LABELS)}
     missing = [f.name for f in files.values() if not storage.has_file(f, what="a .npy file")]
     if missing:

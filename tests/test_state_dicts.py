@@ -4,7 +4,6 @@ import argparse
 import functools
 import re
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +12,14 @@ import torchvision_weights
 
 from lpw_jax.config import load_config
 from lpw_jax.errors import ConfigError, UserError
-from lpw_jax.weights import pretrained, reference_names, reference_weights, state_dicts
+from lpw_jax.files import storage
+from lpw_jax.weights import (
+    pretrained,
+    reference_names,
+    reference_weights,
+    state_dicts,
+    weight_files,
+)
 
 NET = {name: np.full(2, i, np.float32) for i, name in enumerate(("conv1.weight", "fc.weight"))}
 OTHER = {name: array + 10 for name, array in NET.items()}
@@ -94,20 +100,19 @@ def test_dicts_in_dicts_are_made_flat_even_if_they_are_in_themselves():
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "npz"])
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16])
-def test_narrow_numbers_are_read_in_every_format(tmp_path, ending, dtype):
-    path = tmp_path / f"weights.{ending}"
-    entries = {
-        f"module.{name}": array.astype(dtype)
-        for name, array in torchvision_weights.zeros("resnet50", 3).items()
-    }
-    entries["module.bn1.bias"] += np.arange(64).astype(dtype)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
+def test_numbers_of_all_widths_are_read_in_every_format(tmp_path, ending, dtype):
+    path = storage.path(tmp_path / f"weights.{ending}")
+    numbers = np.array([-1.5, 0, 0.25, 96])
+    entries = {name: numbers.astype(dtype) for name in under("module.")}
     write = {"safetensors": safetensors.numpy.save_file, "npz": lambda e, p: np.savez(p, **e)}
     write[ending](entries, path)
-    variables, what = pretrained.load_variables(path, model_name="resnet50", num_classes=3)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-    np.testing.assert_array_equal(variables["params"]["bn_in"]["bias"], np.arange(64))
-    assert "without the wrappers module" in what["taken"]
+    found, _, form = weight_files.decode(path.read_bytes(), path)
+    arrays = pretrained.floats(path, choose(found, set(NET)).entries)
+    assert form == ending and arrays.keys() == NET.keys()
+    for array in arrays.values():
+        assert array.dtype == (np.float64 if dtype == np.float64 else np.float32)
+        np.testing.assert_array_equal(array, numbers)
 
 
 def test_networks_of_the_published_code_are_found_alike(tmp_path):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-import torchvision_weights
 
 from lpw_jax.config import load_config
 from lpw_jax.errors import ConfigError, UserError
@@ -135,27 +134,27 @@ def test_a_key_needs_a_file():
 
 def test_checkpoints_of_pytorch_are_read(tmp_path):
     torch = pytest.importorskip("torch")
-    path = tmp_path / "checkpoint.pth"
-    load = functools.partial(pretrained.load_variables, path, model_name="resnet50", num_classes=3)
-    whole = torchvision_weights.zeros("resnet50", 3)
-    net = {name: torch.from_numpy(array).bfloat16() for name, array in whole.items()}
-    ema = {f"module.{name}": tensor + 1 for name, tensor in net.items()}
+    path = storage.path(tmp_path / "checkpoint.pth")
+    net = {name: torch.from_numpy(array).bfloat16() for name, array in NET.items()}
+    ema = {f"module.{name}": torch.from_numpy(array).half() for name, array in OTHER.items()}
     beside = {
         "epoch": 3,
         "args": argparse.Namespace(lr=0.1),
         "best": np.float64(0.7),
         "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": []},
     }
-    torch.save({"state_dict": net, **beside}, path)
-    variables, what = load()
-    assert variables["params"]["bn_in"]["bias"].dtype == np.float32
-    assert "under 'state_dict'" in what["taken"] and "optimizer (1)" in what["taken"]
-    torch.save({"model": net, "model_ema": {"n_averaged": torch.tensor(3), **ema}, **beside}, path)
+
+    def load(tree, key=""):
+        torch.save(tree, path)
+        found = choose(weight_files.decode(path.read_bytes(), path)[0], set(NET), key=key)
+        return {name: a.tolist() for name, a in pretrained.floats(path, found.entries).items()}
+
+    ours, theirs = ({name: a.tolist() for name, a in tree.items()} for tree in (NET, OTHER))
+    assert load({"state_dict": net, **beside}) == ours
+    both = {"model": net, "model_ema": {"n_averaged": torch.tensor(3), **ema}, **beside}
     with pytest.raises(UserError, match="holds 2, model and model_ema; choose one with --key"):
-        load()
-    assert (load(key="model_ema")[0]["params"]["bn_in"]["bias"] == 1).all()
-    assert (load(key="model")[0]["params"]["bn_in"]["bias"] == 0).all()
-    average = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2))
-    torch.save(average, path)
-    with pytest.raises(UserError, match=r"other things than tensors \(torch\.\S+AveragedModel\)"):
-        load()
+        load(both)
+    assert load(both, "model") == ours and load(both, "model_ema") == theirs
+    for object_, name in ((torch.nn.Linear(2, 2), r"torch\.\S+Linear"), (path, r"etils\.\S+")):
+        with pytest.raises(UserError, match=rf"other things than tensors \({name}\)"):
+            load({"model": object_})

@@ -29,6 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
                 # .safetensors) or of lpw_jax.torch_import, or 'imagenet1k_v1', which fetches
                 # torchvision's; '' = random ones. Of torchvision's networks only.
                 pretrained="",
+                # Of a file with several state dicts the one to start from, by what its names begin
+                # with ('model_ema'; '.' = the one that is in no other); '' = there is only one.
+                pretrained_key="",
             ),
             data=dict(
                 # In-distribution data: 'cifar10', 'cifar100', 'digits' (scikit-learn's, 32x32),
@@ -37,11 +40,12 @@ def get_config() -> ml_collections.ConfigDict:
                 #   prepared in `dir` or downloaded; its test set is the split 'test' or, without
                 #   one, 'validation'. Up to 4 GiB of pixels are kept in memory; larger ones are
                 #   streamed with random crops, as imagenet2012 is.
-                # - 'image_folder': dir/train/CLASS/* and dir/test/CLASS/*, whatever Pillow reads.
+                # - 'image_folder': images in dir/train/CLASS and dir/test/CLASS (or dir/val/CLASS)
+                #   (lpw_jax.data.folders says what counts as one).
                 # - 'package.module:function' (lpw_jax.data.own says what it takes and gives).
                 name="cifar10",
-                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder. Of
-                # image_folder: its folder.
+                # Folder of prepared tensorflow-datasets data, or one of a set in it; '' = tfds' own
+                # default folder. Of image_folder: its folder.
                 dir="",
                 # Folder with the out-of-distribution archives (LSUN, TIN, SVHN); '' = none.
                 ood_dir="",
@@ -68,8 +72,9 @@ def get_config() -> ml_collections.ConfigDict:
                 manual_dir="",
                 # Shorter side to which test images are resized before the crop, >= image_size.
                 resize=256,
-                # True: images that cannot be decoded are counted and skipped (in training the next
-                # of the minibatch takes the place), False: they are an error.
+                # True: images that cannot be decoded are counted and skipped (of streamed sets in
+                # training the next of the minibatch takes the place), False: they are an error. Of
+                # image_folder, too.
                 skip_corrupt=False,
             ),
             # Rates and decays here are those of the shared weights, and before the release those

@@ -93,6 +93,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         "must be '' for {1}, of which torchvision has no weights",
     ),
     (
+        ("model.pretrained_key", "model.pretrained"),
+        lambda key, file: bool(file or not key),
+        "needs model.pretrained",
+    ),
+    (
         ("data.image_size", "data.name"),
         lambda side, name: not registry.data(name).is_known or (side >= 32 and side % 32 == 0),
         "must be >= 32 and a multiple of 32 for {1}",

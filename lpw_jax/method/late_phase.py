@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lpw_jax.method import arguments, devices, noise, trees
+from lpw_jax.method import arguments, devices, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.coasting import coast, coasting_steps
 from lpw_jax.method.collapse import collapse
@@ -17,7 +17,8 @@ from lpw_jax.method.cycle import check_mode
 from lpw_jax.method.gradients import check_batch, gradients
 from lpw_jax.method.kinds.divide import divide
 from lpw_jax.method.kinds.part import Kind
-from lpw_jax.method.optimizer_trees import joint, narrow, separate, update_members, update_weights
+from lpw_jax.method.optimizer_trees import joint, separate, update_members, update_weights
+from lpw_jax.method.release import released, tied
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
 
@@ -126,7 +127,8 @@ class LatePhase:
         shared, members = divide(params, self.late_phase, key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
-        return jax.jit(self._tied)(shared, members, shared_model_state, member_model_state)
+        begin = functools.partial(tied, self.shared_optimizer)
+        return jax.jit(begin)(shared, members, shared_model_state, member_model_state)
 
     def release(
         self, state: State, key: jax.Array | None = None, *, num_members: int, sigma: float = 0.0
@@ -148,7 +150,8 @@ class LatePhase:
         ):
             if not holds:
                 raise ValueError(f"release: {rule}, got {got}")
-        release = functools.partial(self._release, num_members=num_members, sigma=sigma)
+        optimizers = self.shared_optimizer, self.member_optimizer
+        release = functools.partial(released, *optimizers, num_members=num_members, sigma=sigma)
         return jax.jit(release)(state, key)
 
     def step(
@@ -231,46 +234,6 @@ class LatePhase:
         arguments.check_state(state, "collapse")
         of_state = functools.partial(collapse, batch_norm_epsilon=self.batch_norm_epsilon)
         return jax.jit(of_state)(state)
-
-    def _tied(self, shared, members, shared_model_state, member_model_state):
-        tied = joint(shared, members, tied=True)
-        # Copies, for whoever donates the state; of optimisers, too, since some keep weights.
-        shared, shared_model_state, opt_state = jax.tree.map(
-            jnp.copy, (shared, shared_model_state, self.shared_optimizer.init(tied))
-        )
-        members, member_model_state = jax.tree.map(
-            lambda leaf: leaf[None], (members, member_model_state)
-        )
-        return State(
-            step=jnp.zeros((), jnp.int32),
-            coasting=jnp.zeros((), bool),
-            shared=shared,
-            members=members,
-            shared_model_state=shared_model_state,
-            member_model_state=member_model_state,
-            shared_opt_state=opt_state,
-            member_opt_state=None,
-        )
-
-    def _release(self, state, key, *, num_members, sigma):
-        tied = jax.tree.map(lambda leaf: leaf[0], state.members)
-        members, member_model_state = jax.tree.map(
-            lambda leaf: jnp.repeat(leaf, num_members, axis=0),
-            (state.members, state.member_model_state),
-        )
-        if sigma > 0:
-            members = noise.perturb(key, members, sigma)
-        return state.replace(
-            coasting=jnp.zeros((), bool),
-            members=members,
-            member_model_state=member_model_state,
-            shared_opt_state=narrow(
-                state.shared_opt_state,
-                self.shared_optimizer,
-                joint(state.shared, tied, tied=False),
-            ),
-            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
-        )
 
     def _tied_step(self, state, batch, key, members, num_members, shared_args):
         shared_grads, member_grads, metrics, states = gradients(

@@ -17,13 +17,7 @@ from lpw_jax.method.cycle import check_mode
 from lpw_jax.method.gradients import check_batch, gradients
 from lpw_jax.method.kinds.divide import divide
 from lpw_jax.method.kinds.part import Kind
-from lpw_jax.method.optimizer_trees import (
-    joint,
-    narrow,
-    separate,
-    update_members,
-    update_weights,
-)
+from lpw_jax.method.optimizer_trees import joint, narrow, separate, update_members, update_weights
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
 
@@ -201,9 +195,8 @@ class LatePhase:
         with jax.named_scope("update_members"):
             own, opt = update(member_grads, own, opt)
         with jax.named_scope("coast"):
-            own, opt = coast(
-                update, own, opt, times=after, members=members, allowed=jnp.ones((), bool)
-            )
+            yes = jnp.ones((), bool)
+            own, opt = coast(update, own, opt, times=after, members=members, allowed=yes)
         with jax.named_scope("update_shared"):
             scaled = jax.tree.map(lambda g: self.shared_grad_scale * g, shared_grads)
             shared, _, shared_opt = self._update_shared(
@@ -212,7 +205,7 @@ class LatePhase:
         return (
             state.replace(
                 step=state.step + num_members,
-                coasting=jnp.ones((), bool),
+                coasting=yes,
                 shared=shared,
                 members=own,
                 shared_opt_state=shared_opt,
@@ -232,8 +225,8 @@ class LatePhase:
         Raises:
           ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
         """
-        epsilon = self.batch_norm_epsilon
-        return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))(state)
+        of_state = functools.partial(collapse, batch_norm_epsilon=self.batch_norm_epsilon)
+        return jax.jit(of_state)(state)
 
     def _tied(self, shared, members, shared_model_state, member_model_state):
         tied = joint(shared, members, tied=True)

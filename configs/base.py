@@ -17,8 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
             model=dict(
                 # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w), or that of
                 # torchvision: 'resnet50', 'resnet152', 'densenet161'; or 'package.module:function',
-                # which gives a flax module (lpw_jax.models.own says how it is called). It is looked
-                # for in the current directory, too, and gets `depth` and `width` if it takes them.
+                # which gives a flax module, linen or nnx (lpw_jax.models.own says how it is
+                # called). It is looked for in the current directory, too, and gets `depth` and
+                # `width` if it takes them.
                 name="wide_resnet",
                 # Of wide_resnet: layers in depth, 6n + 4 with n >= 1 blocks in each group.
                 depth=28,
@@ -196,8 +197,11 @@ def get_config() -> ml_collections.ConfigDict:
                 # Of 'templates': layers of which groups, 'input_layer', 'adapter' (each group's
                 # first block), 'conv_block' (the other blocks) and 'head'.
                 template_groups=("adapter", "conv_block"),
-                # Of 'templates': rate of the coefficients before the release, annealed as the
-                # shared one, and their decay; >= 0.
+                # Of 'templates': in which of these groups coefficients are late-phase; in others
+                # they are shared.
+                late_template_groups=("input_layer", "adapter", "conv_block", "head"),
+                # Of 'templates': rate of the coefficients before the release, and of shared ones
+                # after it, annealed as the shared rate, and their decay; >= 0.
                 tied_learning_rate=0.1,
                 tied_weight_decay=0.0,
                 # How a step goes over members, results alike: 'vmap' (merged into one large batch),

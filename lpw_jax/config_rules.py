@@ -213,6 +213,23 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         lambda groups: bool(groups) and set(groups) <= _TEMPLATE_GROUPS,
         f"must be one or more of {', '.join(sorted(_TEMPLATE_GROUPS))}",
     ),
+    (
+        ("late_phase.late_template_groups",),
+        lambda groups: set(groups) <= _TEMPLATE_GROUPS,
+        f"must be some of {', '.join(sorted(_TEMPLATE_GROUPS))}",
+    ),
+    (
+        (
+            "late_phase.late_template_groups",
+            "late_phase.template_groups",
+            "late_phase.patterns",
+            "late_phase.kind",
+        ),
+        lambda late, groups, patterns, kind: (
+            kind != "templates" or bool(patterns or set(late) & set(groups))
+        ),
+        "must have one of late_phase.template_groups, so that something is late-phase",
+    ),
 )
 
 

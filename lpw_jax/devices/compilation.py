@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 
+from lpw_jax.devices import parallel
 from lpw_jax.display import console
 from lpw_jax.files import storage
 
@@ -26,7 +27,11 @@ def use_cache() -> None:
     the first write, so that folders of their own would not help the others: then there is no cache
     but the one that is set. A folder that cannot be written is warned of, and so is one that other
     users can write to, for what lies there is executed: it is used only where it was set.
+
+    Raises:
+      UserError: there are no such devices as JAX was told to use.
     """
+    parallel.found()
     if (chosen := jax.config.jax_compilation_cache_dir) is not None:
         if not storage.is_remote(chosen) and (unsafe := _unsafe(Path(chosen))):
             console.warn(f"compiled programs are executed, and {unsafe}")

@@ -180,6 +180,11 @@ def check_division(shapes: Tree) -> None:
             "late_phase.kind: must be 'copies' or 'templates', those of the published code, but "
             f"there is {others[0]}"
         )
+    if any(path.endswith(VALUES) for collection, path in _flat(shapes) if collection in SHARED):
+        raise UserError(
+            "late_phase.late_template_groups: must have all of late_phase.template_groups, since "
+            "the published code's names are known of members' coefficients only"
+        )
     sides: dict[str, set[bool]] = {}
     for collection, path in _flat(shapes):
         sides.setdefault(path.rpartition("/")[0], set()).add(collection in SHARED)

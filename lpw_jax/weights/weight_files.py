@@ -5,7 +5,6 @@ import collections
 import contextlib
 import io
 import re
-import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -168,15 +167,11 @@ def replacing(target: epath.Path) -> Iterator[epath.Path]:
       UserError: it cannot be written.
     """
     storage.has_file(target, what="a file to write")
-    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with storage.replacing(target) as temporary:
             temporary.write_bytes(b"")
             yield temporary
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except UserError:
         raise
     except Exception as error:

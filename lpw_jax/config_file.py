@@ -1,15 +1,22 @@
 """Config files: Python files that define `get_config()`."""
 
+import contextlib
+import os
 import re
+import sys
 import traceback
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_collections
 from ml_collections import ConfigDict
 
 from lpw_jax import config_schema
-from lpw_jax.errors import ConfigError
+from lpw_jax.errors import ConfigError, UserError
+from lpw_jax.files import storage
+
+_MODULE = "__config__"  # as Python calls the file that it runs __main__
 
 
 def config_name(path: str) -> str:
@@ -32,6 +39,7 @@ def run(path: str) -> ConfigDict:
     """
     file, *argument = _split_path(path)
     try:
+        file = os.fspath(storage.path(file))
         source = Path(file).read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -39,13 +47,15 @@ def run(path: str) -> ConfigDict:
             f"those of this project are in {config_schema.CONFIGS}"
         ) from error
     config_schema.import_base()
-    module = types.ModuleType("config_file")
+    # Dataclasses and pickles look for the module of what a file defines.
+    sys.modules[_MODULE] = module = types.ModuleType(_MODULE)
     module.__file__ = file
     try:
-        exec(compile(source, file, "exec"), module.__dict__)
-        if not callable(getattr(module, "get_config", None)):
-            raise ConfigError("a config file must define a function get_config()")
-        config = module.get_config(*argument)
+        with _neighbours(file):
+            exec(compile(source, file, "exec"), module.__dict__)
+            if not callable(getattr(module, "get_config", None)):
+                raise ConfigError("a config file must define a function get_config()")
+            config = module.get_config(*argument)
         if not isinstance(config, ConfigDict):
             raise ConfigError(
                 f"get_config() must return a ConfigDict of ml_collections, not {config!r}"
@@ -61,7 +71,28 @@ def run(path: str) -> ConfigDict:
     return ConfigDict(config) if frozen else config
 
 
+@contextlib.contextmanager
+def _neighbours(file: str) -> Iterator[None]:
+    """Inside, modules beside a file can be imported, if none that is installed has their name.
+
+    Afterwards they are forgotten: another file may have others of the same names.
+    """
+    folder = os.path.dirname(os.path.abspath(file))
+    before = set(sys.modules)
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the file may have removed it
+            sys.path.remove(folder)
+        new = sys.modules.keys() - before
+        for name in new:
+            place = getattr(sys.modules[name], "__file__", None) or ""
+            if name.partition(".")[0] in new and place.startswith(os.path.join(folder, "")):
+                del sys.modules[name]
+
+
 def one_line(error: BaseException) -> str:
     """An exception in one line, without its kind if it speaks to users."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

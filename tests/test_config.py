@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,46 @@ def test_argument_after_the_file_reaches_get_config(tmp_path):
     assert config_lib.config_name(f"{file}:16") == "sized_16"
     assert config_lib.config_name("configs/cifar10_bn.py:a b/c") == "cifar10_bn_a_b_c"
     assert config_lib.config_name("configs/cifar10_bn.py") == "cifar10_bn"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import dataclasses\n\n\n@dataclasses.dataclass\nclass Sizes:\n    depth: int = 16",
+        "import pickle\n\n\ndef own(): ...\n\n\nassert pickle.loads(pickle.dumps(own)) is own",
+        "import own_sizes\nassert own_sizes.depth.value == 16",
+    ],
+)
+def test_a_config_file_may_do_what_any_file_of_python_may(line, tmp_path, monkeypatch):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        f"from __future__ import annotations\nfrom configs import cifar10_bn\n{line}\n\n\n"
+        "def get_config():\n    return cifar10_bn.get_config()\n"
+    )
+    (tmp_path / "own_sizes").mkdir()
+    (tmp_path / "own_sizes" / "__init__.py").write_text("from own_sizes import depth\n")
+    (tmp_path / "own_sizes" / "depth.py").write_text("value = 16\n")
+    (tmp_path / "random.py").write_text("raise RuntimeError('decoy')\n")
+    path = list(sys.path)
+    assert config_lib.load_config(str(file)).train.epochs == 200
+    assert sys.path == path and "configs.base" in sys.modules
+    monkeypatch.setenv("OWN_FOLDER", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("$OWN_FOLDER/mine.py", "~/mine.py"):
+        assert config_lib.load_config(name).train.epochs == 200
+
+
+def test_modules_beside_a_config_file_are_its_own(tmp_path):
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "own_seed.py").write_text(f"seed = {seed}\n")
+        (folder / "mine.py").write_text(
+            "from configs import base\nimport own_seed\n\n\n"
+            "def get_config():\n"
+            "    c = base.get_config()\n    c.seed = own_seed.seed\n    return c\n"
+        )
+        assert config_lib.load_config(str(folder / "mine.py")).seed == seed
 
 
 def test_dict_round_trip_restores_tuples_types_and_lock():

@@ -31,7 +31,6 @@ Begin with `help(lpw_jax.LatePhase)`. The published experiments are a program on
 
 import importlib
 import sys
-from typing import Any
 
 # By module, loaded when first asked for: a mistake in a config is answered before JAX is imported.
 _PUBLIC = {
@@ -60,10 +59,13 @@ __all__ = list(_MODULES)
 
 
 if sys.argv[:1] == ["-m"]:  # Python is about to import and run a program, such as lpw_jax.main
+    if not sys.flags.safe_path:
+        # The current directory may hold a random.py: it comes after all that is installed.
+        sys.path.append(sys.path.pop(0))
     importlib.import_module("lpw_jax.errors").begin()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -231,23 +231,23 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def resolve(name: str, field: str) -> Callable[..., Any]:
     """The function that 'package.module:function' names.
 
-    Modules are looked for in the current directory, too, as with `python -m`.
-
-    Raises:
-      UserError: naming `field` and what is wrong: no such module, its import fails, it has no such
-        attribute, or that cannot be called.
+    Modules are looked for in the current directory first, as with `python -m`. Raises UserError,
+    naming `field` and what is wrong: no such module, its import fails, or it has no such function.
     """
     module_name, _, path = name.partition(":")
     rule = f"{field} = {name!r}: must name a function as 'package.module:function'"
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.insert(0, os.getcwd())
+    here = os.getcwd()
+    sys.path += {here} - {*sys.path}  # for what is imported later
+    sys.path.insert(0, here)
     try:
         found = importlib.import_module(module_name)
     except Exception as error:  # anything, of a module that is not ours
         raise UserError(
             f"{rule}, but importing {module_name} raised {_told(error)}; modules are looked for in "
-            f"the current directory ({os.getcwd()}) and among installed packages"
+            f"the current directory ({here}) and among installed packages"
         ) from error
+    finally:
+        sys.path.remove(here)
     for part in path.split("."):
         if not hasattr(found, part):
             raise UserError(f"{rule}, but {module_name} has no {path}{_nearest(part, dir(found))}")

@@ -1,5 +1,6 @@
 """Names of networks and data sets: what is known of them, and functions of one's own."""
 
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,20 @@ def module(tmp_path, monkeypatch):
 def test_a_function_is_found_from_the_current_directory(module):
     module("reg_pack.inner", "class A:\n    @staticmethod\n    def make(): return 3\n")
     assert registry.resolve("reg_pack.inner:A.make", "model.name")() == 3
+
+
+def test_the_current_directory_comes_first_only_while_an_own_module_is_imported(
+    module, tmp_path_factory
+):
+    installed = tmp_path_factory.mktemp("installed")
+    (installed / "reg_common.py").write_text("def f(): return 4\n")
+    sys.path.insert(0, str(installed))
+    module("reg_late", "def f(): import reg_later; return reg_later.x\n")
+    module("reg_later", "x = 3\n")
+    module("reg_common", "def f(): return 5\n")
+    assert registry.resolve("reg_common:f", "model.name")() == 5
+    assert registry.resolve("reg_late:f", "model.name")() == 3
+    assert sys.path[0] == str(installed) and sys.path[-1] == os.getcwd()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lpw_jax import config as config_lib
 from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.files import storage
 
 _EXAMPLES = """\
 examples:
@@ -119,7 +120,7 @@ def _check_workdir(workdir: str) -> None:
     try:
         if not workdir or "\0" in workdir:
             raise OSError("it is empty or holds a null character")
-        path = Path(workdir).absolute()
+        path = Path(storage.path(workdir)).absolute()
         if (path / "results.json").exists():
             return  # a finished run is only shown, and may be read-only
         existing = next(folder for folder in (path, *path.parents) if folder.exists())

@@ -216,3 +216,12 @@ def test_the_table_compares_with_the_targets_and_takes_the_fastest_mode():
 def test_bad_flags_are_refused_by_name(flag, message, capsys):
     assert main([DIGITS, flag]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_folders_are_where_a_shell_would_see_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "clone").mkdir()
+    flags = ["--output=~/new/x.json", "--pytorch_code=$HOME/clone", "--pytorch_python=no_python"]
+    assert main([DIGITS, *flags]) == 2
+    assert "--pytorch_python = 'no_python'" in capsys.readouterr().err
+    assert (tmp_path / "new").is_dir()

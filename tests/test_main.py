@@ -82,6 +82,23 @@ def test_own_configs_are_found_beside_a_decoy_and_nothing_heavy_is_imported(tmp_
     assert done.returncode == 2 and "seed = -1" in done.stderr and "decoy" not in done.stderr
 
 
+def test_files_named_like_libraries_stand_in_no_programs_way(tmp_path):
+    for name in ("random", "typing", "argparse", "ml_collections", "etils"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('decoy')\n")
+    done = python("-m", "lpw_jax.main", "--config", SMALL, "--config.seed=-1", cwd=tmp_path)
+    assert done.returncode == 2 and "seed = -1" in done.stderr and "decoy" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder where nobody writes")
+def test_a_workdir_is_where_a_shell_would_see_it(tmp_path, monkeypatch):
+    monkeypatch.chdir("/proc/self")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("~/run", "$HOME/run"):
+        main._check_workdir(name)
+    with pytest.raises(UserError, match="must be a writable folder"):
+        main._check_workdir("run")
+
+
 @pytest.fixture
 def launch(monkeypatch):
     """Puts a module in the place of lpw_jax.launch: what `main` makes of its end is the law."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lpw_jax import config as config_lib
 from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.files import storage
 from lpw_jax.plain_text import visible
 
 PARTS = ("matmul", "step", "program", "input", "collectives", "start", "pytorch")
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.seconds > 0:
             raise UserError(f"--seconds = {args.seconds}: must be > 0")
         name = config_lib.config_name(args.config)
-        output = Path(args.output or f"runs/benchmarks/{name}.json")
+        output = Path(storage.path(args.output or f"runs/benchmarks/{name}.json"))
         if output.suffix != ".json":
             raise UserError(f"--output = {str(output)!r}: must end in .json")
         try:
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise UserError(f"--output = {str(output)!r}: must be writable; {error}") from error
         if args.pytorch_code:
+            args.pytorch_code = str(storage.path(args.pytorch_code))
             if not Path(args.pytorch_code).is_dir():
                 raise UserError(f"--pytorch_code = {args.pytorch_code!r}: must be a folder")
             if not shutil.which(args.pytorch_python):
@@ -97,7 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
         from lpw_jax.benchmark.measure import measure
         from lpw_jax.devices import compilation, parallel
-        from lpw_jax.files import storage
 
         overrides = config_lib.split_flags(argv)[1]
         parallel.found()

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from etils import epath
 
 from lpw_jax import compare, main
 from lpw_jax.errors import UserError
-from lpw_jax.files import lock, storage
+from lpw_jax.files import checkpoint, lock, storage
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.weights import weight_files
 
@@ -156,3 +157,21 @@ def test_pages_are_written_before_anything_is_printed(finished_run, tmp_path, mo
     monkeypatch.setattr(compare.console, "say", fail)
     assert compare.main([str(finished_run), "--out", str(tmp_path)]) == 130
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.skipif(os.sep != "/", reason="where a backslash is a character of names")
+def test_weights_are_written_and_read_where_the_system_sees_them(tmp_path):
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "deep")
+    beyond = epath.Path(tmp_path / "link") / ".." / "weights"
+    checkpoint.save_weights(beyond, {"x": np.arange(3)})
+    assert (tmp_path / "there" / "weights").is_dir()
+    assert checkpoint.load_weights(beyond)["x"].tolist() == [0, 1, 2]
+    before = set(tmp_path.rglob("*"))
+    for name in ("a\\b", "a\\b/run"):
+        with (
+            pytest.raises(UserError, match=r"has a backslash; choose another folder"),
+            Workdir(tmp_path / name).claimed(),
+        ):
+            pass
+    assert set(tmp_path.rglob("*")) == before

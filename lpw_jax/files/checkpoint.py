@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def save_weights(path: epath.PathLike, weights: dict[str, Any]) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    path = _absolute(path)
+    path = absolute(path)
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(weights)))
@@ -44,7 +45,7 @@ def load_weights(path: epath.PathLike) -> dict[str, Any]:
     Raises:
       UserError: it is damaged.
     """
-    path = _absolute(path)
+    path = absolute(path)
     try:
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path)
@@ -77,7 +78,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: epath.PathLike, *, keep: int = 1):
-        self.path = _absolute(path)
+        self.path = absolute(path)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             cleanup_tmp_directories=True,
@@ -249,9 +250,23 @@ def _failures_in_one_line() -> Iterator[None]:
             logger.removeFilter(is_heard)
 
 
-def _absolute(path: epath.PathLike) -> epath.Path:
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path by which orbax and tensorstore find what the system calls `path`.
+
+    Raises:
+      UserError: there is none.
+    """
     path = epath.Path(path)
-    return path if storage.is_remote(path) else path.absolute()  # epath would add the cwd
+    if storage.is_remote(path):
+        return path  # to which epath would add the current directory
+    # epath takes LINK/../NAME for NAME, wherever the link leads.
+    path = epath.Path(os.path.realpath(path)) if ".." in path.parts else path.absolute()
+    if os.sep == "/" and "\\" in str(path):  # tensorstore reads it as "/"
+        raise UserError(
+            f"{str(path)!r}: weights and checkpoints cannot be where a path has a backslash; "
+            "choose another folder, or a link to it without one"
+        )
+    return path
 
 
 def _checksum(arrays: dict[str, Any], info: dict[str, Any]) -> int:

@@ -53,6 +53,7 @@ class Workdir:
         with contextlib.ExitStack() as stack:
 
             def claim():
+                checkpoint.absolute(self.path)
                 with self.writing(self.path):
                     new = not self.path.exists()
                     self.path.mkdir(parents=True, exist_ok=True)

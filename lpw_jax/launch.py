@@ -35,7 +35,13 @@ def run(
     """
     preemption = Preemption()
     rehearsal = dry_run.profile if profile else dry_run.rehearse if rehearse else None
-    with jax.enable_x64(config.train.compute_dtype == "float64"), preemption.watched():
+    with (
+        jax.enable_x64(config.train.compute_dtype == "float64"),
+        # Random numbers are those of the seed, whatever the environment sets.
+        jax.default_prng_impl("threefry2x32"),
+        jax.threefry_partitionable(True),
+        preemption.watched(),
+    ):
         if not hosts.is_primary():
             console.be_quiet()
         devices = Devices.over()

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from short_run import COMMAND
 
 import lpw_jax
-from lpw_jax import evaluate, experiment, main
+from lpw_jax import evaluate, experiment, launch, main
 from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
@@ -42,6 +43,29 @@ def test_a_dry_run_changes_nothing_in_a_finished_run(run_copy, capsys):
     assert run(run_copy, "--dry_run") == 0
     assert "nothing was trained" in capsys.readouterr().out
     assert results(run_copy) == before
+
+
+@pytest.mark.parametrize(
+    "setting", [("jax_default_prng_impl", "rbg"), ("jax_threefry_partitionable", False)]
+)
+def test_random_numbers_are_the_seeds_whatever_the_environment_sets(setting, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw():
+        key = experiment.purpose_key(3, "init")
+        drawn.append(jax.random.bits(key, (5,)).tolist())
+        raise UserError("enough")
+
+    monkeypatch.setattr(launch.Devices, "over", draw)
+    name, value = setting
+    before = getattr(jax.config, name)
+    for setting in (before, value):
+        jax.config.update(name, setting)
+        try:
+            assert run(tmp_path / "run") == 2
+        finally:
+            jax.config.update(name, before)
+    assert len(drawn) == 2 and drawn[0] == drawn[1]
 
 
 @pytest.mark.parametrize(

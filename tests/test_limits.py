@@ -229,3 +229,18 @@ def test_a_cache_of_another_user_or_in_a_folder_of_all_is_not_used(tmp_path, mon
     else:
         os.chown(folder, 1, -1)
     assert f"{folder} belongs to another user" in compilation._unsafe(folder)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_a_cache_that_a_program_made_is_its_users_alone(tmp_path, monkeypatch, capsys, umask):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "caches"))
+    before, mask = jax.config.jax_compilation_cache_dir, os.umask(umask)
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        compilation.use_cache()
+        used = jax.config.jax_compilation_cache_dir
+    finally:
+        os.umask(mask)
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert capsys.readouterr().err == ""
+    assert used == str(tmp_path / "new" / "caches" / "lpw_jax" / "xla")

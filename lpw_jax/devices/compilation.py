@@ -40,7 +40,7 @@ def use_cache() -> None:
         return
     try:
         folder = storage.cache_folder("xla")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is executed
+        _make_private(folder)  # what lies there is executed
         if unsafe := _unsafe(folder):
             raise OSError(unsafe)
         tempfile.TemporaryFile(dir=folder).close()
@@ -51,6 +51,13 @@ def use_cache() -> None:
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _make_private(folder: Path) -> None:
+    """Makes a folder, and those above it, for this user alone, whatever the umask allows."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _unsafe(folder: Path) -> str:

@@ -220,3 +220,12 @@ def test_what_moves_or_has_other_numbers_is_refused_with_the_reason(form):
     floats = saved(Image.fromarray(PLAIN.astype(np.float32)), "TIFF")
     with pytest.raises(UserError, match="must have 8 bits a channel, or 16 of grey, .* mode F"):
         images.decode_any(floats, "x", "remove it", side=0)
+
+
+def test_classes_are_the_same_however_their_accents_are_written(tmp_path):
+    for split, accent in (("train", "\u00e9"), ("test", "e\u0301")):
+        for name in (f"caf{accent}", "cafz", "owl"):
+            put(tmp_path, f"{split}/{name}/a.png", png(IMAGES[len(name) % 2]))
+    data = image_folder.load("images", str(tmp_path), 0)
+    assert data.num_classes == 3 and data.test_labels.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(data.train_labels, data.test_labels)

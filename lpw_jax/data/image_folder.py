@@ -1,5 +1,6 @@
 """Images in folders named after their classes: DIR/train/CLASS/*, DIR/test/CLASS/*."""
 
+import unicodedata
 from collections.abc import Callable
 from concurrent import futures
 
@@ -102,16 +103,17 @@ def _by_class(
 ) -> list[tuple[epath.Path, str]]:
     """The images in `place` with their classes; those of the training images are `classes` then."""
     found = []
-    for folder in folders.folders(place, left_out):
+    for folder in sorted(folders.folders(place, left_out), key=_label):
+        label = _label(folder)
         ignored = folders.LeftOut()
         images = folders.images(folder, ignored)
         left_out.within(folder.name, ignored)
-        if split == "train":
-            classes.append(folder.name)
-        elif images and folder.name not in classes:
+        if split == "train" and label not in classes:
+            classes.append(label)
+        elif images and label not in classes:
             raise UserError(
                 f"{folder}: every class must have training images, but there is none of "
-                f"{folder.name}, only of {', '.join(classes[:5])}{', ...' if classes[5:] else ''}"
+                f"{label}, only of {', '.join(classes[:5])}{', ...' if classes[5:] else ''}"
             )
         found.append((folder, images, ignored))
     if not any(images for _, images, _ in found):
@@ -124,7 +126,12 @@ def _by_class(
                     f"{folder} must hold images, as every folder of a class, but holds "
                     f"{ignored or 'nothing'}; remove it, if it is no class"
                 )
-    return [(image, folder.name) for folder, images, _ in found for image in images]
+    return [(image, _label(folder)) for folder, images, _ in found for image in images]
+
+
+def _label(folder: epath.Path) -> str:
+    """A class's name; macOS and others write accents in two ways, which look alike."""
+    return unicodedata.normalize("NFC", folder.name)
 
 
 def _read(

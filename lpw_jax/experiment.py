@@ -154,6 +154,12 @@ def load_dataset(config: ConfigDict, *, to_train: bool = True) -> AnyDataset:
         mean=options.mean,
         std=options.std,
     )
+    if dataset.num_classes < 2:  # every network would be right
+        folders = "; the folders in DIR/train are the classes"
+        raise UserError(
+            f"data.name = {options.name!r}: must have two or more classes, found "
+            f"{dataset.num_classes}{folders if options.name == 'image_folder' else ''}"
+        )
     if isinstance(dataset, OnDisk):
         for field in ("crop_padding", "cutout", "random_erasing"):
             if config.train[field]:

@@ -147,6 +147,22 @@ def test_what_a_function_must_give_is_checked(changes, rule, monkeypatch):
         load_dataset("own_modules:found", data_dir="")
 
 
+def test_one_class_is_nothing_to_learn(folder, monkeypatch):
+    for split in ("train", "test"):  # classes a level too deep
+        (folder / "deep" / split).mkdir(parents=True)
+        (folder / split).rename(folder / "deep" / split / "images")
+    one = np.zeros(96, int), np.zeros(24, int)
+    found = own_modules.arrays("", 8) | dict(zip(("train_labels", "test_labels"), one, strict=True))
+    monkeypatch.setattr(own_modules, "found", lambda: found, raising=False)
+    for name, place in (("image_folder", str(folder / "deep")), ("own_modules:found", "")):
+        config = load_config(
+            DIGITS,
+            [f"--config.data.name={name}", f"--config.data.dir={place}"],
+        )
+        with pytest.raises(UserError, match=f"^data.name = '{name}': .* two or more .* found 1"):
+            experiment.load_dataset(config)
+
+
 def test_a_function_may_give_a_dataset_or_an_object(monkeypatch):
     whole = load_dataset("own_modules:arrays", data_dir="x", image_size=8)
     assert whole.note == "x" and whole.num_classes == 3 and whole.image_shape == (8, 8, 1)

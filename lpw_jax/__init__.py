@@ -30,6 +30,7 @@ Begin with `help(lpw_jax.LatePhase)`. The published experiments are a program on
 """
 
 import importlib
+import os
 import sys
 
 # By module, loaded when first asked for: a mistake in a config is answered before JAX is imported.
@@ -59,7 +60,7 @@ __all__ = list(_MODULES)
 
 
 if sys.argv[:1] == ["-m"]:  # Python is about to import and run a program, such as lpw_jax.main
-    if not sys.flags.safe_path:
+    if os.path.isdir(sys.path[0]) and os.path.samefile(sys.path[0], os.curdir):
         # The current directory may hold a random.py: it comes after all that is installed.
         sys.path.append(sys.path.pop(0))
     importlib.import_module("lpw_jax.errors").begin()

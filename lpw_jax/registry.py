@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import os
 import re
 import sys
 import traceback
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lpw_jax.errors import UserError
+from lpw_jax.files import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +236,7 @@ def resolve(name: str, field: str) -> Callable[..., Any]:
     """
     module_name, _, path = name.partition(":")
     rule = f"{field} = {name!r}: must name a function as 'package.module:function'"
-    here = os.getcwd()
+    here = storage.current_folder()
     sys.path += {here} - {*sys.path}  # for what is imported later
     sys.path.insert(0, here)
     try:

@@ -190,3 +190,9 @@ def test_an_error_during_training_passes_through_and_gives_the_terminal_back(scr
     ):
         raise KeyboardInterrupt
     assert text_of(screen).rstrip("\n").endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_a_number_that_is_null_is_a_dash(paper):
+    members = [view(0.5) | {"nll": None}, view(0.5)]
+    text = text_of(paper, results_report.results_table(results(view(0.5), view(0.5), members)))
+    assert "-" in row(text, "member mean") and "50.00" in row(text, "member mean")

@@ -48,6 +48,18 @@ def test_the_current_directory_comes_first_only_while_an_own_module_is_imported(
     assert sys.path[0] == str(installed) and sys.path[-1] == os.getcwd()
 
 
+def test_a_current_directory_that_was_deleted_is_no_place_for_modules(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert callable(registry.resolve("lpw_jax.models.resnet:ResNet", "model.name"))
+    with pytest.raises(UserError, match="importing reg_nowhere raised ModuleNotFoundError"):
+        registry.resolve("reg_nowhere:build", "model.name")
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

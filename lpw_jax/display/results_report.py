@@ -134,7 +134,8 @@ def _measures(views: Mapping[str, Any]) -> list[str]:
 
 
 def _over_members(members: Sequence[Mapping[str, Any]], statistic: Any, columns: Any) -> dict:
-    return {name: statistic([member[name] for member in members]) for name, *_ in columns}
+    values = {name: [member[name] for member in members] for name, *_ in columns}
+    return {name: None if None in of else statistic(of) for name, of in values.items()}
 
 
 def _result_cells(view: Mapping[str, Any], columns: Any) -> list[str]:

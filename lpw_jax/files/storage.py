@@ -38,6 +38,14 @@ def path(text: epath.PathLike) -> epath.Path:
     return epath.Path(found).expanduser()
 
 
+def current_folder() -> str:
+    """The process's current directory; '' if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 def cache_folder(name: str) -> Path:
     """This user's folder for what can be made again: `$XDG_CACHE_HOME/lpw_jax/NAME`.
 

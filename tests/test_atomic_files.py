@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +176,13 @@ def test_weights_are_written_and_read_where_the_system_sees_them(tmp_path):
         ):
             pass
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_run_whose_folder_is_emptied_under_it_is_one_of_its_config_again(tmp_path):
+    folder = Workdir(tmp_path / "run")
+    with folder.claimed():
+        folder.identify({"seed": 3})
+        shutil.rmtree(tmp_path / "run")
+        folder.write_metrics([{"epoch": 1}])
+        assert folder.read_json("config.json") == {"seed": 3}
+        assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"epoch": 1}\n'

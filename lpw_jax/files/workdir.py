@@ -37,6 +37,7 @@ class Workdir:
 
     def __init__(self, path: epath.PathLike):
         self.path = storage.path(path)
+        self._config = None  # of the run that goes on here
 
     @property
     def checkpoints(self) -> epath.Path:
@@ -92,7 +93,11 @@ class Workdir:
         self._replace(name, lambda temporary: temporary.write_bytes(storage.utf8(text)))
 
     def identify(self, config: dict[str, Any]) -> None:
-        """Writes config.json, unless an earlier session of the run has."""
+        """Writes config.json, unless an earlier session of the run has.
+
+        From then on `write_metrics` does so, too: a folder may be emptied under a run.
+        """
+        self._config = config
         if hosts.on_primary(lambda: self.read_json("config.json")) is None:
             self.write_json("config.json", config)
 
@@ -156,6 +161,8 @@ class Workdir:
 
     def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl, a line for each finished epoch."""
+        if self._config is not None:
+            self.identify(self._config)
         lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
         content = storage.utf8("".join(lines))
         self._replace("metrics.jsonl", lambda temporary: temporary.write_bytes(content))
@@ -209,8 +216,7 @@ class Workdir:
     def _replace_here(self, name: str, write: Callable[[epath.Path], Any]) -> None:
         target = self.path / name
         with self.writing(target):
-            if target.parent != self.path:
-                target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             with storage.replacing(target) as temporary:
                 write(temporary)
 

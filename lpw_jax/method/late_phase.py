@@ -107,11 +107,7 @@ class LatePhase:
         if self.num_microbatches < 1:
             raise ValueError(f"num_microbatches: must be >= 1, got {self.num_microbatches}")
         several = self.late_phase if isinstance(self.late_phase, Sequence) else [self.late_phase]
-        if not several or not all(isinstance(kind, Kind) for kind in several):
-            raise TypeError(
-                "late_phase: must be a kind, such as lpw_jax.copies('head/.*'), or several, got "
-                f"{self.late_phase!r}"
-            )
+        arguments.check_kinds(several, self.late_phase)
         object.__setattr__(self, "late_phase", tuple(several))
 
     def init(
@@ -131,22 +127,7 @@ class LatePhase:
         shared, members = divide(params, self.late_phase, key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
-        # Copies, for whoever donates the state; of optimisers, too, since some keep weights.
-        shared, shared_model_state = jax.tree.map(jnp.array, (shared, shared_model_state))
-        tied = joint(shared, members, tied=True)
-        members, member_model_state = jax.tree.map(
-            lambda leaf: jnp.asarray(leaf)[None], (members, member_model_state)
-        )
-        return State(
-            step=jnp.zeros((), jnp.int32),
-            coasting=jnp.zeros((), bool),
-            shared=shared,
-            members=members,
-            shared_model_state=shared_model_state,
-            member_model_state=member_model_state,
-            shared_opt_state=jax.tree.map(jnp.copy, self.shared_optimizer.init(tied)),
-            member_opt_state=None,
-        )
+        return jax.jit(self._tied)(shared, members, shared_model_state, member_model_state)
 
     def release(
         self, state: State, key: jax.Array | None = None, *, num_members: int, sigma: float = 0.0
@@ -159,33 +140,9 @@ class LatePhase:
         Raises:
           ValueError: a released state, no member, a negative sigma, or noise without a key.
         """
-        arguments.check_call("release", state, key)
-        for rule, holds, got in (
-            ("state: must be tied, not released before", not state.is_released, "a released one"),
-            ("num_members: must be >= 1", num_members >= 1, num_members),
-            ("sigma: must be >= 0", sigma >= 0, sigma),
-            ("key: must be given for noise", not sigma or key is not None, key),
-        ):
-            if not holds:
-                raise ValueError(f"release: {rule}, got {got}")
-        tied = jax.tree.map(lambda leaf: leaf[0], state.members)
-        members, member_model_state = jax.tree.map(
-            lambda leaf: jnp.repeat(leaf, num_members, axis=0),
-            (state.members, state.member_model_state),
-        )
-        if sigma > 0:
-            members = noise.perturb(key, members, sigma)
-        return state.replace(
-            coasting=jnp.zeros((), bool),
-            members=members,
-            member_model_state=member_model_state,
-            shared_opt_state=narrow(
-                state.shared_opt_state,
-                self.shared_optimizer,
-                joint(state.shared, tied, tied=False),
-            ),
-            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
-        )
+        arguments.check_release(state, key, num_members=num_members, sigma=sigma)
+        release = functools.partial(self._release, num_members=num_members, sigma=sigma)
+        return jax.jit(release)(state, key)
 
     def step(
         self,
@@ -265,7 +222,48 @@ class LatePhase:
           ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
         """
         arguments.check_state(state, "collapse")
-        return collapse(state, batch_norm_epsilon=self.batch_norm_epsilon)
+        epsilon = self.batch_norm_epsilon
+        return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))(state)
+
+    def _tied(self, shared, members, shared_model_state, member_model_state):
+        tied = joint(shared, members, tied=True)
+        # Copies, for whoever donates the state; of optimisers, too, since some keep weights.
+        shared, shared_model_state, opt_state = jax.tree.map(
+            jnp.copy, (shared, shared_model_state, self.shared_optimizer.init(tied))
+        )
+        members, member_model_state = jax.tree.map(
+            lambda leaf: leaf[None], (members, member_model_state)
+        )
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            coasting=jnp.zeros((), bool),
+            shared=shared,
+            members=members,
+            shared_model_state=shared_model_state,
+            member_model_state=member_model_state,
+            shared_opt_state=opt_state,
+            member_opt_state=None,
+        )
+
+    def _release(self, state, key, *, num_members, sigma):
+        tied = jax.tree.map(lambda leaf: leaf[0], state.members)
+        members, member_model_state = jax.tree.map(
+            lambda leaf: jnp.repeat(leaf, num_members, axis=0),
+            (state.members, state.member_model_state),
+        )
+        if sigma > 0:
+            members = noise.perturb(key, members, sigma)
+        return state.replace(
+            coasting=jnp.zeros((), bool),
+            members=members,
+            member_model_state=member_model_state,
+            shared_opt_state=narrow(
+                state.shared_opt_state,
+                self.shared_optimizer,
+                joint(state.shared, tied, tied=False),
+            ),
+            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
+        )
 
     def _tied_step(self, state, batch, key, members, num_members, shared_args):
         shared_grads, member_grads, metrics, states = gradients(

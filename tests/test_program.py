@@ -210,7 +210,7 @@ def sigint():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["loading", "epoch  1/"])  # the first is followed by compilation
-def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment, sigint):
+def test_ctrl_c_ends_in_words_and_with_130(tmp_path, moment, sigint):
     command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]
     process = subprocess.Popen(
         [*command, "--workdir", str(tmp_path / "run")], stdout=subprocess.PIPE,
@@ -225,7 +225,8 @@ def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment, sigint):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert errors.startswith("interrupted;") and errors.count("\n") == 1
+    lines = errors.splitlines()  # in training one more, that it is being saved
+    assert re.match("interrupted(;| and saved;)", lines[-1]) and len(lines) <= 2
 
 
 @pytest.mark.parametrize(

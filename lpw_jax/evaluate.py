@@ -25,6 +25,7 @@ from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures import parameters
 from lpw_jax.measures.views import VIEWS, ood_separation, temperature_scaled
 from lpw_jax.method.state import State
 
@@ -95,7 +96,7 @@ def summarize(
     training: dict[str, Any],
 ) -> dict[str, Any]:
     """results.json before its `views`: what was trained, on what, and what `Training.run` says."""
-    counts = console.parameter_counts(weights["shared"], weights["late_phase"])
+    counts = parameters.counts(weights["shared"], weights["late_phase"])
     late = sum(count["late_phase"] for count in counts.values())
     shared = sum(count["shared"] for count in counts.values())
     return {

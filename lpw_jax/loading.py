@@ -28,7 +28,8 @@ class Run:
 
     Attributes:
       config: its configuration.
-      model: Flax module; `model.apply(collapsed, normalize(images))` gives logits [N, classes].
+      model: a flax.linen module, or `models.OwnNetwork`, which is called as one;
+        `model.apply(collapsed, normalize(images))` gives logits [N, classes].
       collapsed: variables of the one network that the members average to.
       stacked: what was trained, as in `load_weights`.
       mean, std: of the training data, per channel, on the 0..1 scale.
@@ -120,10 +121,11 @@ def load(workdir: epath.PathLike) -> Run:
     weights = folder.load_weights()
     where, shape = str(folder.path / "weights"), data.get("image_shape")
     state = networks.from_weights(config, weights, data["num_classes"], where, shape)
-    params, batch_stats = networks.collapsed(state)
+    model = experiment.build_model(config, data["num_classes"])
+    params, batch_stats = networks.collapse_of(model, shape)(state)
     return Run(
         config=config,
-        model=experiment.build_model(config, data["num_classes"]),
+        model=model,
         collapsed={"params": params, "batch_stats": batch_stats},
         stacked=weights,
         mean=tuple(data["mean"]),

@@ -18,9 +18,10 @@ LAYERS = (
     (
         "errors", "plain_text", "signals", "streams",
         "registry", "config", "config_file", "config_rules", "config_schema",
-        "files", "files.storage", "files.lock", "files.nested",
+        "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
-        "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
+        "weights", "weights.state_dicts", "weights.weight_files", "weights.torchvision_names",
+        "weights.reference_names",
         "method", "method.*", "training.schedules",
         # Packages, nothing in them.
         "devices", "display", "training", "evaluation", "comparison", "tasks",

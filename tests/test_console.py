@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lpw_jax.display import console, results_report
 from lpw_jax.display.progress_bar import TrainProgress
+from lpw_jax.measures import parameters
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 
@@ -78,7 +79,7 @@ def test_config_wider_than_the_terminal_wraps(paper):
 def test_parameter_table_counts_one_members_weights(paper):
     shared = {"conv": {"kernel": np.zeros((3, 3, 3, 16))}, "block": {"conv": np.zeros(1_000)}}
     late = {"block": {"bn": {"scale": np.zeros((4, 30))}}, "head": {"bias": np.zeros((4, 10))}}
-    text = text_of(paper, console.parameter_table(console.parameter_counts(shared, late)))
+    text = text_of(paper, console.parameter_table(parameters.counts(shared, late)))
     assert row(text, "conv") == ["432", "0", "432", "0.00", "%"]
     assert row(text, "block") == ["1,000", "30", "1,030", "2.91", "%"]
     assert row(text, "head") == ["0", "10", "10", "100.00", "%"]
@@ -86,16 +87,14 @@ def test_parameter_table_counts_one_members_weights(paper):
 
 
 def test_parameter_table_works_without_late_phase_weights(paper):
-    text = text_of(
-        paper, console.parameter_table(console.parameter_counts({"conv": np.zeros(5)}, {}))
-    )
+    text = text_of(paper, console.parameter_table(parameters.counts({"conv": np.zeros(5)}, {})))
     assert row(text, "total") == ["5", "0", "5", "0.00", "%"]
 
 
 @pytest.mark.parametrize("other", [np.zeros((3, 2)), np.zeros(())])
 def test_parameter_table_refuses_leaves_that_disagree_on_the_members(other):
     with pytest.raises(ValueError, match="member axis.*head/bias"):
-        console.parameter_counts({}, {"bn": np.zeros((4, 2)), "head": {"bias": other}})
+        parameters.counts({}, {"bn": np.zeros((4, 2)), "head": {"bias": other}})
 
 
 def test_results_show_views_members_and_missing_sets(paper):

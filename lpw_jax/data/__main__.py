@@ -85,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(name: str, data_dir: str, manual_dir: str):
-    from lpw_jax.data import imagenet_prepare, tfds_prepare, tfds_source
+    from lpw_jax.data import imagenet_prepare, tfds_prepare, tfds_prepared
 
-    there = tfds_source.find_prepared(name, data_dir)
+    there = tfds_prepared.find_prepared(name, data_dir)
     if registry.data(name).archives:
         prepared = imagenet_prepare.find_or_prepare(data_dir, manual_dir)
     elif there:

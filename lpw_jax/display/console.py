@@ -1,7 +1,6 @@
 """What a run shows on the terminal: its config and parameters, and how any text gets there."""
 
 import contextlib
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -102,30 +101,8 @@ def print_config(config: Mapping[str, Any], *, console: Console = terminal) -> N
         console.print(table)
 
 
-def parameter_counts(
-    shared: Mapping[str, Any], late_phase: Mapping[str, Any]
-) -> dict[str, dict[str, int]]:
-    """Number of `shared` and `late_phase` weights of one member by top-level module.
-
-    Args:
-        shared: nested dict whose leaves have a `shape`.
-        late_phase: likewise, each leaf `[K, ...]`; the member axis is not counted.
-
-    Raises:
-        ValueError: late-phase leaves do not agree on K.
-    """
-    num_members = _num_members(late_phase)
-    return {
-        name: {
-            "shared": _size(shared.get(name, {})),
-            "late_phase": _size(late_phase.get(name, {})) // max(num_members, 1),
-        }
-        for name in dict.fromkeys([*shared, *late_phase])
-    }
-
-
 def parameter_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
-    """Table of the numbers from `parameter_counts`."""
+    """Table of the numbers from `measures.parameters.counts`."""
     totals = [sum(count[kind] for count in counts.values()) for kind in ("shared", "late_phase")]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     headers = ("shared", "late-phase", "total", "late-phase share")
@@ -147,29 +124,6 @@ def _field_value(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(str, value)) or "-"
     return str(value)
-
-
-def _leaves(tree: Any, path: str = "") -> Iterable[tuple[str, tuple[int, ...]]]:
-    if isinstance(tree, Mapping):
-        for name, branch in tree.items():
-            yield from _leaves(branch, f"{path}/{name}" if path else name)
-    else:
-        yield path, tree.shape
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(shape) for _, shape in _leaves(tree))
-
-
-def _num_members(late_phase: Mapping[str, Any]) -> int:
-    """K, the leading axis that every late-phase leaf must have; 0 without any leaf."""
-    shapes = dict(_leaves(late_phase))
-    sizes = {shape[0] if shape else None for shape in shapes.values()}
-    if len(sizes) > 1 or None in sizes:
-        raise ValueError(
-            f"late_phase: every leaf must lead with the same member axis, got {shapes}"
-        )
-    return sizes.pop() if sizes else 0
 
 
 def _parameter_cells(shared: int, late: int) -> tuple[str, str, str, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -19,9 +20,22 @@ except ImportError:  # Windows
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
-def path(text: str) -> epath.Path:
-    """The path that a user wrote: local, with '~' for the home folder, or remote."""
-    return epath.Path(text).expanduser()
+def path(text: epath.PathLike) -> epath.Path:
+    """The path that a user wrote: local, with '~' for the home folder, or remote.
+
+    Variables of the environment stand for their values, and spaces around it are no part of it, but
+    in the name of what is there as it is written.
+
+    Raises:
+      UserError: a variable is not set.
+    """
+    written = os.fspath(text)
+    if not is_remote(written) and os.path.lexists(written):
+        return epath.Path(written)
+    found = os.path.expandvars(written.strip())
+    if unset := re.search(r"\$(\w+|{\w+})", found):
+        raise UserError(f"{written!r}: the environment has no variable {unset[1].strip('{}')}")
+    return epath.Path(found).expanduser()
 
 
 def cache_folder(name: str) -> Path:

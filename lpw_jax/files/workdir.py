@@ -13,7 +13,7 @@ from etils import epath
 
 from lpw_jax.devices import hosts
 from lpw_jax.errors import UserError
-from lpw_jax.files import checkpoint, lock, storage
+from lpw_jax.files import checkpoint, limits, lock, storage
 from lpw_jax.files.environment import environment
 
 SCHEDULE = "schedule.png"
@@ -29,14 +29,14 @@ class Workdir:
 
     config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
     (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json,
-    tensorboard/ (`events`) and report.html (`report`). Of several processes only the primary one
-    writes.
+    tensorboard/ (`events`) and report.html (`report`).
 
-    Methods that write raise a UserError when the file cannot be written.
+    Methods that write are collective: of several processes all must call them, the primary one
+    writes, and all raise its UserError when the file cannot be written.
     """
 
     def __init__(self, path: epath.PathLike):
-        self.path = epath.Path(path)
+        self.path = storage.path(path)
 
     @property
     def checkpoints(self) -> epath.Path:
@@ -78,8 +78,8 @@ class Workdir:
         if not file.exists():
             return None
         try:
-            value = json.loads(file.read_text())
-        except (OSError, ValueError, RecursionError) as error:
+            value = limits.read_json(file)
+        except (OSError, ValueError) as error:
             raise UserError(f"{file}: must be JSON as a run writes it; {error}") from error
         if not isinstance(value, dict):
             raise UserError(f"{file}: must be JSON as a run writes it; found {value!r}")

@@ -21,9 +21,10 @@ class Average:
 
     Attributes:
       count: states averaged, int32 scalar.
-      state: the averaged weights, with the newest model state and without optimisers. What takes a
-        state to predict or to collapse takes this one; `statistics_step` makes its model state
-        that of the averaged weights.
+      state: a state to predict with or to collapse, not to train: `shared` and `members` are the
+        means, optimisers are None, all else is that of the last state that was added. So batch
+        norm's statistics are not yet those of the averaged weights; `statistics_step` makes them
+        so.
     """
 
     count: jax.Array

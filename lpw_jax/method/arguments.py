@@ -1,12 +1,10 @@
 """What callers give: refused with its name, what it must be, and what came."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method.kinds.part import Kind
 from lpw_jax.method.state import State
 
 
@@ -41,28 +39,6 @@ def check_call(where: str, state: Any, key: Any) -> None:
     """Raises TypeError unless both are what a step takes."""
     check_state(state, where)
     check_key(key, where)
-
-
-def check_release(state: Any, key: Any, *, num_members: int, sigma: float) -> None:
-    """Raises TypeError or ValueError unless a release can be."""
-    check_call("release", state, key)
-    for rule, holds, got in (
-        ("state: must be tied, not released before", not state.is_released, "a released one"),
-        ("num_members: must be >= 1", num_members >= 1, num_members),
-        ("sigma: must be >= 0", sigma >= 0, sigma),
-        ("key: must be given for noise", not sigma or key is not None, key),
-    ):
-        if not holds:
-            raise ValueError(f"release: {rule}, got {got}")
-
-
-def check_kinds(kinds: Sequence[Any], given: Any) -> None:
-    """Raises TypeError unless there are kinds, and nothing else."""
-    if not kinds or not all(isinstance(kind, Kind) for kind in kinds):
-        raise TypeError(
-            "late_phase: must be a kind, such as lpw_jax.copies('head/.*'), or several, got "
-            f"{given!r}"
-        )
 
 
 def check_floating(value: Any, where: str, shape: str, *, axes: int) -> None:

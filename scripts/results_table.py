@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
+from lpw_jax.measures import bounds
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"
@@ -69,6 +70,7 @@ def tables() -> str:
     tables = {}
     for file in sorted((ROOT / "results").glob("*/seed*/results.json")):
         results = json.loads(file.read_text())
+        bounds.check_results(file, results)
         tables.setdefault(data_line(results), {}).setdefault(file.parents[1].name, []).append(
             results
         )

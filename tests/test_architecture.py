@@ -19,14 +19,18 @@ LAYERS = (
         "errors", "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
-        "weights", "weights.weight_files", "weights.torchvision_names", "weights.reference_names",
+        "weights", "weights.soundness", "weights.weight_files", "weights.torchvision_names",
+        "weights.reference_names",
         "method", "method.*", "training.schedules",
         # Packages, nothing in them.
         "devices", "display", "training", "evaluation", "comparison", "tasks",
     ),
     ("linen", "tasks.*", "training.progress"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
-    ("devices.parallel", "devices.hosts", "devices.preemption", "files.*"),
+    (
+        "devices.parallel", "devices.hosts", "devices.preemption", "devices.jax_settings",
+        "files.*",
+    ),
     (
         "display.console", "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",

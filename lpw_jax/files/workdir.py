@@ -1,29 +1,21 @@
 """The folder of a run: what is in it, and how it is written."""
 
 import contextlib
-import importlib.metadata
 import json
 import math
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from lpw_jax.devices import hosts
 from lpw_jax.errors import UserError
 from lpw_jax.files import checkpoint, lock, storage
+from lpw_jax.files import environment as environments
+from lpw_jax.measures import bounds
+from lpw_jax.weights import soundness
 
-_PACKAGES = (
-    "lpw_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
-    "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu",
-)  # fmt: skip
 SCHEDULE = "schedule.png"
 PROFILE = "profile"
 # What a folder may hold that is no run yet: a lock, the picture of a dry run, and traces.
@@ -102,14 +94,22 @@ class Workdir:
         if hosts.on_primary(lambda: self.read_json("config.json")) is None:
             self.write_json("config.json", config)
 
-    def start_session(self) -> None:
-        """Writes environment.json: that of the first session, and under `resumed` of later ones."""
+    def start_session(self) -> list[str]:
+        """Writes environment.json: that of the first session, and under `resumed` of later ones.
+
+        Returns what differs from the first session's and could change results, a phrase each.
+        """
 
         def described():
-            first, now = self.read_json("environment.json"), environment()
-            return now if first is None else first | {"resumed": [*first.get("resumed", []), now]}
+            first, now = self.read_json(environments.NAME), environments.environment()
+            if first is None:
+                return now, []
+            differing = environments.differences(first, now)
+            return first | {"resumed": [*first.get("resumed", []), now]}, differing
 
-        self.write_json("environment.json", hosts.on_primary(described))
+        found, differing = hosts.on_primary(described)
+        self.write_json(environments.NAME, found)
+        return differing
 
     def check_free(self) -> None:
         """Refuses a folder that holds something else than a run.
@@ -130,7 +130,7 @@ class Workdir:
         """Contents of results.json, None if training has not ended.
 
         Raises:
-          UserError: the file is not as a run writes it.
+          UserError: the file is not as a run writes it, or its figures are impossible.
         """
         results = self.read_json("results.json")
         if results is not None:
@@ -142,6 +142,7 @@ class Workdir:
                     f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, "
                     f"data and train; found {', '.join(results) or 'nothing'}"
                 )
+            bounds.check_results(self.path / "results.json", results)
         return results
 
     def read_trained(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -182,14 +183,17 @@ class Workdir:
         """The final weights as numpy arrays.
 
         Raises:
-          UserError: there are none, because training has not finished.
+          UserError: there are none, because training has not finished, or they are damaged, or
+            not those of a trained network.
         """
         if not (self.path / "weights").exists():
             raise UserError(
                 f"--workdir = {str(self.path)!r}: must hold the final weights of a finished "
                 "training, but there is no folder 'weights' in it"
             )
-        return checkpoint.load_weights(self.path / "weights")
+        weights = checkpoint.load_weights(self.path / "weights")
+        soundness.check(self.path / "weights", weights)
+        return weights
 
     def clear_predictions(self) -> None:
         """Removes predictions of an earlier evaluation, whose sets may have been others."""
@@ -241,44 +245,6 @@ class Workdir:
                 f"{storage.first_line(error)}; make room or mend the access, and run the same "
                 "command again"
             ) from error
-
-
-def environment() -> dict[str, Any]:
-    """Versions, devices and commit that a run was made with."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    devices = jax.devices()
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "packages": versions,
-        "backend": devices[0].platform,
-        "device_kind": devices[0].device_kind,
-        "num_devices": len(devices),
-        "commit": _commit(),
-        "arguments": sys.argv[1:],
-    }
-
-
-def _commit() -> str | None:
-    """The package's git commit, '+' behind it if the sources differ; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-
-    def git(*arguments):
-        result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
-        return result.stdout.strip() if result.returncode == 0 else None
-
-    try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "lpw_jax")
-    except OSError:  # no git on this machine
-        return None
-    return commit and commit + ("+" if changes else "")
 
 
 def _finite(value: Any) -> Any:

@@ -101,7 +101,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         ((field,), lambda values, low=low: all(low <= value <= 1 for value in values), rule)
         for field, low, rule in (
             ("data.mean", 0, "must be 0 to 1, the scale of pixels"),
-            ("data.std", 1e-30, "must be above 0 and at most 1, on the scale 0..1 of pixels"),
+            ("data.std", 1e-30, "must be > 0 and at most 1, on the scale 0..1 of pixels"),
         )
     ),
     (

@@ -41,13 +41,13 @@ def changed(folder, name, change):
     return corruptions.load("cifar10", str(folder))
 
 
-@pytest.mark.parametrize("name", ["fog", "jpeg_compression"])
+@pytest.mark.parametrize("name", ["fog"])
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
         (lambda images: images[:, OTHER], "must be in the order of labels.npy"),
         (lambda images: images[:, [1, 0, 3, 2, *range(4, len(LABELS))]], "in the order of labels"),
-        (lambda images: images[[0, 1, 2, 3, 3]][:, :, ::-1], "must be corrupted test images"),
+        (lambda images: images[:, :, ::-1], "must be corrupted test images"),
         (
             lambda images: np.concatenate([images[:3], images[3:][:, OTHER]]),
             "severity 4 must be those of severity 3",

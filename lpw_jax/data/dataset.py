@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -150,10 +151,10 @@ def check_scale(mean: Any, std: Any, *, where: str) -> None:
       UserError: beginning with `where`, and saying which number is not as it must be.
     """
     for name, values, low in (("mean", mean, 0.0), ("std", std, np.finfo(np.float32).tiny)):
-        numbers = isinstance(values, list | tuple) and all(
-            isinstance(value, int | float) and low <= value <= 1 for value in values
+        are_numbers = isinstance(values, Sequence | np.ndarray) and all(
+            isinstance(value, Real) and low <= value <= 1 for value in values
         )
-        if not numbers or len(values) != len(mean):
+        if not are_numbers or len(values) != len(mean):
             rule = "0 to 1" if name == "mean" else "above 0 and at most 1, one for each mean"
             raise UserError(f"{where}{name} must be {rule}, on the scale 0..1, found {values!r}")
 

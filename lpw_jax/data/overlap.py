@@ -64,7 +64,7 @@ def labels_look_random(dataset: Dataset) -> str:
         resemblance.blocks(images)
         for images in (dataset.test_images[chosen], dataset.train_images[among])
     ]
-    nearest, _ = resemblance.nearest(*blocks)
+    nearest, *_ = resemblance.nearest(*blocks)
     labels, theirs = dataset.test_labels[chosen], dataset.train_labels[among]
     counts = (np.bincount(found, minlength=dataset.num_classes) for found in (labels, theirs))
     chance = float(np.multiply(*counts).sum() / (len(labels) * len(theirs)))

@@ -8,20 +8,20 @@ _SIDE = 8  # blocks on each side; smaller ones see noise and shifts, larger ones
 
 def nearest(
     images: NDArray[np.float32], among: NDArray[np.float32]
-) -> tuple[NDArray[np.int_], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int_], NDArray[np.float32], NDArray[np.float32]]:
     """For each of n images the number of the one in `among` with the highest correlation.
 
     Both are `blocks` of images.
 
     Returns:
-      numbers [n], and by how much the correlation is higher than the second highest, [n].
+      numbers [n], the correlations [n], and by how much they are higher than the second highest.
     """
     similarity = images @ among.T
     best = similarity.argmax(axis=1)
     rows = np.arange(len(best))
     highest = similarity[rows, best]
     similarity[rows, best] = -1.0
-    return best, highest - similarity.max(axis=1)
+    return best, highest, highest - similarity.max(axis=1)
 
 
 def blocks(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ _VARIANCE = re.compile(r"(.*/)?(batch_stats|\w*model_state)/(.*/)?var|(.*\.)?run
 _RULES = {
     "finite floating-point numbers": lambda name, array: np.isfinite(array).all(),
     f"numbers whose squares float32 can hold, below {_LARGEST:.2g}": (
-        lambda name, array: np.abs(array).max(initial=0) < _LARGEST
+        lambda name, array: _largest(array) < _LARGEST
     ),
     "variances >= 0": lambda name, array: not _VARIANCE.fullmatch(name) or (array >= 0).all(),
 }
@@ -44,7 +44,7 @@ def found(arrays: Mapping[str, Any]) -> str:
     suspects = {  # one pass over all others; what is not a number is below nothing
         name: array
         for name, array in _floats(arrays)
-        if _VARIANCE.fullmatch(name) or not np.abs(array).max(initial=0) < _LARGEST
+        if _VARIANCE.fullmatch(name) or not _largest(array) < _LARGEST
     }
     for rule, holds in _RULES.items():
         if broken := [name for name, array in suspects.items() if not holds(name, array)]:
@@ -56,6 +56,10 @@ def some(names: list[str]) -> str:
     """The first few of some names, and how many more there are."""
     more = len(names) - 5
     return ", ".join(names[:5]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array).max(initial=0))
 
 
 def _floats(arrays: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:

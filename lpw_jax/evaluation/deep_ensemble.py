@@ -66,8 +66,8 @@ def run(
     different = _check_alike(workdirs, runs, mixed=mixed)
     target = _target(output)
     first = runs[0]
-    _check_order(folders, runs, view)
     test, members = _joined(folders, "test", view)
+    _check_order(folders, runs, view)
     outside = _outside(folders, runs, view)
     found = metrics.classification_metrics(test["ensemble"], test["label"])
     for name in ("mutual_information", "disagreement"):
@@ -214,7 +214,7 @@ def _check_order(folders: Sequence[Workdir], runs: Sequence[dict[str, Any]], vie
         agreement.check_results(folder.path / "predictions" / "test.npz", test, results)
         errors = metrics.example_scores(views.log_probs(test, view), test["label"])["nll"]
         first = errors if first is None else first
-        if len(errors) == len(first) and not agreement.in_one_order(first, errors):
+        if not agreement.in_one_order(first, errors):
             raise UserError(
                 f"--ensemble: predictions/test.npz of {folder.path} must be in the order of "
                 f"{folders[0].path}, but what is hard for one is not for the other; "

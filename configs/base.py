@@ -17,8 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
             model=dict(
                 # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w), or that of
                 # torchvision: 'resnet50', 'resnet152', 'densenet161'; or 'package.module:function',
-                # which gives a flax module (lpw_jax.models.own says how it is called). It is looked
-                # for in the current directory, too, and gets `depth` and `width` if it takes them.
+                # which gives a flax module, linen or nnx (lpw_jax.models.own says how it is
+                # called). It is looked for in the current directory, too, and gets `depth` and
+                # `width` if it takes them.
                 name="wide_resnet",
                 # Of wide_resnet: layers in depth, 6n + 4 with n >= 1 blocks in each group.
                 depth=28,
@@ -28,6 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
                 # .safetensors) or of lpw_jax.torch_import, or 'imagenet1k_v1', which fetches
                 # torchvision's; '' = random ones. Of torchvision's networks only.
                 pretrained="",
+                # Of a file with several state dicts the one to start from, by what its names begin
+                # with ('model_ema'; '.' = the one that is in no other); '' = there is only one.
+                pretrained_key="",
             ),
             data=dict(
                 # In-distribution data: 'cifar10', 'cifar100', 'digits' (scikit-learn's, 32x32),
@@ -36,11 +40,12 @@ def get_config() -> ml_collections.ConfigDict:
                 #   prepared in `dir` or downloaded; its test set is the split 'test' or, without
                 #   one, 'validation'. Up to 4 GiB of pixels are kept in memory; larger ones are
                 #   streamed with random crops, as imagenet2012 is.
-                # - 'image_folder': dir/train/CLASS/* and dir/test/CLASS/*, whatever Pillow reads.
+                # - 'image_folder': images in dir/train/CLASS and dir/test/CLASS (or dir/val/CLASS)
+                #   (lpw_jax.data.folders says what counts as one).
                 # - 'package.module:function' (lpw_jax.data.own says what it takes and gives).
                 name="cifar10",
-                # Folder of prepared tensorflow-datasets data; '' = tfds' own default folder. Of
-                # image_folder: its folder.
+                # Folder of prepared tensorflow-datasets data, or one of a set in it; '' = tfds' own
+                # default folder. Of image_folder: its folder.
                 dir="",
                 # Folder with the out-of-distribution archives (LSUN, TIN, SVHN); '' = none.
                 ood_dir="",
@@ -67,8 +72,9 @@ def get_config() -> ml_collections.ConfigDict:
                 manual_dir="",
                 # Shorter side to which test images are resized before the crop, >= image_size.
                 resize=256,
-                # True: images that cannot be decoded are counted and skipped (in training the next
-                # of the minibatch takes the place), False: they are an error.
+                # True: images that cannot be decoded are counted and skipped (of streamed sets in
+                # training the next of the minibatch takes the place), False: they are an error. Of
+                # image_folder, too.
                 skip_corrupt=False,
             ),
             # Rates and decays here are those of the shared weights, and before the release those
@@ -191,8 +197,11 @@ def get_config() -> ml_collections.ConfigDict:
                 # Of 'templates': layers of which groups, 'input_layer', 'adapter' (each group's
                 # first block), 'conv_block' (the other blocks) and 'head'.
                 template_groups=("adapter", "conv_block"),
-                # Of 'templates': rate of the coefficients before the release, annealed as the
-                # shared one, and their decay; >= 0.
+                # Of 'templates': in which of these groups coefficients are late-phase; in others
+                # they are shared.
+                late_template_groups=("input_layer", "adapter", "conv_block", "head"),
+                # Of 'templates': rate of the coefficients before the release, and of shared ones
+                # after it, annealed as the shared rate, and their decay; >= 0.
                 tied_learning_rate=0.1,
                 tied_weight_decay=0.0,
                 # How a step goes over members, results alike: 'vmap' (merged into one large batch),

@@ -1,10 +1,36 @@
 """Neural networks with late-phase weights, in JAX.
 
-The method is a library on pytrees, for any model, loss and optimiser: `LatePhase` and what is
-listed beside it. The published experiments are a program on top of it, `python -m lpw_jax.main`.
+The method is a library on pytrees, for any model, loss and optimiser:
+
+    LatePhase           a training: init, step, release, collapse
+    State               all that a step changes, a pytree
+    copies              late-phase weights that are members' own altogether
+    rank_one            factors on the inputs and outputs of shared weights
+    Factored            a weight and such factors, as a model gets them on activations
+    low_rank            additions of low rank to shared weights
+    templates, mixed    mixtures of shared templates, and which layers are mixed
+    Kind, Part          what a kind of your own is made of
+    combine             one member's parameters, of shared weights and its own
+    Observed            what a layer saw in a batch, in the place of its new state
+    Average             SWA and EMA of a state
+    statistics_step     takes batch norm's statistics anew, as for averaged weights
+    members, member     all members' or one member's parameters and model state
+    map_members         a forward pass of every member
+    select_members      a state with some of the members; its collapse is their soup
+    greedy_soup         the members whose soup scores best
+    ensemble            members' logits as the log of their mean probabilities
+    per_shared_update, per_member_update
+                        schedules over minibatches, as the optimisers count
+
+Begin with `help(lpw_jax.LatePhase)`. The published experiments are a program on top of it,
+`python -m lpw_jax.main`; of a run's folder:
+
+    load                the trained network, ready to apply
+    load_weights        its weights as nested dicts of arrays
 """
 
 import importlib
+import sys
 from typing import Any
 
 # By module, loaded when first asked for: a mistake in a config is answered before JAX is imported.
@@ -30,7 +56,11 @@ _PUBLIC = {
     "lpw_jax.loading": ("load", "load_weights"),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
-__all__ = sorted(_MODULES)
+__all__ = list(_MODULES)
+
+
+if sys.argv[:1] == ["-m"]:  # Python is about to import and run a program, such as lpw_jax.main
+    importlib.import_module("lpw_jax.errors").begin()
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from etils import epath
 
-from lpw_jax.comparison import published, report, runs, text
+from lpw_jax.comparison import page, published, report, runs, text
 from lpw_jax.comparison.quantities import read_margins
 from lpw_jax.comparison.sides import Side
 from lpw_jax.display import console
@@ -60,13 +60,15 @@ def run(
         found = report.against(ours, theirs, **given)
     else:
         found = report.among(ours, baseline=baseline, **given)
+    written = [] if folder is None else _write(folder, found)
     for line in (*found["left_out"], *found["not_compared"]):
         console.warn(line)
-    console.say(text.terminal(found))
+    with console.optional("the tables cannot be shown"):
+        console.say(text.terminal(found))
     if not found["comparisons"]:
         console.say("one config only: add runs of another, or --against published")
-    if folder is not None:
-        _write(folder, found)
+    for path in written:
+        console.say(f"written: {path}")
     return found
 
 
@@ -97,10 +99,7 @@ def _folder(out: str) -> epath.Path:
     return folder
 
 
-def _write(folder: epath.Path, found: dict[str, Any]) -> None:
-    # Imported here: only the page has figures, and matplotlib takes a second to load.
-    from lpw_jax.comparison import page
-
+def _write(folder: epath.Path, found: dict[str, Any]) -> list[epath.Path]:
     pages = {
         "comparison.json": json.dumps(found, indent=2, allow_nan=False) + "\n",
         "comparison.md": text.markdown(found),
@@ -108,10 +107,10 @@ def _write(folder: epath.Path, found: dict[str, Any]) -> None:
     }
     for name, content in pages.items():
         try:
-            (folder / name).write_text(content)
+            storage.write_text(folder / name, content)
         except OSError as error:
             raise UserError(f"--out: {folder / name} cannot be written, {error}") from error
-        console.say(f"written: {folder / name}")
+    return [folder / name for name in pages]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,12 +4,10 @@ The tree that `configs.base.get_config()` returns is the schema: the fields and 
 """
 
 import argparse
-import ast
 import collections
 import copy
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,7 +102,7 @@ def override(config: ConfigDict | Mapping, overrides: Sequence[str]) -> ConfigDi
             errors.append(f"{field}: the flag --config.{field} needs a value")
         else:
             try:
-                _assign(config, field, _from_text(text, fields[field]))
+                _assign(config, field, config_schema.from_text(text, fields[field]))
             except ValueError:
                 errors.append(config_schema.wrong_type(field, text, fields[field]))
     return config_schema.checked(config.to_dict(), errors)
@@ -244,21 +242,3 @@ def _assign(config: Any, field: str, value: Any) -> None:
     if isinstance(config, ConfigDict) and leaf in config:
         with config.ignore_type():
             config[leaf] = value
-
-
-def _from_text(text: str, default: Any) -> Any:
-    """Reads a flag's value of the type of `default`; raises ValueError."""
-    kind = type(default)
-    if kind is bool:
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise ValueError(text)
-        return text.lower() in ("true", "1")
-    if kind is not tuple:
-        return kind(text)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # regular expressions are full of odd escapes
-            return config_schema.typed(ast.literal_eval(text), default)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        item = type(default[0]) if default else float
-        return tuple(item(part.strip()) for part in text.split(","))

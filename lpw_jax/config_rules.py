@@ -93,6 +93,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         "must be '' for {1}, of which torchvision has no weights",
     ),
     (
+        ("model.pretrained_key", "model.pretrained"),
+        lambda key, file: bool(file or not key),
+        "needs model.pretrained",
+    ),
+    (
         ("data.image_size", "data.name"),
         lambda side, name: not registry.data(name).is_known or (side >= 32 and side % 32 == 0),
         "must be >= 32 and a multiple of 32 for {1}",
@@ -213,6 +218,23 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         ("late_phase.template_groups",),
         lambda groups: bool(groups) and set(groups) <= _TEMPLATE_GROUPS,
         f"must be one or more of {', '.join(sorted(_TEMPLATE_GROUPS))}",
+    ),
+    (
+        ("late_phase.late_template_groups",),
+        lambda groups: set(groups) <= _TEMPLATE_GROUPS,
+        f"must be some of {', '.join(sorted(_TEMPLATE_GROUPS))}",
+    ),
+    (
+        (
+            "late_phase.late_template_groups",
+            "late_phase.template_groups",
+            "late_phase.patterns",
+            "late_phase.kind",
+        ),
+        lambda late, groups, patterns, kind: (
+            kind != "templates" or bool(patterns or set(late) & set(groups))
+        ),
+        "must have one of late_phase.template_groups, so that something is late-phase",
     ),
 )
 

@@ -1,11 +1,14 @@
 """What a configuration may be: its fields and types, which are those of `configs.base`."""
 
+import ast
 import difflib
 import importlib
+import json
 import numbers
 import sys
 import types
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,56 @@ def typed(value: Any, default: Any) -> Any:
     if not fits:
         raise TypeError(value)
     return kind(value)
+
+
+def from_text(text: str, default: Any) -> Any:
+    """Reads what a flag says as the type of `default`, or raises ValueError.
+
+    A tuple is a list or tuple of Python or JSON, a single item, or items with commas between, where
+    those inside of brackets, braces and parentheses are part of an item, as in regular expressions.
+    """
+    kind = type(default)
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(text)
+        return text.lower() in ("true", "1")
+    if kind is not tuple:
+        return kind(text)
+    for read in (ast.literal_eval, json.loads):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # regular expressions are full of odd escapes
+                found = read(text.strip())
+            return typed(found if isinstance(found, list | tuple) else (found,), default)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+    item = type(default[0]) if default else float
+    return tuple(item(part.strip()) for part in _parts(text))
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The parts between commas, but for those in brackets and behind backslashes."""
+    start, depth, set_start = 0, 0, None  # `set_start`: where a set's first member is, as in [,a]
+    escaped = False
+    for i, letter in enumerate(text):
+        if escaped or letter == "\\":
+            escaped = not escaped
+        elif set_start is not None:
+            if letter == "^" and i == set_start:
+                set_start += 1
+            elif letter == "]" and i > set_start:
+                set_start = None
+        elif letter == "[":
+            set_start = i + 1
+        elif letter in "({":
+            depth += 1
+        elif letter in ")}":
+            depth -= 1
+        elif letter == "," and depth <= 0:
+            yield text[start:i]
+            start, depth = i + 1, 0
+    if start == 0 or text[start:].strip():  # as in Python, a comma may end them
+        yield text[start:]
 
 
 def unknown(field: str, fields: Mapping) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts
-from lpw_jax.display import console
+from lpw_jax.display import console, schedule_picture
 from lpw_jax.errors import SharedError, UserError
 from lpw_jax.files.storage import first_line
 from lpw_jax.files.workdir import PROFILE, SCHEDULE, Workdir
@@ -27,11 +27,10 @@ def rehearse(training: Training, folder: Workdir) -> None:
     Raises:
       UserError: a loss is not finite.
     """
-    # Imported here: matplotlib takes a second to load.
-    from lpw_jax.display import schedule_picture
-
-    folder.write_file(SCHEDULE, schedule_picture.schedule_png(training.timeline.plan()))
-    console.say(f"schedule: {folder.path / SCHEDULE}")
+    if hosts.is_primary():
+        with console.optional(f"{SCHEDULE} was not written"):
+            folder.write_file(SCHEDULE, schedule_picture.schedule_png(training.timeline.plan()))
+            console.say(f"schedule: {folder.path / SCHEDULE}")
     for epoch, cycles in _phases(training):
         for number in range(1, STEPS + 1):
             start = time.perf_counter()

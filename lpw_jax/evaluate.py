@@ -24,6 +24,7 @@ from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures import parameters
 from lpw_jax.measures.views import VIEWS, ood_separation, temperature_scaled
 from lpw_jax.method.state import State
 
@@ -94,7 +95,7 @@ def summarize(
     training: dict[str, Any],
 ) -> dict[str, Any]:
     """results.json before its `views`: what was trained, on what, and what `Training.run` says."""
-    counts = console.parameter_counts(weights["shared"], weights["late_phase"])
+    counts = parameters.counts(weights["shared"], weights["late_phase"])
     late = sum(count["late_phase"] for count in counts.values())
     shared = sum(count["shared"] for count in counts.values())
     return {
@@ -163,8 +164,8 @@ def finish(
     results |= {"status": "complete", **found}
     folder.write_json("results.json", results)
     events.write_results(folder, results)
-    results_report.say(results)
     report.refresh(folder)
+    results_report.say(results)
     console.say(f"results: {folder.path / 'results.json'}, shown in {report.NAME} beside it")
     return results
 

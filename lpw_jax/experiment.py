@@ -90,7 +90,16 @@ def pretrained_weights(
     if file == pretrained.PUBLISHED_NAME:
         weight_files.import_torch()  # before anything is fetched that could not be read
         file = weight_download.fetch(name)
-    return pretrained.load_variables(file, model_name=name, num_classes=num_classes)
+    variables, what = pretrained.load_variables(
+        file,
+        model_name=name,
+        num_classes=num_classes,
+        key=config.model.pretrained_key,
+        field="model.pretrained_key",
+    )
+    if what["taken"]:
+        console.say(what["taken"])
+    return variables, what
 
 
 def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
@@ -175,7 +184,11 @@ def load_data(config: ConfigDict, *, to_train: bool) -> tuple[AnyDataset, dict[s
     """
     options = config.data
     found, missing = ood.find_ood_sets(
-        options.name, data_dir=options.dir, ood_dir=options.ood_dir, download=True
+        options.name,
+        data_dir=options.dir,
+        ood_dir=options.ood_dir,
+        download=True,
+        tell=console.warn,
     )
     if missing and options.require_ood:
         raise UserError(

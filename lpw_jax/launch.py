@@ -16,7 +16,7 @@ from lpw_jax.display import console, results_report, schedule_report
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.training import memory
+from lpw_jax.measures import parameters
 from lpw_jax.training.train import Training
 
 
@@ -43,14 +43,16 @@ def run(
         hosts.check_same("config", {**config_lib.agreed(config), **flags})
         hosts.together(lambda: _check_devices(config, devices))
         folder = Workdir(workdir)
+
+        def earlier():
+            return hosts.on_primary(lambda: earlier_results(config, folder))
+
+        if not rehearsal and _is_finished(results := earlier()):  # it may be read-only
+            console.say(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
+            results_report.say(results)
+            return results
         with folder.claimed():
-            results = hosts.on_primary(lambda: earlier_results(config, folder))
-            if results and results["status"] == "complete" and not rehearsal:
-                console.say(
-                    f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again"
-                )
-                results_report.say(results)
-                return results
+            results = earlier()  # another process may have trained it meanwhile
             to_train = results is None or rehearsal is not None
             known = registry.data(config.data.name)
             if to_train and known.is_known:  # a first time: a wrong file is known before data is
@@ -67,11 +69,13 @@ def run(
             hosts.check_same("out-of-distribution data", checksums)
             preemption.check()
             if to_train:
-                training = hosts.together(lambda: _prepared(config, dataset, devices))
+                found = hosts.exchange(preflight.device_memory(jax.local_devices()[0]))
+                room = None if None in found else min(found)
+                training = hosts.together(lambda: _prepared(config, dataset, devices, room))
                 weights = {"sha256": training.identity.get("pretrained")}
                 hosts.check_same("pretrained weights", weights)
                 evaluator = training.evaluator
-                hosts.on_primary(lambda: _check_room(training, ood_sets, folder))
+                hosts.on_primary(lambda: _check_room(training, ood_sets, folder, room))
                 if rehearsal:
                     rehearsal(training, folder)
                     return None
@@ -87,6 +91,10 @@ def run(
                 weights = hosts.on_primary(folder.load_weights)
                 evaluator = Evaluator(config, dataset, devices)
             return evaluate.finish(evaluator, weights, ood_sets, folder, results, preemption)
+
+
+def _is_finished(results: dict[str, Any] | None) -> bool:
+    return results is not None and results["status"] == "complete"
 
 
 def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | None:
@@ -120,17 +128,19 @@ def _check_devices(config: ConfigDict, devices: Devices) -> None:
     networks.check(config)
 
 
-def _prepared(config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices) -> Training:
+def _prepared(
+    config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices, room: int | None
+) -> Training:
     """The training, built and shown."""
     if not registry.data(config.data.name).is_known:
         networks.check(config, dataset)
-    training = Training(config, dataset, devices)
+    training = Training(config, dataset, devices, device_memory=room)
     weights = networks.to_weights(training.initial_state)
     shown = config_lib.to_dict(config)
     for field in {"depth", "width"} - set(registry.network(config.model.name).settings):
         del shown["model"][field]  # not this network's
     console.print_config(shown)
-    counts = console.parameter_counts(weights["shared"], weights["late_phase"])
+    counts = parameters.counts(weights["shared"], weights["late_phase"])
     console.say(console.parameter_table(counts))
     console.say(
         f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
@@ -140,12 +150,11 @@ def _prepared(config: ConfigDict, dataset: experiment.AnyDataset, devices: Devic
     return training
 
 
-def _check_room(training: Training, ood_sets: dict[str, np.ndarray], folder: Workdir) -> None:
-    """Refuses a disk, and warns of a memory, that is too small."""
-    config, device = training.config, jax.local_devices()[0]
-    timeline, state = training.timeline, training.initial_state
-    if timeline.is_released(timeline.epochs):
-        state = jax.eval_shape(training.released, state)
+def _check_room(
+    training: Training, ood_sets: dict[str, np.ndarray], folder: Workdir, room: int | None
+) -> None:
+    """Refuses a disk, and warns of a device's memory (`room`), that is too small."""
+    config, timeline, state = training.config, training.timeline, training.final_like
     weights = networks.without_optimisers(state)
     checkpoint = (state, weights if timeline.averages else ())
     members = config.evaluate.member_predictions * timeline.members(timeline.epochs)
@@ -161,8 +170,8 @@ def _check_room(training: Training, ood_sets: dict[str, np.ndarray], folder: Wor
             predictions=sum(map(len, predicted)) * (members + 2) * num_classes * itemsize,
         ),
     )
-    estimate = memory.step_bytes(training, training.member_mode)
-    available = preflight.device_memory(device)
+    estimate = training.step_bytes(training.member_mode)
     console.say(f"estimated memory of a training step: {preflight.in_words(estimate)} on a device")
-    if warning := preflight.memory_warning(estimate, available, platform=device.platform):
+    platform = training.devices.all[0].platform
+    if warning := preflight.memory_warning(estimate, room, platform=platform):
         console.warn(warning)

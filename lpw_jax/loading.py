@@ -14,9 +14,11 @@ from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks
 from lpw_jax.data import augment
 from lpw_jax.data.dataset import check_scale
+from lpw_jax.devices import parallel
 from lpw_jax.errors import UserError
 from lpw_jax.files import checkpoint
 from lpw_jax.files.workdir import Workdir
+from lpw_jax.method.arguments import described
 from lpw_jax.method.members import member
 from lpw_jax.method.state import State
 from lpw_jax.weights import soundness
@@ -28,7 +30,8 @@ class Run:
 
     Attributes:
       config: its configuration.
-      model: Flax module; `model.apply(collapsed, normalize(images))` gives logits [N, classes].
+      model: a flax.linen module, or `models.OwnNetwork`, which is called as one;
+        `model.apply(collapsed, normalize(images))` gives logits [N, classes].
       collapsed: variables of the one network that the members average to.
       stacked: what was trained, as in `load_weights`.
       mean, std: of the training data, per channel, on the 0..1 scale.
@@ -56,10 +59,14 @@ class Run:
         """uint8 [N, H, W, C] to the network's input.
 
         Raises:
-          UserError: images of another type.
+          UserError: images of another type or shape.
         """
-        if images.dtype != np.uint8:
-            raise UserError(f"images: must be uint8, 0 to 255, got {images.dtype}")
+        channels, shape = len(self.mean), getattr(images, "shape", ())
+        is_uint8 = getattr(images, "dtype", None) == np.uint8
+        if not is_uint8 or len(shape) != 4 or shape[3] != channels:
+            raise UserError(
+                f"images: must be [N, H, W, {channels}] uint8, 0 to 255, got {described(images)}"
+            )
         return augment.normalize(
             jnp.asarray(images), mean=self.mean, std=self.std, dtype=self.model.dtype
         )
@@ -72,9 +79,9 @@ class Run:
         """
         try:
             params, batch_stats = member(self._state, k)
-        except IndexError as error:
+        except (IndexError, TypeError) as error:
             last = self._state.num_members - 1
-            raise UserError(f"k = {k}: must be 0 to {last}, the members of this run") from error
+            raise UserError(f"k = {k!r}: must be 0 to {last}, the members of this run") from error
         return {"params": params, "batch_stats": batch_stats}
 
 
@@ -114,17 +121,19 @@ def load(workdir: epath.PathLike) -> Run:
         raise UserError(
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )
+    parallel.found()
     weights = folder.load_weights()
     where, shape = str(folder.path / "weights"), data.get("image_shape")
+    model = experiment.build_model(config, data["num_classes"])
     with experiment.pinned(config):
         state = networks.from_weights(config, weights, data["num_classes"], where, shape)
-        params, batch_stats = networks.collapsed(state)
+        params, batch_stats = networks.collapse_of(model, shape)(state)
     collapsed = {"params": params, "batch_stats": batch_stats}
     soundness.check(f"{folder.path}: the collapsed network", collapsed)
     check_scale(data["mean"], data["std"], where=f"{folder.path / 'results.json'}: data.")
     return Run(
         config=config,
-        model=experiment.build_model(config, data["num_classes"]),
+        model=model,
         collapsed=collapsed,
         stacked=weights,
         mean=tuple(data["mean"]),

@@ -23,8 +23,9 @@ examples:
       --config.late_phase.patterns='.*/bn[^/]*/(scale|bias)'
 
 configs/base.py explains every field. The same command continues an interrupted run. Exit codes: 0
-done, 2 a mistake (named before anything is computed), 75 asked to end (SIGTERM, preemption) and
-saved, 130 Ctrl-C. The results are in the working directory's results.json.
+done, 2 a mistake (named before anything is computed), 75 asked to end (SIGTERM, SIGHUP, SIGUSR1,
+SIGUSR2, SIGXCPU, preemption) and saved, 130 Ctrl-C. The results are in the working directory's
+results.json.
 """
 
 
@@ -63,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     hosts.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
     hosts.add_argument("--process_id", type=int, metavar="I", help="this one, 0 to N - 1")
+    hosts.add_argument(
+        "--join_timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long the others are waited for (default: %(default)g)",
+    )
     return parser
 
 
@@ -92,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             coordinator=args.coordinator,
             num_processes=args.num_processes,
             process_id=args.process_id,
+            timeout=args.join_timeout,
         ):
             compilation.use_cache()
             launch.run(config, workdir=workdir, rehearse=args.dry_run, profile=args.profile)
@@ -111,6 +120,8 @@ def _check_workdir(workdir: str) -> None:
         if not workdir or "\0" in workdir:
             raise OSError("it is empty or holds a null character")
         path = Path(workdir).absolute()
+        if (path / "results.json").exists():
+            return  # a finished run is only shown, and may be read-only
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:

@@ -1,7 +1,7 @@
 """The network of a config: its state at the start, and its weights on disk."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from lpw_jax.files.nested import from_nested, to_nested
 from lpw_jax.method.collapse import collapse
 from lpw_jax.method.kinds.templates import Coefficients
 from lpw_jax.method.state import State
-from lpw_jax.method.trees import path_name
+from lpw_jax.method.trees import path_name, places
 from lpw_jax.models import functions
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.models.own import OwnNetwork
@@ -81,6 +81,12 @@ def released(config: ConfigDict, model: nn.Module, tied: State) -> State:
     return start_anew(state, experiment.purpose_key(config.seed, "head"))
 
 
+def like(config: ConfigDict, model: nn.Module, tied: State, *, is_released: bool) -> State:
+    """Shapes of a state, of the tied one or of that which it is released to."""
+    release = functools.partial(released, config, model)
+    return jax.eval_shape(release if is_released else lambda state: state, tied)
+
+
 def check(config: ConfigDict, dataset: experiment.AnyDataset | None = None) -> None:
     """Refuses an own network that cannot be trained, and late-phase patterns that match nothing.
 
@@ -91,11 +97,33 @@ def check(config: ConfigDict, dataset: experiment.AnyDataset | None = None) -> N
       UserError: naming what is wrong with the network, or the pattern and the parameters there are.
     """
     if dataset is not None:
-        shapes(config, dataset.num_classes, dataset.image_shape)
+        state, changed = _shapes(config, dataset.num_classes, dataset.image_shape)
     elif registry.data(config.data.name).is_known:
-        shapes(config, experiment.num_classes(config))
+        state, changed = _shapes(config, experiment.num_classes(config))
     else:
         experiment.build_model(config, num_classes=2)
+        return
+    shared = (path for path, leaf in places(state.shared_model_state) if leaf is not None)
+    if in_turn := next((path for path in shared if path in changed), None):
+        _check_in_turn(config, in_turn)
+
+
+def _check_in_turn(config, path):
+    """Refuses a config by which members could not change a shared statistic in turn."""
+    mode, layout = config.late_phase.member_mode, config.parallel.layout
+    merged = mode == "vmap" or (mode == "auto" and jax.default_backend() != "cpu")
+    divided = experiment.layout(config, jax.device_count()) == "members"
+    parts = config.train.num_microbatches
+    for field, value, broken, wanted in (
+        ("late_phase.member_mode", mode, merged, "'scan'"),
+        ("parallel.layout", layout, divided, "'data'"),
+        ("train.num_microbatches", parts, parts > 1, "1"),
+    ):
+        if broken:
+            raise UserError(
+                f"{field} = {value!r}: must be {wanted}, since members' minibatches change "
+                f"{path!r} of a shared layer in turn; or let the layer return lpw_jax.Observed"
+            )
 
 
 def shapes(config: ConfigDict, num_classes: int, image_shape: Sequence[int] | None = None) -> State:
@@ -106,12 +134,20 @@ def shapes(config: ConfigDict, num_classes: int, image_shape: Sequence[int] | No
     Raises:
       UserError: late-phase patterns match nothing, or an own network cannot be trained.
     """
-    model = experiment.build_model(config, num_classes)
+    return _shapes(config, num_classes, image_shape)[0]
+
+
+def _shapes(config, num_classes, image_shape=None):
+    """The state, and what `OwnNetwork.check` returns."""
+    model, changed = experiment.build_model(config, num_classes), []
     image_shape = image_shape or experiment.image_shape(config)
     if isinstance(model, OwnNetwork):
-        model.check(image_shape, averages=config.swa.start_epoch > 0)
+        changed = model.check(image_shape, averages=config.swa.start_epoch > 0)
     init = functools.partial(random_state, config, model, image_shape)
-    return jax.eval_shape(init, jax.random.key(0))
+    state = jax.eval_shape(init, jax.random.key(0))
+    if isinstance(model, OwnNetwork):
+        jax.eval_shape(collapse_of(model, image_shape), state)
+    return state, changed
 
 
 def to_weights(state: State) -> dict[str, Any]:
@@ -178,10 +214,19 @@ def without_optimisers(state: State) -> State:
     return state.replace(step=None, coasting=None, shared_opt_state=None, member_opt_state=None)
 
 
-@functools.partial(jax.jit, static_argnames="epsilon")
-def collapsed(state: State, epsilon: float = BATCH_NORM_EPSILON) -> tuple[Any, Any]:
-    """The one network that members average to, (params, batch_stats)."""
-    return collapse(state, batch_norm_epsilon=epsilon)
+def collapse_of(
+    model: nn.Module | OwnNetwork, image_shape: Sequence[int] | None = None
+) -> Callable[[State], tuple[Any, Any]]:
+    """Makes of a state the one network that members average to, (params, batch_stats); compiled.
+
+    `image_shape` [H, W, C] must be given for an own network.
+
+    Raises (the returned function):
+      UserError: an own network does not tell what a late-phase batch norm adds to the variance.
+    """
+    own = isinstance(model, OwnNetwork)
+    epsilon = model.epsilon(image_shape) if own else BATCH_NORM_EPSILON
+    return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))
 
 
 def _tied(config, model, variables, key):

@@ -21,7 +21,6 @@ from lpw_jax.method.kinds.templates import Coefficients, mixed, templates
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.method.random_member import RandomMember
 from lpw_jax.models import functions, wide_resnet
-from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.tasks import classification
 from lpw_jax.tasks.task import Task
 from lpw_jax.training.schedules import Rates
@@ -53,7 +52,6 @@ def method(
         num_microbatches=config.train.num_microbatches,
         batch_axis=batch_axis,
         member_axis=member_axis,
-        batch_norm_epsilon=BATCH_NORM_EPSILON,
     )
 
 
@@ -116,6 +114,7 @@ def kinds(config: ConfigDict) -> Sequence[Kind]:
                         num_templates=layer.num_templates,
                         split=layer.split,
                         biases=layer.biases,
+                        late_phase=layer.group in options.late_template_groups,
                     )
                     for layer in layers
                     if layer.group in options.template_groups
@@ -142,7 +141,7 @@ def rate_arguments(rates: Rates) -> dict[str, dict[str, Any]]:
 def _with_rates_of_coefficients(
     config: ConfigDict, optimizer: optax.GradientTransformationExtraArgs
 ) -> optax.GradientTransformationExtraArgs:
-    """`optimizer`, but for tied coefficients of templates, which have rates of their own."""
+    """`optimizer`, but for tied and shared coefficients, which have rates of their own."""
     options, train = config.late_phase, config.train
     if options.kind != "templates":
         return optimizer

@@ -15,7 +15,8 @@ classes; with them at hand, that is in a clone of it, these lines save what is i
   model = torch.load("final_....pth.tar", map_location="cpu", pickle_module=dill)["model"]
   numpy.savez("model.npz", **{name: t.numpy() for name, t in model.state_dict().items()})
 
-Reading a .pth file needs PyTorch: pip install '.[torch]'.
+State dicts may lie in other dicts (state_dict, model, ...), beside optimisers, and have prefixes of
+wrappers (module., _orig_mod.). Reading a .pth file needs PyTorch: pip install '.[torch]'.
 """
 
 import argparse
@@ -38,11 +39,12 @@ def convert(
     output: str,
     num_classes: int = 1000,
     url: str = weight_download.URL,
+    key: str = "",
 ) -> None:
     """Writes the network `model_name` to `output`, in our own format.
 
     `weights` is a file as in `pretrained.load_variables`, or 'imagenet1k_v1' for what torchvision
-    publishes, which is then fetched from `url`.
+    publishes, which is then fetched from `url`; `key` says which of several state dicts in it.
 
     Raises:
       UserError: the weights cannot be fetched or read, or are not those of the network, or
@@ -53,12 +55,14 @@ def convert(
             weight_files.import_torch()  # before anything is fetched that could not be read
             weights = weight_download.fetch(model_name, url=url)
         variables, what = pretrained.load_variables(
-            weights, model_name=model_name, num_classes=num_classes
+            weights, model_name=model_name, num_classes=num_classes, key=key
         )
         source = what["source"] or {name: what[name] for name in ("file", "sha256")}
         temporary.write_bytes(
             pretrained.encode_variables(variables, model_name=model_name, source=source)
         )
+    if what["taken"]:
+        console.say(what["taken"])
     size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     console.say(f"{what['format']} file {what['file']}, SHA-256 {what['sha256']}")
     published = f", torchvision's {what['published']}" if what["published"] else ""
@@ -74,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run():
         if args.model == "late_phase":
             config = config_lib.load_config(args.config, overrides)
-            reference_import.run(config, weights=args.weights, workdir=args.workdir, tied=args.tied)
+            reference_import.run(
+                config, weights=args.weights, workdir=args.workdir, tied=args.tied, key=args.key
+            )
             return
         if overrides:
             raise UserError(f"{overrides[0]}: only late_phase has a config")
@@ -84,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             output=args.output,
             num_classes=args.num_classes,
             url=args.url,
+            key=args.key,
         )
 
     return exit_code(parser.prog, run)
@@ -128,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take the tied copy of a network that was not released, not the members",
     )
+    for program in models.choices.values():
+        program.add_argument(
+            "--key",
+            default="",
+            metavar="NAME",
+            help="which state dict, in a file with several: what its names begin with, as in "
+            "model_ema; '.' for the one in no other",
+        )
     return parser
 
 

@@ -12,9 +12,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from lpw_jax import streams
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
 from lpw_jax.measures import bounds
+from lpw_jax.plain_text import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"
@@ -28,7 +30,7 @@ def data_line(results: dict) -> str:
     """What was tested on, in one line; runs that share it share a table."""
     data = results["data"]
     out = f" Out of distribution: {data['ood_note']}." if data["ood_note"] else ""
-    return f"Test set of {data['name']}. {data['note']}{out}"
+    return f"Test set of {markdown(data['name'])}. {markdown(data['note'])}{out}"
 
 
 def rows(name: str, seeds: Sequence[dict]) -> str:
@@ -122,4 +124,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    streams.guard()
     main()

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpw_jax import config as config_lib
+from lpw_jax import signals, streams
 from lpw_jax.errors import INTERRUPTED, PREEMPTED, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,18 +189,17 @@ def evaluations(
 def run(commands: Sequence[Command], *, keep_going: bool = False) -> int:
     """Runs them one after the other; returns the exit code of the first that fails, or 0.
 
-    SIGTERM is passed on to the one that runs. Unless `keep_going` the first failure ends it all;
-    a run that was asked to end (75) or interrupted (130) always does.
+    What asks to end is passed on, as SIGTERM, to the one that runs. Unless `keep_going` the first
+    failure ends it all; a run that was asked to end (75) or interrupted (130) always does.
     """
     first_failure, asked, child = 0, [], None
 
     def receive(number, _):
         asked.append(number)
-        if child is not None and number == signal.SIGTERM:  # Ctrl-C reaches it by itself
+        if child is not None and number != signal.SIGINT:  # Ctrl-C reaches it by itself
             child.terminate()
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with signals.handled(dict.fromkeys((*signals.ENDING, signal.SIGINT), receive)):
         for command in commands:
             if asked:
                 return INTERRUPTED if signal.SIGINT in asked else PREEMPTED
@@ -215,9 +215,6 @@ def run(commands: Sequence[Command], *, keep_going: bool = False) -> int:
                 first_failure = first_failure or code
                 if not keep_going or code in (PREEMPTED, INTERRUPTED):
                     return code
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return first_failure
 
 
@@ -288,4 +285,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    streams.guard()
     sys.exit(main())

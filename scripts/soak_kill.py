@@ -3,11 +3,12 @@
     python scripts/soak_kill.py --kills 50 --seed 0 --output results/soak/kill.json
 
 A tiny run on digits is made once undisturbed. Then the same command is started in another folder,
-ended by SIGKILL at a random moment and started again, until it ends by itself; its weights,
-predictions, results and epochs must be those of the first, bit for bit. Half of the moments are
-anywhere in what remains of the run, half are aimed: into the writing of a checkpoint, into the
-re-estimation of statistics, the writing of the final weights, the evaluation. This goes on in new
-folders until there were enough kills. Exit code 1 if any run ended otherwise.
+ended at a random moment and started again, until it ends by itself; its weights, predictions,
+results and epochs must be those of the first, bit for bit. Half of the ends are SIGKILL, the others
+SIGHUP and SIGUSR1, which must save; a third of the starts have full or closed outputs. Half of the
+moments are anywhere in what remains of the run, half are aimed: into the writing of a checkpoint,
+into the re-estimation of statistics, the writing of the final weights, the evaluation. This goes on
+in new folders until there were enough kills. Exit code 1 if any run ended otherwise.
 """
 
 import argparse
@@ -35,6 +36,8 @@ AIMS = (
     *("anywhere", "checkpoint") * 3,
     *("anywhere", "re-estimation", "checkpoint", "anywhere", "weights", "anywhere", "evaluation"),
 )
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1)
+MUTE = 1 / 3  # of the starts, whose outputs are full and closed
 SHARE = 0.5  # of these moments that a run is killed at
 TRAINING = ("tied", "late", "SWA", "re-estimation")
 PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
@@ -71,27 +74,32 @@ class Soak:
 
     def one_run(self, name: str, kills: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Kills a run at most `kills` times; returns each kill, and how the run ended."""
-        found, program = [], self._start(name)
+        mute = self._random.random() < MUTE
+        found, program = [], self._start(name, is_mute=mute)
         for aim in [aim for aim in AIMS if self._random.random() < SHARE]:
             trained = (program.workdir / "results.json").exists()
             if len(found) == kills or (trained and aim not in ("anywhere", "evaluation")):
                 continue
             self._wait_for_moment(program, aim, trained)
-            phase = program.phase()
-            if program.end() != -signal.SIGKILL:  # it was quicker, or has failed
-                break
+            phase, sent = program.phase(), self._random.choice(SIGNALS)
+            if program.end(sent) != (-sent if sent == signal.SIGKILL else 75):
+                break  # it was quicker, or has failed
             found.append(
                 {
                     "run": name,
                     "aim": aim,
                     "phase": phase,
+                    "signal": signal.Signals(sent).name,
+                    "mute": mute,
                     "in_checkpoint_write": program.writes_checkpoint(),
                     "resumed_from": program.resumed_from(),
                 }
             )
             inside = ", inside a checkpoint write" * found[-1]["in_checkpoint_write"]
-            print(f"{name}: killed in {phase}{inside} (aim: {aim})", flush=True)
-            program = self._start(name)
+            how = f"{signal.Signals(sent).name}{', mute' * mute}"
+            print(f"{name}: {how} in {phase}{inside} (aim: {aim})", flush=True)
+            mute = self._random.random() < MUTE
+            program = self._start(name, is_mute=mute)
         if program.wait():
             different = [f"exit code {program.process.returncode}: {program.errors[-500:]}"]
         else:
@@ -100,9 +108,9 @@ class Soak:
         print(f"{name}: {len(found)} restarts, {different or 'equal'}", flush=True)
         return found, outcome | {"different": different}
 
-    def _start(self, name: str) -> survival.Program:
+    def _start(self, name: str, **options: Any) -> survival.Program:
         cache = self._folder / "cache"
-        return survival.Program(self._folder / name, devices=self._devices, cache=cache)
+        return survival.Program(self._folder / name, devices=self._devices, cache=cache, **options)
 
     def _wait_for_moment(self, program: survival.Program, aim: str, trained: bool) -> None:
         """Waits until the program is to be killed, or has ended."""
@@ -143,6 +151,7 @@ def main() -> int:
         "--devices", type=int, default=1, help="fake CPU devices; 0 = real ones (default: 1)"
     )
     args = parser.parse_args()
+    signal.signal(signal.SIGHUP, lambda *_: None)  # nohup's children would ignore it, too
     kills, runs = [], []
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), seed=args.seed, devices=args.devices)
@@ -155,6 +164,8 @@ def main() -> int:
             "runs": len(runs),
             "runs_equal": sum(run["equal"] for run in runs),
             "kills_in_phase": dict(Counter(kill["phase"] for kill in kills)),
+            "kills_by_signal": dict(Counter(kill["signal"] for kill in kills)),
+            "kills_with_mute_outputs": sum(kill["mute"] for kill in kills),
             "kills_in_checkpoint_write": sum(kill["in_checkpoint_write"] for kill in kills),
             "seed": args.seed,
             "devices": args.devices,

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def pytest_collection_modifyitems(items):
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(autouse=True)
+def told_nothing():
+    """What a program warns of once, it warns of once in every test."""
+    yield
+    if console := sys.modules.get("lpw_jax.display.console"):
+        console.told.clear()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from lpw_jax.models.layers import BatchNorm
 
@@ -26,16 +27,44 @@ class Normed(nn.Module):
     axis_name: str | None = None
     foreign: bool = False
     epsilon: float = 1e-5
+    calls: int = 1
 
     @nn.compact
     def __call__(self, x, train=False):
         x = nn.Conv(4, (3, 3), name="conv")(x)
         if self.foreign:
-            norm = nn.BatchNorm(axis_name=self.axis_name, epsilon=self.epsilon, name="bn")
-            x = norm(x, use_running_average=not train)
+            norm = nn.BatchNorm(
+                axis_name=self.axis_name, momentum=0.7, epsilon=self.epsilon, name="bn"
+            )
         else:
-            x = BatchNorm(train=train, axis_name=self.axis_name, name="bn")(x)
+            norm = BatchNorm(train=train, axis_name=self.axis_name, name="bn")
+        for _ in range(self.calls):
+            x = norm(x, use_running_average=not train) if self.foreign else norm(x)
         return nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
+
+
+class Homemade(nn.Module):
+    """A batch norm of one's own, which does not tell its epsilon."""
+
+    num_classes: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(self.num_classes, name="head")(Centred(name="bn")(x.mean((1, 2)), train))
+
+
+class Centred(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        self.variable("batch_stats", "var", jnp.ones, shape)
+        if train:
+            mean.value = 0.5 * mean.value + 0.5 * x.mean(0)
+        return (x - mean.value.reshape(1, -1)) * scale.reshape(1, -1) + bias.reshape(1, -1)
 
 
 class Dropping(nn.Module):
@@ -45,6 +74,32 @@ class Dropping(nn.Module):
     def __call__(self, x, train=False):
         x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
         return nn.Dense(3, name="head")(x)
+
+
+class Nnx(nnx.Module):
+    """A convolution, nnx's batch norm and dropout, and layers in a list."""
+
+    def __init__(self, num_classes, axis_name, rngs, channels=1, calls=1):
+        self.conv = nnx.Conv(channels, 4, (3, 3), rngs=rngs)
+        self.bn = nnx.BatchNorm(4, axis_name=axis_name, momentum=0.7, epsilon=1e-3, rngs=rngs)
+        self.dropout = nnx.Dropout(0.25, rngs=rngs)
+        self.layers = nnx.List([nnx.Linear(4, num_classes, rngs=rngs)])
+        self.calls = calls
+
+    def __call__(self, x):
+        x = self.conv(x)
+        for _ in range(self.calls):
+            x = self.bn(x)
+        return self.layers[0](self.dropout(nnx.relu(x).mean((1, 2))))
+
+
+class Counter(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(1, 3, rngs=rngs)
+        self.calls = nnx.Variable(jnp.zeros(()))
+
+    def __call__(self, x):
+        return self.linear(x.mean((1, 2)))
 
 
 class Counting(nn.Module):
@@ -64,6 +119,70 @@ def foreign(num_classes, axis_name):
 
 def other_epsilon(num_classes, axis_name):
     return Normed(num_classes, axis_name, foreign=True, epsilon=1e-3)
+
+
+def twice(num_classes, axis_name):
+    return Normed(num_classes, axis_name, calls=2)
+
+
+class Bare(nn.Module):
+    """A batch norm without parameters, or several in a loop over layers."""
+
+    num_classes: int
+    axis_name: str | None
+    in_loop: bool
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), name="conv")(x)
+        options = {"axis_name": self.axis_name, "use_running_average": not train}
+        if self.in_loop:
+            axes = {"params": 0, "batch_stats": 0}
+            loop = nn.scan(Step, variable_axes=axes, split_rngs={"params": True}, length=2)
+            x, _ = loop(options, name="layers")(x, None)
+        else:
+            x = nn.BatchNorm(**options, use_scale=False, use_bias=False, name="bn")(x)
+        return nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
+
+
+class Step(nn.Module):
+    options: dict
+
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.BatchNorm(**self.options, name="bn")(x), None
+
+
+def bare(num_classes, axis_name):
+    return Bare(num_classes, axis_name, in_loop=False)
+
+
+def in_loop(num_classes, axis_name):
+    return Bare(num_classes, axis_name, in_loop=True)
+
+
+def homemade(num_classes, axis_name):
+    return Homemade(num_classes)
+
+
+def of_nnx(num_classes, axis_name, rngs):
+    return Nnx(num_classes, axis_name, rngs)
+
+
+def nnx_twice(num_classes, axis_name, rngs):
+    return Nnx(num_classes, axis_name, rngs, calls=2)
+
+
+def nnx_counting(rngs):
+    return Counter(rngs)
+
+
+def nnx_seeded():
+    return Counter(nnx.Rngs(0))
+
+
+def rngs_for_linen(num_classes, rngs):
+    return Plain(num_classes)
 
 
 def deaf(num_classes):

@@ -133,6 +133,10 @@ KINDS = {
         lpw_jax.mixed("in/kernel", num_templates=3),
         lpw_jax.mixed("mid/kernel", num_templates=3, split=2),
     ),
+    "shared templates": lpw_jax.templates(
+        lpw_jax.mixed("in/kernel", num_templates=3, split=2, late_phase=False),
+        lpw_jax.mixed("mid/kernel", num_templates=3, split=2),
+    ),
     "all": lpw_jax.copies(".*"),
     "several": (
         lpw_jax.copies("head/.*"),
@@ -145,7 +149,9 @@ KINDS = {
 def combine(theta: Any, phi: Any) -> Any:
     """A member's parameters by the formulas of the kinds; arguments are divided as a state's."""
     banks = {
-        f"{name}/kernel": layer["kernel"] for name, layer in theta.items() if "kernel" in layer
+        f"{name}/kernel": getattr(layer["kernel"], "templates", layer["kernel"])
+        for name, layer in theta.items()
+        if "kernel" in layer
     }
     return {
         name: {leaf: _weight(shared, phi[name][leaf], banks) for leaf, shared in layer.items()}
@@ -154,6 +160,8 @@ def combine(theta: Any, phi: Any) -> Any:
 
 
 def _weight(shared, own, banks):
+    if own is None:
+        own = getattr(shared, "coefficients", None)
     if own is None:
         return shared
     if hasattr(own, "inputs"):  # W[..., i, o] u[i] v[o]
@@ -208,8 +216,8 @@ def linear_weights():
     }
 
 
-def released(method, num_members=3, params=None, model_state=None):
-    state = jit(method.init)(linear_weights() if params is None else params, model_state)
+def released(method, num_members=3, params=None, model_state=None, key=None):
+    state = jit(method.init)(linear_weights() if params is None else params, model_state, key=key)
     state = jit(functools.partial(method.release, num_members=num_members))(state)
     return apart(jax.device_get(state))
 

@@ -52,6 +52,7 @@ class Program:
       cache: folder of compiled programs, which make restarts quick; None for the environment's.
       xla: flags of XLA beside those of the devices.
       program: what Python runs.
+      is_mute: its standard output is full and its standard error closed.
       config: the config file.
       options: of `subprocess.Popen`.
     """
@@ -66,6 +67,7 @@ class Program:
         config: str = "digits_bn.py",
         xla: str = "",
         program: Sequence[str] = ("-m", "lpw_jax.main"),
+        is_mute: bool = False,
         **options: Any,
     ):
         self.workdir = workdir
@@ -78,7 +80,8 @@ class Program:
         if cache is not None:
             environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
             environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        command = [sys.executable, *program, "--config", str(ROOT / "configs" / config)]
+        mute = ("sh", "-c", 'exec "$@" > /dev/full 2>&-', "sh") if is_mute else ()
+        command = [*mute, sys.executable, *program, "--config", str(ROOT / "configs" / config)]
         number = len(list(workdir.parent.glob(f"{workdir.name}.*.out")))
         self._files = [workdir.parent / f"{workdir.name}.{number}.{end}" for end in ("out", "err")]
         self.started = time.time()
@@ -125,7 +128,7 @@ class Program:
 
     def phase(self) -> str:
         """What it is doing: loading, tied, late, SWA, re-estimation, weights or evaluation."""
-        if "evaluating" in self.output:
+        if self._has_written("results.json"):  # whatever becomes of its output
             return "evaluation"
         if self._has_written("weights*"):
             return "weights"

@@ -124,7 +124,7 @@ def test_members_that_share_nothing_do_not_hear_of_one_another(start, coasting):
 
 def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(start):
     end = tiny_cycles(start, tiny_batches())
-    collapsed, _ = networks.collapsed(end)
+    collapsed, _ = networks.collapse_of(TinyNet())(end)
     for layer, name in (("conv1", "kernel"), ("conv1", "bias"), ("head", "kernel")):
         assert_close(collapsed[layer][name], end.members[layer][name].mean(0))
     one = member(end, 1)
@@ -135,7 +135,7 @@ def test_collapse_averages_every_weight_and_equal_members_are_their_collapse(sta
     def apply(params, batch_stats):
         return TinyNet().apply({"params": params, "batch_stats": batch_stats}, image)
 
-    assert_close(apply(*networks.collapsed(equal)), apply(*one))
+    assert_close(apply(*networks.collapse_of(TinyNet())(equal)), apply(*one))
 
 
 def trained(config, folder, num_devices=1):

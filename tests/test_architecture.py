@@ -16,10 +16,12 @@ PACKAGE = "lpw_jax"
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
     (
-        "errors", "registry", "config", "config_file", "config_rules", "config_schema",
-        "files", "files.storage", "files.lock", "files.nested",
+        "errors", "plain_text", "signals", "streams",
+        "registry", "config", "config_file", "config_rules", "config_schema",
+        "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
-        "weights", "weights.soundness", "weights.weight_files", "weights.torchvision_names",
+        "weights", "weights.soundness", "weights.state_dicts", "weights.weight_files",
+        "weights.torchvision_names",
         "weights.reference_names",
         "method", "method.*", "training.schedules",
         # Packages, nothing in them.
@@ -27,10 +29,8 @@ LAYERS = (
     ),
     ("linen", "tasks.*", "training.progress"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
-    (
-        "devices.parallel", "devices.hosts", "devices.preemption", "devices.jax_settings",
-        "files.*",
-    ),
+    ("devices.parallel", "devices.joining", "devices.lost", "devices.hosts",
+     "devices.preemption", "devices.jax_settings", "files.*"),
     (
         "display.console", "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",

@@ -136,7 +136,7 @@ CASES = {
     "image size":
         (data(records(png(np.zeros((8, 9, 3), np.uint8)))),
          r"example 0: images must be 32x32 .*9x8"),
-    "image format": (data(records(GIF)), r"example 0 is not a readable image: not PNG or JPEG"),
+    "image format": (data(records(GIF)), r"example 0 is not a readable image: "),
     "image cut": (data(records(PNG[:900])), r"example 0 is not a readable image"),
     # Out-of-distribution sets.
     "OOD folder missing":

@@ -27,14 +27,22 @@ def spread(tree, seed):
 
 
 def norms_of(library):
-    """A model that is the sum of two batch norms: its functions, params and model state."""
+    """A model that is the sum of batch norms: its function, params and model state.
+
+    The third has no shift, the fourth no scale.
+    """
     if library == "linen":
 
         class Norms(nn.Module):
             @nn.compact
             def __call__(self, x):
                 norm = functools.partial(nn.BatchNorm, True, param_dtype=jnp.float64)
-                return norm(epsilon=0.5, name="bn1")(x) + norm(epsilon=1e-3, name="bn2")(x)
+                return (
+                    norm(epsilon=0.5, name="bn1")(x)
+                    + norm(epsilon=1e-3, name="bn2")(x)
+                    + norm(epsilon=0.1, use_bias=False, name="bn3")(x)
+                    + norm(epsilon=0.2, use_scale=False, name="bn4")(x)
+                )
 
         variables = jit(Norms().init)(jax.random.key(0), np.zeros((B, WIDTH)))
         params, stats = variables["params"], {"batch_stats": variables["batch_stats"]}
@@ -46,9 +54,11 @@ def norms_of(library):
                 nnx.BatchNorm, WIDTH, param_dtype=jnp.float64, use_running_average=True, rngs=rngs
             )
             self.bn1, self.bn2 = norm(epsilon=0.5), norm(epsilon=1e-3)
+            self.bn3 = norm(epsilon=0.1, use_bias=False)
+            self.bn4 = norm(epsilon=0.2, use_scale=False)
 
         def __call__(self, x):
-            return self.bn1(x) + self.bn2(x)
+            return self.bn1(x) + self.bn2(x) + self.bn3(x) + self.bn4(x)
 
     graph, params, stats = nnx.split(Norms(nnx.Rngs(0)), nnx.Param, ...)
     return lambda params, stats, x: nnx.merge(graph, params, stats)(x), params, stats
@@ -64,7 +74,7 @@ def test_collapsed_batch_norms_are_the_mean_of_members_affine_maps(library, sele
         lpw_jax.copies(selection),
         optax.sgd(0.1),
         optax.sgd(0.1),
-        batch_norm_epsilon={"bn1": 0.5, "bn2": 1e-3}.__getitem__,
+        batch_norm_epsilon={"bn1": 0.5, "bn2": 1e-3, "bn3": 0.1, "bn4": 0.2}.__getitem__,
     )
     state = jit(method.init)(params, stats)
     state = jit(functools.partial(method.release, num_members=3))(state)

@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from lpw_jax import config as config_lib
+from lpw_jax import config_schema
 from lpw_jax.errors import ConfigError
 
 CONFIGS = Path(config_lib.__file__).resolve().parent.parent / "configs"
@@ -90,16 +92,55 @@ def test_every_overlay_loads_and_its_docstring_gives_its_command(path):
     assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
 
 
-@pytest.mark.parametrize("value", ["a,b", "a, b", "('a', 'b')", '["a","b"]'])
+@pytest.mark.parametrize(
+    "value",
+    ["a,b", "a, b", "a,b,", "('a', 'b')", '["a","b"]', "'a','b'", "  [ 'a' , 'b' , ]  ", "(a),(b)"],
+)
 def test_patterns_are_read_as_literal_or_comma_separated(value):
     c = config_lib.load_config(SMALL, [f"--config.late_phase.patterns={value}"])
-    assert c.late_phase.patterns == ("a", "b")
+    assert c.late_phase.patterns == (("(a)", "(b)") if "(a)" in value else ("a", "b"))
 
 
-@pytest.mark.parametrize("value", [r"(.*/)?bn[^/]*/(scale|bias)", "[0-9]", r"\d+(?#x)"])
-def test_a_lone_regular_expression_stays_itself(value):
-    c = config_lib.load_config(SMALL, [f"--config.late_phase.patterns={value}"])
-    assert c.late_phase.patterns == (value,)
+@pytest.mark.parametrize(
+    "value",
+    [
+        r"(.*/)?bn[^/]*/(scale|bias)",
+        "[0-9]",
+        r"\d+(?#x)",
+        "group[0-9]_block[0-9]{1,2}/bn1/scale",
+        "(a{1,},?|b)",
+        "[],(a]",
+        "[^],]x",
+        r"[\],]",
+        r"\(a\,b",
+        "1",
+    ],
+)
+def test_commas_divide_patterns_only_outside_of_brackets(value):
+    for text, expected in (
+        (value, (value,)),
+        (f"{value}, head/kernel", (value, "head/kernel")),
+        (f"head/kernel,{value}", ("head/kernel", value)),
+        (json.dumps([value, "é"]), (value, "é")),
+        (repr((value,)), (value,)),
+        (repr(value), (value,)),
+    ):
+        assert config_schema.from_text(text, ("",)) == expected, text
+
+
+@pytest.mark.parametrize("text", ["1,2", "[1, 2]", "(1,2)", " 1 , 2,", "[1,\n2]"])
+def test_every_field_that_is_a_tuple_is_read_alike(text):
+    fields = config_schema.flatten(config_schema.schema())
+    tuples = {field: default for field, default in fields.items() if type(default) is tuple}
+    assert {"data.mean", "train.milestones", "late_phase.patterns"} < tuples.keys()
+    for field, default in tuples.items():
+        kind = type(default[0]) if default else float
+        quoted = re.sub(r"(\d)", r'"\1"', text) if kind is str else text
+        assert config_schema.from_text(quoted, default) == (kind(1), kind(2)), field
+    assert config_schema.from_text("()", ()) == config_schema.from_text("[]", (1,)) == ()
+    assert config_schema.from_text("0.5", ()) == config_schema.from_text("(0.5)", ()) == (0.5,)
+    with pytest.raises(ValueError):
+        config_schema.from_text(f"0.5,{text}", (1,))
 
 
 def test_overrides_are_read_by_the_type_of_the_field():

@@ -7,6 +7,8 @@ import pytest
 from rich.console import Console
 
 from lpw_jax.display import console, results_report
+from lpw_jax.display.progress_bar import TrainProgress
+from lpw_jax.measures import parameters
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 
@@ -77,7 +79,7 @@ def test_config_wider_than_the_terminal_wraps(paper):
 def test_parameter_table_counts_one_members_weights(paper):
     shared = {"conv": {"kernel": np.zeros((3, 3, 3, 16))}, "block": {"conv": np.zeros(1_000)}}
     late = {"block": {"bn": {"scale": np.zeros((4, 30))}}, "head": {"bias": np.zeros((4, 10))}}
-    text = text_of(paper, console.parameter_table(console.parameter_counts(shared, late)))
+    text = text_of(paper, console.parameter_table(parameters.counts(shared, late)))
     assert row(text, "conv") == ["432", "0", "432", "0.00", "%"]
     assert row(text, "block") == ["1,000", "30", "1,030", "2.91", "%"]
     assert row(text, "head") == ["0", "10", "10", "100.00", "%"]
@@ -85,16 +87,14 @@ def test_parameter_table_counts_one_members_weights(paper):
 
 
 def test_parameter_table_works_without_late_phase_weights(paper):
-    text = text_of(
-        paper, console.parameter_table(console.parameter_counts({"conv": np.zeros(5)}, {}))
-    )
+    text = text_of(paper, console.parameter_table(parameters.counts({"conv": np.zeros(5)}, {})))
     assert row(text, "total") == ["5", "0", "5", "0.00", "%"]
 
 
 @pytest.mark.parametrize("other", [np.zeros((3, 2)), np.zeros(())])
 def test_parameter_table_refuses_leaves_that_disagree_on_the_members(other):
     with pytest.raises(ValueError, match="member axis.*head/bias"):
-        console.parameter_counts({}, {"bn": np.zeros((4, 2)), "head": {"bias": other}})
+        parameters.counts({}, {"bn": np.zeros((4, 2)), "head": {"bias": other}})
 
 
 def test_results_show_views_members_and_missing_sets(paper):
@@ -147,7 +147,7 @@ def record(epoch, phase="tied", **more):
 
 
 def test_a_log_holds_one_line_an_epoch_and_no_bar(paper):
-    with console.TrainProgress(total_steps=20, batch_size=8, epochs=12, console=paper) as progress:
+    with TrainProgress(total_steps=20, batch_size=8, epochs=12, console=paper) as progress:
         for epoch in (1, 2):
             for _ in range(10):
                 progress.update(1, epoch=epoch, phase="tied")
@@ -162,7 +162,7 @@ def test_a_log_holds_one_line_an_epoch_and_no_bar(paper):
 
 def test_what_was_evaluated_of_an_epoch_is_shown_in_its_line(paper):
     views = {"collapsed": {"accuracy": 0.5}, "ensemble": {"accuracy": 0.75}}
-    with console.TrainProgress(total_steps=20, batch_size=8, epochs=3, console=paper) as progress:
+    with TrainProgress(total_steps=20, batch_size=8, epochs=3, console=paper) as progress:
         progress.epoch_line(record(1, evaluation=None))
         progress.epoch_line(record(2, evaluation=views))
         progress.epoch_line(record(3, evaluation=None, evaluation_swa=views))
@@ -173,9 +173,7 @@ def test_what_was_evaluated_of_an_epoch_is_shown_in_its_line(paper):
 
 
 def test_a_terminal_shows_the_bar_with_epoch_phase_speed_and_loss(screen):
-    with console.TrainProgress(
-        total_steps=40, batch_size=128, epochs=200, console=screen
-    ) as progress:
+    with TrainProgress(total_steps=40, batch_size=128, epochs=200, console=screen) as progress:
         progress.update(10, epoch=120, phase="late", loss=2.5)
         progress.update(10, epoch=120, phase="late")
         progress.epoch_line(record(120))
@@ -188,7 +186,7 @@ def test_a_terminal_shows_the_bar_with_epoch_phase_speed_and_loss(screen):
 def test_an_error_during_training_passes_through_and_gives_the_terminal_back(screen):
     with (
         pytest.raises(KeyboardInterrupt),
-        console.TrainProgress(total_steps=4, batch_size=8, epochs=1, console=screen),
+        TrainProgress(total_steps=4, batch_size=8, epochs=1, console=screen),
     ):
         raise KeyboardInterrupt
     assert text_of(screen).rstrip("\n").endswith("\x1b[?25h")  # the cursor is shown again

@@ -9,7 +9,7 @@ import sys
 import pytest
 import tfds_fixtures
 
-from lpw_jax.data import cifar, load_dataset, tfds_source
+from lpw_jax.data import cifar, load_dataset, tfds_prepared
 from lpw_jax.errors import UserError
 
 
@@ -102,13 +102,13 @@ def test_what_is_in_the_way_of_a_folder_is_named(copy, tmp_path):
     data_dir, version = copy
     (version / "dataset_info.json").unlink()
     with pytest.raises(UserError, match=rf"^{version} holds no readable dataset_info.json; copy"):
-        tfds_source.find_prepared("cifar10", str(data_dir))
+        tfds_prepared.find_prepared("cifar10", str(data_dir))
     shutil.rmtree(version.parent)
     version.parent.write_text("")
     with pytest.raises(UserError, match=rf"^{version.parent}: must be the folder of a dataset"):
-        tfds_source.find_prepared("cifar10", str(data_dir))
+        tfds_prepared.find_prepared("cifar10", str(data_dir))
     with pytest.raises(UserError, match=rf"^{version.parent}: must be a folder of tensorflow-data"):
-        tfds_source.find_prepared("cifar10", str(version.parent))
+        tfds_prepared.find_prepared("cifar10", str(version.parent))
 
 
 @pytest.mark.parametrize("damage", ["remove", "truncate", "overwrite"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tfds_fixtures
 
-from lpw_jax.data import load_dataset, tfds_prepare, tfds_source
+from lpw_jax.data import load_dataset, tfds_prepare, tfds_prepared
 from lpw_jax.errors import UserError
 
 WITHOUT_TENSORFLOW = """
@@ -71,7 +71,7 @@ def test_a_bucket_is_read_through_a_temporary_copy(folder, file_format, tmp_path
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     data_dir = f"gs://{folder.name}/{file_format}"
     assert_is_cifar10(load_dataset("cifar10", data_dir=data_dir))
-    prepared = tfds_source.find_prepared("cifar10", data_dir)
+    prepared = tfds_prepared.find_prepared("cifar10", data_dir)
     assert str(prepared.folder) == f"{data_dir}/cifar10/3.0.2" and not list(tmp_path.iterdir())
 
 
@@ -88,13 +88,13 @@ def test_a_bucket_that_cannot_be_reached_or_is_damaged_is_named(copy, monkeypatc
 
 def test_a_dataset_is_prepared_into_a_bucket_description_last(folder, tmp_path, monkeypatch):
     tfds_fixtures.Bucket.mount(tmp_path, monkeypatch)
-    local = tfds_source.find_prepared("cifar10", str(folder / "array_record")).folder
+    local = tfds_prepared.find_prepared("cifar10", str(folder / "array_record")).folder
     order = []
     copy = tfds_prepare.storage.copy
     monkeypatch.setattr(
         tfds_prepare.storage, "copy", lambda files, to: copy(order.extend(files) or order, to)
     )
-    tfds_prepare._upload(local, tfds_source.root("gs://bucket/x") / "cifar10")
+    tfds_prepare._upload(local, tfds_prepared.root("gs://bucket/x") / "cifar10")
     assert order[-1].name == "dataset_info.json" and len(order) == 4
     assert_is_cifar10(load_dataset("cifar10", data_dir="gs://bucket/x"))
     assert (tmp_path / "bucket/x/cifar10/3.0.2/features.json").is_file()
@@ -184,15 +184,15 @@ def test_absent_data_without_a_network_says_what_to_put_where(tmp_path, monkeypa
 
 def test_the_default_folder_is_that_of_tfds(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder / "array_record"))
-    assert tfds_source.find_prepared("cifar10", "").folder.is_relative_to(folder)
+    assert tfds_prepared.find_prepared("cifar10", "").folder.is_relative_to(folder)
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert tfds_source.root("") == tmp_path / "tensorflow_datasets"
+    assert tfds_prepared.root("") == tmp_path / "tensorflow_datasets"
 
 
 def test_the_newest_finished_version_is_read(tmp_path):
     for version in ("3.0.2", "3.0.10", "3.1.0.incompleteX"):
         (tmp_path / "cifar10" / version).mkdir(parents=True)
         (tmp_path / "cifar10" / version / "dataset_info.json").write_text('{"splits": []}')
-    assert tfds_source.find_prepared("cifar10", str(tmp_path)).folder.name == "3.0.10"
-    assert tfds_source.find_prepared("cifar100", str(tmp_path)) is None
+    assert tfds_prepared.find_prepared("cifar10", str(tmp_path)).folder.name == "3.0.10"
+    assert tfds_prepared.find_prepared("cifar100", str(tmp_path)) is None

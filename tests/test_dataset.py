@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tfds_fixtures
 
-from lpw_jax.data import cifar, dataset, load_dataset, tfds_source
+from lpw_jax.data import cifar, dataset, load_dataset, tfds_prepared
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def folder():
 
 def prepared(description, train, test):
     sizes = {"train": train, "test": test}
-    return tfds_source.Prepared(None, description, "array_record", sizes)
+    return tfds_prepared.Prepared(None, description, "array_record", sizes)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Two real processes over loopback make the run of one, and refuse what they have not in common."""
 
 import json
+import signal
 
 import host_runs
 import jax
@@ -96,3 +97,27 @@ def test_distributed_where_there_is_no_cluster_is_refused(tmp_path):
     program = survival.start(tmp_path / "run", flags=("--distributed",))
     assert program.wait() == 2
     assert "--distributed: JAX detects no cluster here" in program.errors
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+    "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_whoever_waits_for_others_says_so_ends_in_time_and_hears_signals(tmp_path, monkeypatch):
+    nobody = ["--coordinator=localhost:1", "--num_processes=2", "--process_id=1"]
+    hearing = survival.start(tmp_path / "a", flags=nobody)
+    with monkeypatch.context() as patch:
+        for name, value in SLURM.items():
+            patch.setenv(name, value)
+        waiting = survival.start(tmp_path / "b", flags=["--join_timeout=8"])
+    assert hearing.wait_for(lambda: "waiting for the other" in hearing.errors)
+    assert "process 0 does not answer at localhost:1" in hearing.errors
+    assert hearing.end(signal.SIGTERM) == 75
+    assert waiting.wait() == 2
+    told, error = waiting.errors.splitlines()
+    assert "this is process 0 of 2" in told and "SLURM_NTASKS=2" in told
+    assert "error: after 8 s the run was given up" in error
+    assert not (tmp_path / "b").exists()

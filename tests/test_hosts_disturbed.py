@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import time
 from types import SimpleNamespace
 
 import host_runs
@@ -22,15 +23,16 @@ def disturbed(tmp_path_factory):
 
     programs = start()
     assert programs[0].wait_for(lambda: programs[0].newest() > 0), programs[0].errors
-    programs[1].process.send_signal(signal.SIGTERM)  # one is told, both end
+    programs[1].process.send_signal(signal.SIGUSR1)  # one is told, both end
     assert host_runs.outcome(programs) == [75, 75], [program.errors for program in programs]
     told = programs[0].newest()
 
     programs = start()
     assert programs[0].wait_for(lambda: programs[0].newest() > told), programs[0].errors
-    for program in reversed(programs):  # one is lost, and a scheduler ends the other
-        program.process.kill()
-    assert host_runs.outcome(programs) == [-signal.SIGKILL] * 2
+    found.killed, start_of_end = programs[1], time.monotonic()
+    programs[1].process.kill()  # one is lost, and the other ends
+    found.lost_codes, found.lost = host_runs.outcome(programs), programs[0].errors
+    found.seconds_to_end = time.monotonic() - start_of_end
     killed = programs[0].newest()
 
     if hasattr(resource, "prlimit"):
@@ -48,6 +50,14 @@ def disturbed(tmp_path_factory):
 
 def test_two_processes_survive_a_preemption_and_a_kill(disturbed):
     assert survival.differences(disturbed.run, host_runs.both("members")) == []
+
+
+def test_a_lost_process_is_named_at_once_with_its_log(disturbed):
+    assert disturbed.lost_codes == [1, -signal.SIGKILL]
+    (line,) = disturbed.lost.splitlines()
+    assert line.startswith("process 1 of the run was lost")
+    assert f"process {disturbed.killed.process.pid} on " in line and "run.3.err" in line
+    assert disturbed.seconds_to_end < 10
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")

@@ -16,7 +16,7 @@ from imagenet_files import SYNSETS, TRAIN, VAL, VAL_SYNSETS, val_images, write_t
 from PIL import Image
 
 from lpw_jax.data import __main__ as program
-from lpw_jax.data import imagenet_prepare, tfds_convert, tfds_folder, tfds_source
+from lpw_jax.data import imagenet_prepare, tfds_convert, tfds_folder, tfds_prepared
 from lpw_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def examples(folder, split):
 
 
 def test_prepared_images_are_the_original_bytes_with_the_labels_of_their_classes(place):
-    prepared = tfds_source.find_prepared("imagenet2012", str(place / "tfds"))
+    prepared = tfds_prepared.find_prepared("imagenet2012", str(place / "tfds"))
     assert prepared.file_format == "array_record"
     assert prepared.split_sizes == {"train": 12, "validation": 4}
     expected = {
@@ -64,7 +64,7 @@ def test_prepared_images_are_the_original_bytes_with_the_labels_of_their_classes
 
 
 def test_validation_labels_follow_the_number_in_the_name(place):
-    prepared = tfds_source.find_prepared("imagenet2012", str(place / "tfds"))
+    prepared = tfds_prepared.find_prepared("imagenet2012", str(place / "tfds"))
     labels = [SYNSETS.index(VAL_SYNSETS[number - 1]) for number in NUMBERS]
     expected = {
         name: (image, label) for (name, image), label in zip(originals()[1], labels, strict=True)
@@ -136,7 +136,7 @@ def test_buckets_are_refused_with_what_to_do_instead(tmp_path):
 
 
 def test_room_on_the_disk_is_checked_first(tmp_path):
-    folder = tfds_source.root(str(tmp_path)) / "imagenet2012"
+    folder = tfds_prepared.root(str(tmp_path)) / "imagenet2012"
     with (
         pytest.raises(UserError, match=r"needs about 1000000.0 GB but its disk has only"),
         tfds_folder.reserved(folder, num_bytes=10**15),
@@ -146,7 +146,7 @@ def test_room_on_the_disk_is_checked_first(tmp_path):
 
 
 def test_one_process_writes_at_a_time_and_removes_what_another_left(tmp_path):
-    folder = tfds_source.root(str(tmp_path)) / "imagenet2012"
+    folder = tfds_prepared.root(str(tmp_path)) / "imagenet2012"
     left = folder / "incomplete.ABC_5.1.0"
     left.mkdir(parents=True)
     (left / "shard").write_text("half")
@@ -185,7 +185,7 @@ def test_after_a_kill_nothing_seems_whole_and_preparing_again_works(place, tmp_p
     done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert list((tmp_path / "imagenet2012").glob("incomplete.*"))
-    assert tfds_source.find_prepared("imagenet2012", str(tmp_path)) is None
+    assert tfds_prepared.find_prepared("imagenet2012", str(tmp_path)) is None
     prepared = imagenet_prepare.find_or_prepare(str(tmp_path), str(place / "tars"))
     assert prepared.split_sizes == {"train": 12, "validation": 4}
     assert os.listdir(tmp_path / "imagenet2012") == ["5.1.0"]
@@ -226,7 +226,7 @@ def test_tfrecord_is_refused_with_a_command_that_works(tfrecord, tmp_path, capsy
     assert program.main(arguments[3:]) == 0
     assert "12 images" in capsys.readouterr().out
     converted = imagenet_prepare.find_or_prepare(new, "")
-    old = tfds_source.find_prepared("imagenet2012", str(tfrecord))
+    old = tfds_prepared.find_prepared("imagenet2012", str(tfrecord))
     assert converted.split_sizes == old.split_sizes
     images = {name: image for images in originals()[0].values() for name, image in images}
     assert {name: e[0] for name, e in examples(converted.folder, "train").items()} == images
@@ -242,7 +242,7 @@ def test_a_damaged_tfrecord_is_named_and_leaves_nothing(tfrecord, tmp_path):
         tfds_convert.convert(
             "imagenet2012", data_dir=str(tmp_path / "old"), output_dir=str(tmp_path / "new")
         )
-    assert tfds_source.find_prepared("imagenet2012", str(tmp_path / "new")) is None
+    assert tfds_prepared.find_prepared("imagenet2012", str(tmp_path / "new")) is None
 
 
 def run(*arguments):

@@ -8,14 +8,14 @@ import pytest
 from image_files import special, write_archive
 from imagenet_files import SYNSETS, TRAIN, VAL, VAL_SYNSETS, val_images, write_val
 
-from lpw_jax.data import imagenet_tars, tfds_source
+from lpw_jax.data import imagenet_tars, tfds_prepared
 from lpw_jax.errors import UserError
 
 
 def check(folder):
     """Walks over the archives in a folder."""
     return imagenet_tars.check(
-        imagenet_tars.find(tfds_source.root(str(folder))),
+        imagenet_tars.find(tfds_prepared.root(str(folder))),
         synsets=SYNSETS,
         num_validation=len(VAL_SYNSETS),
         progress=lambda num_bytes: None,
@@ -25,7 +25,7 @@ def check(folder):
 def test_the_walk_passes_over_every_image_once(tmp_path):
     imagenet_files.make_tars(tmp_path, num_classes=3, per_class=2, num_val=5)
     passed = []
-    tars = imagenet_tars.find(tfds_source.root(str(tmp_path)))
+    tars = imagenet_tars.find(tfds_prepared.root(str(tmp_path)))
     counts = imagenet_tars.check(tars, synsets=SYNSETS, num_validation=5, progress=passed.append)
     assert counts == {"train": 6, "validation": 5}
     assert 0 < sum(passed) < tars.num_bytes == sum(p.stat().st_size for p in tmp_path.iterdir())

@@ -55,7 +55,11 @@ def test_a_network_is_imported_evaluated_and_exported_as_it_was(float64, name, f
         np.testing.assert_array_equal(exported[key], array, err_msg=key)
 
 
-def test_a_kind_that_the_published_code_has_not_is_refused(tmp_path, capsys):
+def test_what_the_published_code_has_no_names_for_is_refused(tmp_path, capsys):
     _, recorded = entries("cifar_head_only")
     assert run_import(recorded, tmp_path, *HEAD_ONLY, "--config.late_phase.kind=rank_one") == 2
     assert "late_phase.kind: must be 'copies' or 'templates'" in capsys.readouterr().err
+    _, recorded = entries("cifar_templates")
+    shared = "--config.late_phase.late_template_groups=adapter"
+    assert run_import(recorded, tmp_path, *TEMPLATES, shared) == 2
+    assert "late_phase.late_template_groups: must have all of" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Runs that are killed, run out of disk or find damage end bit for bit as if undisturbed."""
+"""Runs that are killed, told to end, mute, out of disk or damaged end as if undisturbed."""
 
 import gc
 import os
@@ -31,7 +31,7 @@ def disturbed(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
     halted = run.parent / "halted"
     found = SimpleNamespace(run=run, halted=halted)
-    kill_in_checkpoint_write(survival.start(run), after=10)
+    kill_in_checkpoint_write(survival.start(run, is_mute=True), after=10)
 
     first = survival.start(run)
     assert first.wait_for(first.trains), first.errors
@@ -46,20 +46,19 @@ def disturbed(tmp_path_factory):
     found.full_newest = first.newest()
 
     found.after_full = survival.start(run)
-    kill_in(found.after_full, "late", within=1)
+    kill_in(found.after_full, "late", within=1, sent=signal.SIGHUP)
     *_, older, newest = largest_files(run)
     truncate(newest)
     found.older, found.damaged = (int(f.relative_to(run).parts[1]) for f in (older, newest))
 
     found.after_damage = survival.start(run)
     assert found.after_damage.wait_for(lambda: found.after_damage.epochs_done() >= 4)
-    assert found.after_damage.end() == -signal.SIGKILL
+    assert found.after_damage.end(signal.SIGUSR1) == 75
     shutil.copytree(run, halted)
 
     kill_in(survival.start(run), "re-estimation", within=0.3)
     kill_in(survival.start(run), "evaluation", within=0.3)
-    found.last = survival.start(run)
-    assert found.last.wait() == 0, found.last.errors
+    assert survival.start(run, is_mute=True).wait() == 0
     return found
 
 
@@ -74,14 +73,14 @@ def kill_in_checkpoint_write(program, *, after):
         program.process.send_signal(signal.SIGCONT)
 
 
-def kill_in(program, phase, *, within):
+def kill_in(program, phase, *, within, sent=signal.SIGKILL):
     assert program.wait_for(lambda: program.phase() == phase), program.errors
     time.sleep(random.Random(phase).uniform(0, within))
-    assert program.end() == -signal.SIGKILL
+    assert program.end(sent) == (75 if sent == signal.SIGHUP else -signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_every_phase_ends_as_if_undisturbed(disturbed):
+def test_a_run_that_meets_everything_ends_as_if_undisturbed(disturbed):
     left = [f"files: ['checkpoints/damaged-{disturbed.damaged}']"]
     assert survival.differences(disturbed.run, survival.undisturbed()) == left
 

@@ -86,7 +86,7 @@ def layerwise_mean(state, x):
 
 def test_collapse_is_the_mean_of_every_late_phase_layers_output(state):
     x = images(5, 4)
-    collapsed = outputs(networks.collapsed(state), x)
+    collapsed = outputs(networks.collapse_of(TinyNet())(state), x)
     np.testing.assert_allclose(collapsed, layerwise_mean(state, x), rtol=0, atol=1e-12)
 
 
@@ -94,7 +94,7 @@ def test_collapse_with_shared_batch_norm_leaves_it_as_it_is():
     """Only the head late-phase: batch norms have one scale and one pair of statistics."""
     start = released(method(patterns=("head/.*",)), 3)
     assert not jax.tree.leaves(start.member_model_state)
-    params, batch_stats = networks.collapsed(start)
+    params, batch_stats = networks.collapse_of(TinyNet())(start)
     jax.tree.map(np.testing.assert_array_equal, batch_stats, start.shared_model_state)
     for norm in ("bn1", "bn2"):
         jax.tree.map(np.testing.assert_array_equal, params[norm], start.shared[norm])

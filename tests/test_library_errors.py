@@ -160,7 +160,7 @@ def test_a_batch_without_the_axis_of_members():
         trace(method, state, {"x": np.zeros((4, 3))})
     with refuses(ValueError, "K = 2 members", "'x' has shape (3, 4, 3)"):
         trace(method, released(method), batch(3))
-    with refuses(ValueError, "K = 2 members", "'it' has shape ()"):
+    with refuses(ValueError, "K = 2 members", "the batch has shape ()"):
         trace(method, released(method), np.zeros(()))
     with refuses(ValueError, "batch: must have at least one array, got {}"):
         trace(method, state, {})

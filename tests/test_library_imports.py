@@ -1,9 +1,12 @@
 """What `import lpw_jax` loads, and how long it takes."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+
+import lpw_jax
 
 IMPORT = """
 import sys, time
@@ -34,6 +37,11 @@ def test_the_library_needs_jax_and_optax_alone():
     assert not modules & heavy - of_optax
     own = {name for name in modules - of_optax if "." not in name}
     assert own <= {"lpw_jax"} | set(sys.stdlib_module_names)
+
+
+def test_help_lists_the_public_names_in_their_order():
+    listed = re.findall(r"^    (\w+(?:, \w+)*)(?=  |$)", lpw_jax.__doc__, re.MULTILINE)
+    assert ", ".join(listed).split(", ") == lpw_jax.__all__
 
 
 @pytest.mark.slow

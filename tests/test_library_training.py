@@ -174,7 +174,12 @@ def _check(
     ("problem", "kind", "optimizer", "others"),
     [
         ("sequence", "copies", "lion", dict(member_mode="scan", num_microbatches=2, tied_steps=0)),
-        ("regression", "templates", "hyperparameters", dict(member_mode="unroll", tied_steps=0)),
+        (
+            "regression",
+            "shared templates",
+            "hyperparameters",
+            dict(member_mode="unroll", tied_steps=0),
+        ),
         ("two_inputs", "all", "arguments", dict(coasting="every_minibatch", gamma=0.5)),
     ],
 )
@@ -195,6 +200,7 @@ def test_factors_on_activations_train_as_effective_weights_do(float64):
         ("regression", "copies", "momentum", dict(coasting="reference", member_mode="vmap")),
         ("regression", "copies", "mask_tree", dict(coasting="every_minibatch", gamma=0.25)),
         ("sequence", "rank_one", "adamw", dict(num_microbatches=2)),
+        ("regression", "templates", "momentum", dict(member_mode="vmap")),
         ("regression", "several", "labels", dict(num_microbatches=2, member_mode="scan")),
     ],
 )

@@ -23,15 +23,24 @@ def test_an_unpacked_folder_is_read_like_its_archive(tmp_path, nested):
     for name, image in zip(NAMES, IMAGES, strict=True):
         (folder / name).write_bytes(png(image))
     (folder / "notes.txt").write_text("not an image")
-    (folder / "link.png").symlink_to(folder / NAMES[0])
+    (tmp_path / "outside").mkdir()
+    (folder / NAMES[0]).rename(tmp_path / "outside" / "x")
+    (folder / NAMES[0]).symlink_to(tmp_path / "outside" / "x")
     np.testing.assert_array_equal(find(tmp_path)[0]["LSUN"](), IMAGES)
 
 
-def test_an_empty_folder_beside_an_archive_does_not_hide_it(tmp_path):
-    (tmp_path / "LSUN_resize").mkdir()
-    assert "LSUN_resize.tar.gz" in find(tmp_path)[1]["LSUN"]
-    write_archive(tmp_path / "LSUN_resize.tar.gz", files("LSUN_resize"))
+def test_a_set_that_is_there_but_of_no_use_is_not_called_missing(tmp_path):
+    folder = tmp_path / "LSUN_resize"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".DS_Store").write_text("")
+    with pytest.raises(UserError, match=r"LSUN_resize is there, but holds 1 hidden .*notes.txt"):
+        find(tmp_path)
+    write_archive(tmp_path / "LSUN_resize.tgz", files("LSUN_resize"))  # which is used instead
     np.testing.assert_array_equal(find(tmp_path)[0]["LSUN"](), IMAGES)
+    (tmp_path / "Imagenet_resize.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"Imagenet_resize.zip is there, but only .*: unpack it"):
+        find(tmp_path)
 
 
 def test_grey_and_palette_images_become_rgb(tmp_path):

@@ -68,7 +68,7 @@ def test_images_are_brought_to_one_size_and_as_many_channels(folder):
         ("test/cat/9.png", np.zeros((5, 6)), "cat/9.png: images must all have one size, .* 6x5"),
         ("test/dog/9.png", np.zeros((4, 6)), "dog: every class must have training images"),
         ("train/cat/9.png", b"\x89PNG\r\n\x1a\n", "cat/9.png is not .*image.*; remove it"),
-        ("train/cat/9.png", b"", "cat/9.png is not an image that Pillow can read"),
+        ("train/cat/9.png", b"", "cat/9.png is an empty file"),
     ],
 )
 def test_what_is_wrong_in_an_image_folder_is_named(folder, place, pixels, message):
@@ -80,18 +80,12 @@ def test_what_is_wrong_in_an_image_folder_is_named(folder, place, pixels, messag
         load(folder)
 
 
-def test_images_of_16_bits_are_refused_not_clipped(folder):
-    deep = Image.fromarray(np.full((4, 6), 1000, np.uint16))
-    deep.save(folder / "train" / "cat" / "9.png")
-    with pytest.raises(UserError, match="8 bits a channel"):
-        load(folder)
-
-
 def test_folders_that_are_not_there_are_named(tmp_path):
     with pytest.raises(UserError, match="data.dir = '': must be the folder of image_folder"):
         load("")
-    with pytest.raises(UserError, match=f"data.dir: {tmp_path / 'train'} must be there"):
+    with pytest.raises(UserError, match=f"{tmp_path} must be a folder with train/CLASS .* nothing"):
         load(tmp_path)
+    (tmp_path / "test").mkdir()
     (tmp_path / "train" / "a").mkdir(parents=True)
     with pytest.raises(UserError, match=f"{tmp_path / 'train'} must hold images"):
         load(tmp_path)

@@ -8,6 +8,7 @@ import numpy as np
 import own_modules
 import pytest
 import quick_jit
+from flax import nnx
 from tiny_net import random_variables
 
 import lpw_jax
@@ -61,12 +62,17 @@ def test_logits_are_float32_at_least():
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("other_epsilon", "take its batch norms from lpw_jax.models.layers, not BatchNorm"),
+        ("bare", "must have parameters in each layer with statistics, not so 'bn/mean'"),
+        ("twice", "must call each layer with statistics once, not so 'bn'"),
+        ("nnx_twice", "must call each layer with statistics once, not so 'bn'"),
+        ("nnx_counting", r"no variables but nnx.Param and nnx.BatchStat, not \['Variable'\]"),
+        ("nnx_seeded", "must give a flax.linen Module, or take rngs and give a flax.nnx one, not"),
+        ("rngs_for_linen", r"must give a flax.nnx Module, since it takes rngs, not Plain\("),
         ("deaf", "must take axis_name and give it to its batch norms"),
         ("counting", r"no variables but params and batch_stats, not \['counts'\]"),
         ("wrong_shape", r"must give logits \[2, 3\] for two images, not float32 \[2, 4\]"),
         ("flat", r"must give logits \[2, 3\] for two images, not float32 \[2, 8, 8, 3\]"),
-        ("no_module", r"must give a flax.linen Module, not \[1, 2\]"),
+        ("no_module", r"must give a flax.linen Module, .*, not \[1, 2\]"),
         ("arrays", "must not fail, but raised TypeError"),
         ("plane", r"has no plane \(did you mean 'plain'\?\)"),
     ],
@@ -78,9 +84,46 @@ def test_what_cannot_be_trained_is_refused_with_field_rule_and_value(name, rule)
 
 def test_batch_norm_of_flax_and_dropout_can_be_trained():
     create("dropping").check(IMAGE)
-    create("foreign").check(IMAGE)
-    with pytest.raises(UserError, match="must, with SWA .*, take its batch norms from"):
-        create("foreign").check(IMAGE, averages=True)
+    for name in ("foreign", "other_epsilon", "in_loop", "of_nnx"):
+        create(name).check(IMAGE, averages=True)
+
+
+def test_an_nnx_module_is_initialised_and_applied_as_by_itself():
+    model, images = create("of_nnx"), np.ones((2, *IMAGE), np.float32)
+
+    def by_itself(key):
+        module = own_modules.Nnx(3, None, nnx.Rngs(key))
+        module.eval()
+        return module(images)
+
+    def in_a_run(key):
+        variables = model.init(key, images)
+        assert set(variables["params"]) == {"conv", "bn", "layers"}
+        return model.apply(variables, images)
+
+    key = jax.random.key(7)
+    np.testing.assert_array_equal(quick_jit.jit(in_a_run)(key), quick_jit.jit(by_itself)(key))
+
+
+def test_an_nnx_module_drops_out_by_the_key_it_is_given():
+    model, images = create("of_nnx"), np.ones((2, *IMAGE), np.float32)
+    variables = random_variables(model, IMAGE)
+
+    def train(key):
+        options = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": key}}
+        return model.apply(variables, images, **options)[0]
+
+    train = quick_jit.jit(train)
+    one, again, *others = (train(jax.random.key(seed)) for seed in (0, 0, 1, 2, 3))
+    np.testing.assert_array_equal(one, again)
+    assert any((one != other).any() for other in others)
+
+
+def test_statistics_that_follow_in_an_unknown_way_are_refused_with_swa_only():
+    model = create("homemade")
+    model.check(IMAGE)
+    with pytest.raises(UserError, match="must, with SWA, return lpw_jax.Observed for 'bn/mean'"):
+        model.check(IMAGE, averages=True)
 
 
 CONFIG = [
@@ -112,14 +155,42 @@ def test_a_network_is_checked_with_the_data_that_tell_its_shapes():
         networks.check(wrong, dataset)
 
 
+def test_a_late_phase_batch_norm_must_tell_its_epsilon():
+    flags = [*CONFIG, "--config.model.name=own_modules:homemade", "--config.swa.start_epoch=0"]
+    config = load_config("configs/base.py", [*flags, "--config.late_phase.patterns=head/.*"])
+    networks.shapes(config, 3, IMAGE)
+    config = load_config("configs/base.py", [*flags, "--config.late_phase.patterns=bn/.*"])
+    with pytest.raises(UserError, match="must have an attribute `epsilon` in its batch norm 'bn'"):
+        networks.shapes(config, 3, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("flag", "wanted"),
+    [
+        ("late_phase.member_mode=vmap", "'scan'"),
+        ("parallel.layout=members", "'data'"),
+        ("train.num_microbatches=2", "1"),
+    ],
+)
+def test_shared_statistics_that_follow_in_turn_must_be_able_to(flag, wanted):
+    flags = ["model.name=own_modules:homemade", "swa.start_epoch=0", "parallel.layout=data"]
+    flags = [f"--config.{flag}" for flag in (*flags, "late_phase.patterns=head/.*", flag)]
+    config = load_config("configs/base.py", [*CONFIG, *flags, "--config.late_phase.num_members=8"])
+    field, _, value = flag.partition("=")
+    with pytest.raises(UserError, match=f"^{field} = .*must be {wanted}, since .* 'bn/mean'"):
+        networks.check(config, experiment.load_dataset(config))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["plain", "Normed", "foreign", "dropping"])
+@pytest.mark.parametrize("network", ["plain", "Normed", "other_epsilon", "dropping", "of_nnx"])
 def test_own_network_and_grey_data_are_trained_loaded_and_evaluated(network, tmp_path):
     flags = [*CONFIG, f"--config.model.name=own_modules:{network}"]
-    patterns = {"plain": "norm/.*,head/.*", "dropping": "head/bias"}.get(network, "bn/.*,head/.*")
+    patterns = {
+        "plain": "norm/.*,head/.*",
+        "dropping": "head/bias",
+        "of_nnx": "bn/.*,layers/0/.*",
+    }.get(network, "bn/.*,head/.*")
     flags.append(f"--config.late_phase.patterns={patterns}")
-    if network == "foreign":
-        flags.append("--config.swa.start_epoch=0")
     command = ["--config", "configs/base.py", *flags, "--workdir", str(tmp_path)]
     assert main.main([*command, "--dry_run"]) == 0
     assert main.main(command) == 0

@@ -200,7 +200,7 @@ def test_a_report_that_fails_does_not_end_a_run(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(page, "build", fail)
     report.refresh(Workdir(tmp_path))
-    assert "report.html was not written: no fonts" in capsys.readouterr().err
+    assert "report.html was not written: RuntimeError: no fonts" in capsys.readouterr().err
     assert not (tmp_path / report.NAME).exists()
 
 

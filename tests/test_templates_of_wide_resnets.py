@@ -1,11 +1,14 @@
 """Templates of Wide ResNets: T and S of every layer, and who shares a bank (kinds.md's facts)."""
 
+import jax
+import numpy as np
 import pytest
 
-from lpw_jax import networks
+from lpw_jax import networks, recipe
 from lpw_jax.config import load_config
+from lpw_jax.errors import UserError
 from lpw_jax.method import trees
-from lpw_jax.method.kinds.templates import Coefficients
+from lpw_jax.method.kinds.templates import Coefficients, Mixture
 
 
 def layers(config, *fields):
@@ -67,3 +70,42 @@ def test_a_head_is_mixed_with_its_bias():
     assert weights["shared"]["head"]["kernel"].shape == (640, 100, 10)
     assert weights["shared"]["head"]["bias"].shape == (100, 10)
     assert weights["late_phase"]["head"]["kernel"]["values"].shape == (1, 10, 1)
+
+
+def test_a_group_shares_its_coefficients_and_their_rates():
+    flags = [
+        "--config.late_phase.template_groups=adapter,head",
+        "--config.late_phase.late_template_groups=head",
+        "--config.late_phase.patterns=()",
+    ]
+    config = load_config("configs/cifar100_hnet.py", flags)
+    weights = networks.to_weights(networks.shapes(config, 100))
+    kernel = weights["shared"]["group0_block0"]["conv2"]["kernel"]
+    assert kernel["templates"].shape == (3, 3, 80, 160, 14)
+    assert kernel["coefficients"]["values"].shape == (14, 2)
+    assert set(weights["late_phase"]) == {"head"}
+    optimizer = recipe.method(config, None).shared_optimizer
+    coefficients = Coefficients(np.ones((2, 1)), "a")
+    tree = {"a": Mixture(np.ones((3, 2)), coefficients), "b": np.ones(2)}
+    updates, _ = optimizer.update(
+        jax.tree.map(np.zeros_like, tree),
+        optimizer.init(tree),
+        tree,
+        learning_rate=0.1,
+        weight_decay=0.5,
+    )
+    assert all(updates["b"] < 0) and (updates["a"].templates < 0).all()
+    assert not updates["a"].coefficients.values.any()  # no decay
+
+
+@pytest.mark.parametrize(
+    ("groups", "rule"),
+    [
+        ("body", "must be some of adapter, conv_block, head, input_layer"),
+        ("head", "must have one of late_phase.template_groups, so that something is late-phase"),
+    ],
+)
+def test_late_phase_groups_are_checked(groups, rule):
+    flags = [f"--config.late_phase.late_template_groups={groups}"]
+    with pytest.raises(UserError, match=f"late_phase.late_template_groups = .*{rule}"):
+        load_config("configs/cifar100_hnet.py", [*flags, "--config.late_phase.patterns=()"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lpw_jax import config as config_lib
 from lpw_jax.errors import UserError, exit_code, leave
+from lpw_jax.plain_text import visible
 
 PARTS = ("matmul", "step", "program", "input", "collectives", "start", "pytorch")
 MODES = ("vmap", "scan", "unroll")
@@ -94,9 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lpw_jax import experiment
         from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
         from lpw_jax.benchmark.measure import measure
-        from lpw_jax.devices import compilation
+        from lpw_jax.devices import compilation, parallel
+        from lpw_jax.files import storage
 
         overrides = config_lib.split_flags(argv)[1]
+        parallel.found()
         with (
             compilation.without_cache(),  # compilation is measured, too
             experiment.pinned(config),
@@ -113,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 **numbers,
             ):
                 results = {"name": name, **results}
-                output.write_text(json.dumps(results, indent=1) + "\n")
-                output.with_suffix(".md").write_text(report.table(results))
+                storage.write_text(output, json.dumps(results, indent=1) + "\n")
+                storage.write_text(output.with_suffix(".md"), report.table(results))
         print(report.table(results))
-        print(f"written: {output}")
+        print(visible(f"written: {output}"))
 
     return exit_code(flags.prog, run)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lpw_jax.display.results_report import network_name
+from lpw_jax.plain_text import markdown, markdown_code
 
 Row = tuple[str, str, str, str]
 
@@ -19,7 +20,7 @@ def heading(results: Mapping[str, Any]) -> str:
     config, made = results["config"], results["environment"]
     train, packages = config["train"], made["packages"]
     return (
-        f"`{results['name']}`: {network_name(config['model'])}, minibatch "
+        f"{markdown_code(results['name'])}: {markdown(network_name(config['model']))}, minibatch "
         f"{train['batch_size']}, {train['compute_dtype']}; {made['num_devices']} x "
         f"{made['device_kind']}, {made['platform']}; jax {packages['jax']}, Python "
         f"{made['python']}, commit {(made['commit'] or 'unknown')[:7]}."

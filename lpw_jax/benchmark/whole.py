@@ -9,8 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
+from lpw_jax.devices import preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.experiment import AnyDataset
 from lpw_jax.files.workdir import Workdir
@@ -42,7 +44,8 @@ def train(
     cycle = config.late_phase.num_members * config.train.batch_size
     cycles = min(max(4, round(seconds * speed / cycle)), dataset.num_train // cycle)
     dataset = dataset.first(cycles * cycle)
-    training = Training(config, dataset, devices)
+    memory = preflight.device_memory(jax.local_devices()[0])
+    training = Training(config, dataset, devices, device_memory=memory)
     with tempfile.TemporaryDirectory() as name:
         folder = _Timed(name)
         training.run(folder)

@@ -1,15 +1,19 @@
 """Figures of a report: differences with their intervals, and every seed."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from lpw_jax import plain_text
 from lpw_jax.comparison import words
 from lpw_jax.comparison.quantities import BY_NAME
 from lpw_jax.display.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLORS = {
     "equivalent": GREEN,
@@ -152,10 +156,10 @@ def _axes(num_lines: int) -> tuple[Figure, Axes]:
 
 
 def _finish(axes: Axes, labels: Sequence[str], title: str) -> None:
-    axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    axes.set_yticks(range(len(labels)), map(plain_text.figure, labels), fontsize=8.5)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     figure = axes.figure
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left", weight="bold")
+    figure.suptitle(plain_text.figure(title), fontsize=10, x=0.01, ha="left", weight="bold")
     axes.locator_params(axis="x", nbins=5)
     axes.margins(x=0.08)
     axes.grid(False, axis="y")

@@ -1,14 +1,18 @@
 """The report as one HTML page that needs nothing else: figures and styles are inside."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lpw_jax.comparison import figures, tables
 from lpw_jax.comparison.tables import Table
 from lpw_jax.comparison.text import TITLE
 from lpw_jax.display import html_page
+from lpw_jax.display.console import optional
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Darker than in the figures: text needs more contrast.
 _STYLE = """.verdict { font-weight: 600; }
@@ -36,8 +40,8 @@ def page(report: Mapping[str, Any]) -> str:
 
 def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from map(_table, tables.comparisons(report))
-    yield from _figures("Differences", figures.differences(report), _DIFFERENCES)
-    yield from _figures("Every seed", figures.seeds(report), _SEEDS)
+    yield from _figures("Differences", lambda: figures.differences(report), _DIFFERENCES)
+    yield from _figures("Every seed", lambda: figures.seeds(report), _SEEDS)
     yield from map(_table, tables.background(report))
     if lines := tables.remaining(report):
         yield "Not in the tables", html_page.bullets(lines)
@@ -59,8 +63,11 @@ def _verdict_class(column: str, cell: str) -> str:
 
 
 def _figures(
-    heading: str, found: Sequence[tuple[str, Figure]], caption: str
+    heading: str, draw: Callable[[], Sequence[tuple[str, Figure]]], caption: str
 ) -> Iterator[tuple[str, str]]:
-    if found:
-        drawn = (html_page.figure(figure, title) for title, figure in found)
-        yield heading, f"{html_page.figures(drawn, wide=True)}\n{html_page.caption(caption)}"
+    with optional(html_page.NOT_DRAWN):
+        if found := draw():
+            drawn = [html_page.figure(lambda f=figure: f, title) for title, figure in found]
+            yield heading, f"{html_page.figures(drawn, wide=True)}\n{html_page.caption(caption)}"
+        return
+    yield heading, html_page.not_drawn(heading)

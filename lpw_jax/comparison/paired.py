@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from lpw_jax.errors import UserError
+from lpw_jax.measures.metrics import finite
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> dict[str, float]:
@@ -72,7 +73,7 @@ def bootstrap_mean_difference(
         ValueError: arrays that are empty, not finite, not [N], or of unequal length;
             no resamples; a confidence outside (0, 1).
     """
-    a, b = _same_length(a=_finite("a", a), b=_finite("b", b))
+    a, b = _same_length(a=finite("a", a, ndim=1), b=finite("b", b, ndim=1))
     differences = a - b
 
     # One resample at a time: 50,000 examples fill caches as they are.
@@ -107,8 +108,10 @@ def bootstrap_auroc_difference(
     Raises:
         ValueError: as `bootstrap_mean_difference`.
     """
-    in_a, in_b = _same_length(in_a=_finite("in_a", in_a), in_b=_finite("in_b", in_b))
-    out_a, out_b = _same_length(out_a=_finite("out_a", out_a), out_b=_finite("out_b", out_b))
+    in_a, in_b = _same_length(in_a=finite("in_a", in_a, ndim=1), in_b=finite("in_b", in_b, ndim=1))
+    out_a, out_b = _same_length(
+        out_a=finite("out_a", out_a, ndim=1), out_b=finite("out_b", out_b, ndim=1)
+    )
     auroc_a, auroc_b = _weighted_auroc(in_a, out_a), _weighted_auroc(in_b, out_b)
 
     def difference(in_counts: NDArray[np.int_], out_counts: NDArray[np.int_]) -> float:
@@ -178,16 +181,3 @@ def _same_length(**arrays: NDArray) -> list[NDArray]:
             f"{' and '.join(map(str, sizes.values()))}; compare runs on the same test set"
         )
     return list(arrays.values())
-
-
-def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"{name}: must be a non-empty array [N], got shape {values.shape}")
-    num_bad = values.size - np.isfinite(values).sum()
-    if num_bad:
-        raise UserError(
-            f"{name}: every value must be finite, got {num_bad} of {values.size} NaN or infinite; "
-            "has the run diverged?"
-        )
-    return values

@@ -9,8 +9,10 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lpw_jax import plain_text
 from lpw_jax.comparison import tables
 from lpw_jax.comparison.tables import Table
+from lpw_jax.plain_text import visible
 
 TITLE = "Comparison of runs"
 _STYLES = {"equivalent": "cyan", "better": "green", "worse": "red", "undecided": "yellow"}
@@ -20,7 +22,7 @@ def terminal(report: Mapping[str, Any]) -> RenderableType:
     """Tables for rich."""
     parts: list[RenderableType] = []
     for table in (*tables.comparisons(report), *tables.background(report)):
-        parts += [Text(table.title, style="bold"), _rich(table)]
+        parts += [Text(visible(table.title), style="bold"), _rich(table)]
         parts += [_note(note) for note in table.notes]
         parts.append(Text())
     parts += [_note(line) for line in tables.how_to_read(report)]
@@ -48,34 +50,33 @@ def _rich(table: Table) -> RichTable:
 
 def _cell(parts: Sequence[str]) -> Text:
     """The parts over one another, an interval under its difference."""
-    styled = [Text(part, style=_STYLES.get(part.split(" (")[0], "")) for part in parts]
+    styled = [Text(visible(part), style=_STYLES.get(part.split(" (")[0], "")) for part in parts]
     return Text("\n").join(styled)
 
 
 def _note(text: str) -> Padding:
-    return Padding(Text(text, style="dim"), (0, 0, 0, 2))
+    return Padding(Text(visible(text), style="dim"), (0, 0, 0, 2))
 
 
 def _markdown_parts(report: Mapping[str, Any]) -> Iterator[str]:
     for table in (*tables.comparisons(report), *tables.background(report)):
-        yield from (f"## {table.title}", "")
+        yield from (f"## {plain_text.markdown(table.title)}", "")
         if table.rows:
             yield _line(table.header)
             yield _line("---:" if align == "r" else "---" for align in table.align)
             yield from map(_line, table.rows)
             yield ""
-        yield from (f"- {_escaped(note)}" for note in table.notes)
+        yield from (f"- {plain_text.markdown_line(note)}" for note in table.notes)
         yield ""
     if lines := tables.remaining(report):
-        yield from ("## Not in the tables", "", *(f"- {_escaped(line)}" for line in lines), "")
+        yield from (
+            "## Not in the tables",
+            "",
+            *(f"- {plain_text.markdown_line(line)}" for line in lines),
+            "",
+        )
     yield from ("## How to read this", "", *(f"- {line}" for line in tables.how_to_read(report)))
 
 
 def _line(cells: Any) -> str:
-    return f"| {' | '.join(map(_escaped, cells))} |"
-
-
-def _escaped(text: str) -> str:
-    for sign in ("\\", "|", "*", "_", "<", "["):
-        text = text.replace(sign, f"\\{sign}")
-    return text
+    return f"| {' | '.join(map(plain_text.markdown, cells))} |"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lpw_jax import registry
-from lpw_jax.data import tfds_source
+from lpw_jax.data import tfds_prepared, tfds_source
 from lpw_jax.data.dataset import (
     Dataset,
     cycles_per_epoch,
@@ -35,7 +35,7 @@ def check_name(name: str, data_dir: str = "") -> None:
     Known are those of the registry, functions by their form, what is prepared in `data_dir` and
     what tensorflow-datasets has. Imports neither JAX nor TensorFlow.
     """
-    if not registry.wrong_data(name, ()) or tfds_source.find_prepared(name, data_dir):
+    if not registry.wrong_data(name, ()) or tfds_prepared.find_prepared(name, data_dir):
         return
     if broken := registry.wrong_data(name, tfds_source.known_names()):
         raise UserError(f"data.name = {name!r}: {broken}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lpw_jax import data, registry
 from lpw_jax.errors import exit_code, leave
+from lpw_jax.plain_text import visible
 
 _NAMES = [name for name, known in registry.DATA.items() if known.is_prepared]
 _EXAMPLES = """\
@@ -73,28 +74,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             prepared = tfds_convert.convert(
                 args.name, data_dir=args.data_dir, output_dir=args.output_dir
             )
-            print(f"converted: {prepared.folder}")
+            _say(f"converted: {prepared.folder}")
         else:
             prepared = _prepare(args.name, args.data_dir, args.manual_dir)
         for split, size in prepared.split_sizes.items():
-            print(f"  {split:<10} {size:>9,} images")
+            _say(f"  {split:<10} {size:>9,} images")
         _note(args.name, prepared.split_sizes)
 
     return exit_code(flags.prog, run)
 
 
 def _prepare(name: str, data_dir: str, manual_dir: str):
-    from lpw_jax.data import imagenet_prepare, tfds_prepare, tfds_source
+    from lpw_jax.data import imagenet_prepare, tfds_prepare, tfds_prepared
 
-    there = tfds_source.find_prepared(name, data_dir)
+    there = tfds_prepared.find_prepared(name, data_dir)
     if registry.data(name).archives:
         prepared = imagenet_prepare.find_or_prepare(data_dir, manual_dir)
     elif there:
         prepared = there
     else:
         prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=registry.data(name).url)
-    print(f"{'was prepared already' if there else 'prepared'}: {prepared.folder}")
+    _say(f"{'was prepared already' if there else 'prepared'}: {prepared.folder}")
     return prepared
+
+
+def _say(text: str) -> None:
+    print(visible(text))
 
 
 def _note(name: str, split_sizes: dict[str, int]) -> None:
@@ -103,9 +108,9 @@ def _note(name: str, split_sizes: dict[str, int]) -> None:
     if not registry.data(name).archives:
         return
     if "train" not in split_sizes:
-        print("Without training images: enough to evaluate, not to train.")
+        _say("Without training images: enough to evaluate, not to train.")
     if unofficial := imagenet_prepare.unofficial(split_sizes):
-        print(f"Not ImageNet as published, and results will say so: {unofficial}")
+        _say(f"Not ImageNet as published, and results will say so: {unofficial}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from lpw_jax import registry
-from lpw_jax.data import tfds_prepare, tfds_source
+from lpw_jax.data import tfds_prepare, tfds_prepared, tfds_source
 from lpw_jax.data.dataset import Dataset, check_labels
 from lpw_jax.errors import UserError
 
@@ -22,13 +22,13 @@ def load(name: str, data_dir: str) -> Dataset:
       UserError: it is absent and cannot be downloaded, or what is there is damaged.
     """
     spec = SPECS[name]
-    prepared = tfds_source.find_prepared(name, data_dir)
+    prepared = tfds_prepared.find_prepared(name, data_dir)
     if prepared is None:
         prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=spec.url)
     for split in OFFICIAL_SIZES:
         if not prepared.split_sizes.get(split):
             raise UserError(
-                f"{prepared.folder} (split {split!r}) holds no images; {tfds_source.REMEDY}"
+                f"{prepared.folder} (split {split!r}) holds no images; {tfds_prepared.REMEDY}"
             )
     train, test = (read_split(name, prepared, split) for split in ("train", "test"))
     return Dataset.unsplit(
@@ -54,18 +54,18 @@ def unofficial(num_train: int, num_test: int) -> str:
 
 
 def read_split(
-    name: str, prepared: tfds_source.Prepared, split: str
+    name: str, prepared: tfds_prepared.Prepared, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, 32, 32, 3] and labels int32 [N], checked to lie in the classes' range."""
     images, labels = tfds_source.read_split(prepared, split)
     where = f"{prepared.folder} (split {split!r})"
     check_labels(
-        labels, num_classes=SPECS[name].num_classes, where=where, remedy=tfds_source.REMEDY
+        labels, num_classes=SPECS[name].num_classes, where=where, remedy=tfds_prepared.REMEDY
     )
     return images, labels
 
 
-def note(name: str, prepared: tfds_source.Prepared) -> str:
+def note(name: str, prepared: tfds_prepared.Prepared) -> str:
     """What is unusual about prepared data: its own description, its size; '' for tfds' CIFAR."""
     text = prepared.description.strip()
     ordinary = " ".join(text.split()).startswith(SPECS[name].opening)

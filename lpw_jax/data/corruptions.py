@@ -6,6 +6,7 @@ tune methods on (speckle_noise, gaussian_blur, spatter, saturate), are not looke
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from etils import epath
@@ -13,6 +14,7 @@ from etils import epath
 from lpw_jax import registry
 from lpw_jax.data import resemblance
 from lpw_jax.data.dataset import Dataset, check_labels
+from lpw_jax.data.nearby import nearby
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 
@@ -121,7 +123,9 @@ def _range(counts: np.ndarray) -> str:
 
 
 def load(name: str, folder: str) -> Corrupted:
-    """Opens the files of `cifar10` or `cifar100` in `folder`, and checks their types and shapes.
+    """Opens the files of `cifar10` or `cifar100`, and checks their types and shapes.
+
+    They are in `folder`, or one near it, as for `nearby`.
 
     Raises:
       UserError: there are none for `name`, files are missing (all of them are named) or damaged.
@@ -132,11 +136,13 @@ def load(name: str, folder: str) -> Corrupted:
             f"test images there are corrupted ones, but this run's is {name}"
         )
     place = storage.path(folder)
-    if storage.is_remote(place) or not storage.has_folder(place, what="a folder of .npy files"):
+    if storage.is_remote(place) or not place.exists():
         raise UserError(
             f"--corruptions = {folder!r}: must be a folder on this machine with the files of "
             f"{_ARCHIVES[name]}"
         )
+    place = nearby(place, functools.partial(_known, _ARCHIVES[name]), field="--corruptions")
+    storage.has_folder(place, what="a folder of .npy files")
     files = {stem: place / f"{stem}.npy" for stem in (*CORRUPTIONS, _LABELS)}
     missing = [f.name for f in files.values() if not storage.has_file(f, what="a .npy file")]
     if missing:
@@ -147,6 +153,15 @@ def load(name: str, folder: str) -> Corrupted:
     labels = _read_labels(files.pop(_LABELS), registry.DATA[name].num_classes)
     images = {stem: _open_images(file, len(labels)) for stem, file in files.items()}
     return Corrupted(name=name, folder=folder, labels=labels, images=images)
+
+
+def _known(archive: str, folder: epath.Path) -> list[str]:
+    """The names of the files in a folder of corrupted images."""
+    if not folder.is_dir() or folder.name in _ARCHIVES.values() and folder.name != archive:
+        return []
+    names = {f"{stem}.npy" for stem in (*CORRUPTIONS, _LABELS)}
+    found = [path.name for path in folder.iterdir() if path.name in names and not path.is_dir()]
+    return found if len(found) > 1 else []
 
 
 def _read_labels(file: epath.Path, num_classes: int) -> np.ndarray:

@@ -12,7 +12,9 @@ from etils import epath
 from lpw_jax import registry
 from lpw_jax.data import imagenet_tars, tfds_folder
 from lpw_jax.data.imagenet_tars import FILES, Tars
-from lpw_jax.data.tfds_source import Prepared, find_prepared, import_tensorflow, root
+from lpw_jax.data.nearby import nearby
+from lpw_jax.data.tfds_prepared import Prepared, find_prepared, root
+from lpw_jax.data.tfds_source import import_tensorflow
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 
@@ -105,7 +107,10 @@ def unofficial(split_sizes: Mapping[str, int]) -> str:
 
 def _find_tars(data_dir: str, manual_dir: str, splits: Collection[str] = ()) -> Tars:
     manual = storage.path(manual_dir) if manual_dir else root(data_dir) / "downloads" / "manual"
+    if not manual_dir and not manual.exists() and imagenet_tars.known(root(data_dir)):
+        manual = root(data_dir)
     tfds_folder.check_local(manual, field="data.manual_dir")
+    manual = nearby(manual, imagenet_tars.known, field="data.manual_dir")
     try:
         tars = imagenet_tars.find(manual)
     except UserError as error:

@@ -11,7 +11,7 @@ from typing import IO
 from etils import epath
 
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
 
 FILES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 _HOME = "https://image-net.org/download-images"
@@ -21,6 +21,7 @@ _LAYOUTS = {
     "train": "one tar for each class, named after one of ImageNet's 1000, as n01440764.tar",
     "validation": "ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_00050000.JPEG, in no folder",
 }
+_MAX_BYTES = {"train": 2 << 30, "validation": 64 << 20}  # of a class and of an image, in memory
 _MAX_PADDING = 1 << 20  # bytes; tar fills up to a multiple of 10 KiB, of some more if asked to
 
 
@@ -30,6 +31,12 @@ class Tars:
 
     paths: dict[str, epath.Path]
     num_bytes: int
+
+
+def known(folder: epath.Path) -> list[str]:
+    """The names of the archives in `folder`."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [name for name in FILES.values() if name in there]
 
 
 def find(folder: epath.Path) -> Tars:
@@ -86,6 +93,7 @@ def check(
                 match = re.fullmatch(_NAMES[split], name)
                 if not match or not known[split](match[1]):
                     raise UserError(f"{where}: must be {_LAYOUTS[split]}{_mistaken(name, split)}")
+                _check_size(size, where, split)
                 counts[split] += _count(content, where, match[1]) if split == "train" else 1
                 progress(size)
         if not counts[split]:
@@ -96,11 +104,18 @@ def check(
 def _count(content: IO[bytes], where: str, synset: str) -> int:
     """The number of images in the tar of one class."""
     count = 0
-    for name, _, _ in _members(content, where):
+    for name, size, _ in _members(content, where):
+        _check_size(size, f"{where}, member {name!r}", "validation")
         if not re.fullmatch(rf"{synset}_\d+\.JPEG", name):
             raise UserError(f"{where}: must hold images {synset}_NUMBER.JPEG, not {name!r}")
         count += 1
     return count
+
+
+def _check_size(size: int, where: str, split: str) -> None:
+    if size > _MAX_BYTES[split]:
+        largest = limits.size(_MAX_BYTES[split])
+        raise UserError(f"{where}: must be at most {largest}, not {limits.size(size)}; {_REMEDY}")
 
 
 def _mistaken(name: str, split: str) -> str:
@@ -112,7 +127,7 @@ def _members(file: IO[bytes], where: str) -> Iterator[tuple[str, int, IO[bytes]]
     """Names, sizes and contents of the files in a tar."""
     with contextlib.ExitStack() as stack:
         try:
-            tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
+            tar = stack.enter_context(limits.open_tar(file, "r:"))
         except tarfile.ReadError as error:
             raise UserError(
                 f"{where} is not an uncompressed tar archive ({error}); {_REMEDY}"

@@ -11,7 +11,7 @@ import numpy as np
 from lpw_jax.data import imagenet_images
 from lpw_jax.data.records import Records, open_split
 from lpw_jax.data.streamed import Streamed
-from lpw_jax.data.tfds_source import Prepared
+from lpw_jax.data.tfds_prepared import Prepared
 from lpw_jax.errors import UserError
 
 _SAMPLE = 10_000  # images that channels are measured on

@@ -7,26 +7,29 @@ Nothing but the other CIFAR is ever downloaded here, and only if asked for.
 import contextlib
 import functools
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from etils import epath
 
 from lpw_jax import registry
-from lpw_jax.data import cifar, tfds_prepare, tfds_source
+from lpw_jax.data import cifar, folders, tfds_prepare, tfds_prepared, tfds_source
 from lpw_jax.data.archive import check_archive, read_archive
-from lpw_jax.data.images import MAX_ENCODED, decode_image, is_image_name
+from lpw_jax.data.images import MAX_ENCODED, decode_image
+from lpw_jax.data.nearby import nearby
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
 OFFICIAL_SIZES = {"LSUN": 10_000, "TIN": 10_000, "SVHN": 26_032, "CIFAR": 10_000}
 _ARCHIVES = {"LSUN": "LSUN_resize", "TIN": "Imagenet_resize"}
+_ENDINGS = (".tar.gz", ".tgz", ".tar")  # of archives that are read
+_MAT = "test_32x32.mat"
 _REMEDY = "fetch it again, or remove it to go without this set"
 _MAX_MAT_BYTES = 1 << 30  # of its images; SVHN's test set takes 80 MB
 
 Loader = Callable[[], np.ndarray]
+Tell = Callable[[str], object]
 
 
 class _Missing(Exception):
@@ -34,7 +37,12 @@ class _Missing(Exception):
 
 
 def find_ood_sets(
-    dataset_name: str, *, data_dir: str, ood_dir: str, download: bool = False
+    dataset_name: str,
+    *,
+    data_dir: str,
+    ood_dir: str,
+    download: bool = False,
+    tell: Tell = lambda message: None,
 ) -> tuple[dict[str, Loader], dict[str, str]]:
     """Finds the sets for `dataset_name`; none are defined for a dataset that is not a CIFAR.
 
@@ -42,8 +50,10 @@ def find_ood_sets(
       dataset_name: the in-distribution dataset.
       data_dir: a tensorflow-datasets folder ('' for tfds' default): the other CIFAR, and SVHN.
       ood_dir: a folder with LSUN_resize.tar.gz, Imagenet_resize.tar.gz (or the folders that
-        they unpack to, slow to read if remote) and perhaps test_32x32.mat; may be ''.
+        they unpack to, slow to read if remote) and perhaps test_32x32.mat, or one near it, as for
+        `nearby`; may be ''.
       download: whether tfds may download the other CIFAR if it is not prepared.
+      tell: is told in one line each what was left out of a folder or archive as no image.
 
     Returns:
       The loaders of the sets that are there, each returning uint8 [N, 32, 32, 3] (UserError
@@ -51,17 +61,20 @@ def find_ood_sets(
       Both in the order of `OOD_SETS`.
 
     Raises:
-      UserError: `ood_dir` is no folder, or what is there is seen to be damaged.
+      UserError: `ood_dir` is no folder, or what is there is seen to be damaged or of no use.
     """
-    with storage.reading(ood_dir):
-        if ood_dir and not storage.path(ood_dir).is_dir():
-            raise UserError(f"data.ood_dir = {ood_dir!r}: must be a folder, or '' for none")
+    if ood_dir:
+        place = nearby(storage.path(ood_dir), _known, field="data.ood_dir")
+        with storage.reading(ood_dir):
+            if not place.is_dir():
+                raise UserError(f"data.ood_dir = {ood_dir!r}: must be a folder, or '' for none")
+        ood_dir = str(place)
     other = registry.data(dataset_name).ood
     if not other:
         return {}, {}
     finders = {
-        "LSUN": functools.partial(_find_archive, _ARCHIVES["LSUN"], ood_dir),
-        "TIN": functools.partial(_find_archive, _ARCHIVES["TIN"], ood_dir),
+        "LSUN": functools.partial(_find_archive, _ARCHIVES["LSUN"], ood_dir, tell),
+        "TIN": functools.partial(_find_archive, _ARCHIVES["TIN"], ood_dir, tell),
         "SVHN": functools.partial(_find_svhn, data_dir, ood_dir),
         "CIFAR": functools.partial(_find_cifar, other, data_dir, download),
     }
@@ -88,33 +101,52 @@ def ood_note(sizes: dict[str, int]) -> str:
     )
 
 
-def _find_archive(name: str, ood_dir: str) -> Loader:
+def _known(folder: epath.Path) -> list[str]:
+    """The names in a folder that are those of sets."""
+    if not folder.is_dir():
+        return []
+    names = [path.name for path in folder.iterdir() if path.name != folder.name]  # unpacked twice
+    return [name for name in names if name == _MAT or name.split(".")[0] in _ARCHIVES.values()]
+
+
+def _find_archive(name: str, ood_dir: str, tell: Tell) -> Loader:
     advice = f"put {name}.tar.gz, or the folder {name} of its images, into {_ood_folder(ood_dir)}"
     if not ood_dir:
         raise _Missing(advice)
-    folder = storage.path(ood_dir) / name
-    archive = folder.with_name(f"{name}.tar.gz")
-    if storage.has_folder(folder, what="a folder of images"):
-        with storage.reading(folder):
-            if next(_image_paths(folder), None):
-                return functools.partial(_read_folder, folder)
-    if not storage.has_file(archive, what="a tar.gz archive"):
-        raise _Missing(advice)
-    check_archive(archive, remedy=_REMEDY)
-    return functools.partial(read_archive, archive, remedy=_REMEDY)
+    place, unusable = storage.path(ood_dir), ""
+    with storage.reading(place):
+        there = sorted(path.name for path in place.iterdir() if path.name.split(".")[0] == name)
+    if name in there:
+        folder, left_out = place / name, folders.LeftOut()
+        storage.has_folder(folder, what="a folder of images")
+        if images := folders.images(folder, left_out):
+            return functools.partial(_read_folder, folder, images, left_out, tell)
+        unusable = f"{folder} is there, but holds {left_out or 'nothing'} and no images"
+    for archive in (place / f"{name}{ending}" for ending in _ENDINGS):
+        if archive.name in there and storage.has_file(archive, what="a tar.gz archive"):
+            check_archive(archive, remedy=_REMEDY)
+            return functools.partial(read_archive, archive, remedy=_REMEDY, tell=tell)
+    if others := [other for other in there if other != name]:
+        unusable = (
+            f"{place / others[0]} is there, but only {', '.join(_ENDINGS)} are read: unpack it"
+        )
+    if unusable:
+        raise UserError(f"{unusable}; {advice}, or remove it to go without this set")
+    raise _Missing(advice)
 
 
 def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
-    prepared = tfds_source.find_prepared("svhn_cropped", data_dir)
-    if prepared and prepared.split_sizes.get("test"):
+    prepared = tfds_prepared.find_prepared("svhn_cropped", data_dir)
+    if prepared:
+        _check_has_test(prepared)
         return lambda: tfds_source.read_split(prepared, "test")[0]
     advice = (
-        f"put test_32x32.mat into {_ood_folder(ood_dir)}, or svhn_cropped prepared by "
-        f"tensorflow-datasets into data.dir ({tfds_source.root(data_dir)})"
+        f"put {_MAT} into {_ood_folder(ood_dir)}, or svhn_cropped prepared by "
+        f"tensorflow-datasets into data.dir ({tfds_prepared.root(data_dir)})"
     )
     if not ood_dir:
         raise _Missing(advice)
-    path = storage.path(ood_dir) / "test_32x32.mat"
+    path = storage.path(ood_dir) / _MAT
     if not storage.has_file(path, what="a .mat file"):
         raise _Missing(advice)
     import scipy.io
@@ -126,39 +158,42 @@ def _find_svhn(data_dir: str, ood_dir: str) -> Loader:
 
 
 def _find_cifar(name: str, data_dir: str, download: bool) -> Loader:
-    prepared = tfds_source.find_prepared(name, data_dir)
+    prepared = tfds_prepared.find_prepared(name, data_dir)
     if not prepared and download:
         with contextlib.suppress(UserError):  # without a network it is missing, and said to be
             prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=registry.DATA[name].url)
-    if not prepared or not prepared.split_sizes.get("test"):
+    if not prepared:
         raise _Missing(
             f"put {name}, prepared by tensorflow-datasets, into data.dir "
-            f"({tfds_source.root(data_dir)}), e.g. with `tfds build {name} --data_dir DIR "
+            f"({tfds_prepared.root(data_dir)}), e.g. with `tfds build {name} --data_dir DIR "
             "--file_format array_record` on a machine with a network"
         )
+    _check_has_test(prepared)
     return lambda: cifar.read_split(name, prepared, "test")[0]
+
+
+def _check_has_test(prepared: tfds_prepared.Prepared) -> None:
+    if not prepared.split_sizes.get("test"):
+        raise UserError(
+            f"{prepared.folder} is there, but its split 'test' holds no images; "
+            f"{tfds_prepared.REMEDY}, or remove it to go without this set"
+        )
 
 
 def _ood_folder(ood_dir: str) -> str:
     return f"data.ood_dir ({ood_dir or 'not set'})"
 
 
-def _image_paths(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in folder.iterdir():
-        if is_image_name(path.name):  # of a remote file every other question is a request
-            if storage.is_remote(path) or (storage.is_file(path) and not os.path.islink(path)):
-                yield path
-        elif path.is_dir() and not os.path.islink(path):
-            yield from _image_paths(path)
-
-
-def _read_folder(folder: epath.Path) -> np.ndarray:
-    images = []
-    with storage.reading(folder, _REMEDY):
-        for path in sorted(_image_paths(folder), key=lambda p: p.relative_to(folder).as_posix()):
-            with storage.reading(path, _REMEDY), path.open("rb") as file:
-                images.append(decode_image(file.read(MAX_ENCODED + 1), str(path), _REMEDY))
-        return np.stack(images)
+def _read_folder(
+    folder: epath.Path, paths: list[epath.Path], left_out: folders.LeftOut, tell: Tell
+) -> np.ndarray:
+    left_out.tell(folder, tell)
+    return np.stack(
+        [
+            decode_image(folders.read(path, _REMEDY, max_bytes=MAX_ENCODED), str(path), _REMEDY)
+            for path in paths
+        ]
+    )
 
 
 def _read_mat(path: epath.Path) -> np.ndarray:

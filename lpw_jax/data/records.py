@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 
 from lpw_jax.data import tfds_folder
-from lpw_jax.data.tfds_source import REMEDY
+from lpw_jax.data.tfds_prepared import REMEDY
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 

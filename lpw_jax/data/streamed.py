@@ -16,7 +16,8 @@ import numpy as np
 from lpw_jax.data import augment
 from lpw_jax.data.dataset import check_labels
 from lpw_jax.data.records import Records
-from lpw_jax.data.tfds_source import REMEDY, import_tensorflow
+from lpw_jax.data.tfds_prepared import REMEDY
+from lpw_jax.data.tfds_source import import_tensorflow
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 

@@ -8,9 +8,10 @@ import tempfile
 from etils import epath
 
 from lpw_jax.data.tfds_folder import UNFINISHED, check_local, reserved
-from lpw_jax.data.tfds_source import REMEDY, Prepared, find_prepared, import_tensorflow, root
+from lpw_jax.data.tfds_prepared import REMEDY, Prepared, find_prepared, root
+from lpw_jax.data.tfds_source import import_tensorflow
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
 
 _SHARD = re.compile(r".+-(?P<split>\w+)\.tfrecord-\d{5}-of-\d{5}")
 
@@ -63,7 +64,7 @@ def _copy(files: list[epath.Path], folder: epath.Path, prepared: Prepared) -> No
             f"{REMEDY}"
         )
     storage.copy((path for path in files if path.suffix in (".json", ".txt")), folder)
-    info = json.loads((folder / "dataset_info.json").read_text())
+    info = limits.read_json(folder / "dataset_info.json")
     (folder / "dataset_info.json").write_text(
         json.dumps(info | {"fileFormat": "array_record"}, indent=2)
     )

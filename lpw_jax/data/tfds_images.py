@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lpw_jax import registry
 from lpw_jax.data import images as decoding
-from lpw_jax.data import tfds_prepare, tfds_source
+from lpw_jax.data import tfds_prepare, tfds_prepared, tfds_source
 from lpw_jax.data.dataset import Dataset, check_labels
 from lpw_jax.data.on_disk import OnDisk, opened
 from lpw_jax.errors import UserError
@@ -32,7 +32,7 @@ def load(
       UserError: it is absent and cannot be downloaded, damaged, no set of labelled images, has no
         test set, or would be streamed and is not array_record.
     """
-    prepared = tfds_source.find_prepared(name, data_dir)
+    prepared = tfds_prepared.find_prepared(name, data_dir)
     if prepared is None:
         prepared = tfds_prepare.prepare(name, data_dir=data_dir, url=registry.data(name).url)
     sizes = prepared.split_sizes
@@ -71,7 +71,7 @@ def load(
     for split in ("train", test_split):
         images, labels = tfds_source.read_split(prepared, split, decode)
         where = f"{prepared.folder} (split {split!r})"
-        check_labels(labels, num_classes=num_classes, where=where, remedy=tfds_source.REMEDY)
+        check_labels(labels, num_classes=num_classes, where=where, remedy=tfds_prepared.REMEDY)
         splits[split] = images, labels
     train, test = decoding.with_equal_channels(splits["train"][0], splits[test_split][0])
     return Dataset.unsplit(

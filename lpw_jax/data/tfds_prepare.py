@@ -5,7 +5,8 @@ import tempfile
 
 from etils import epath
 
-from lpw_jax.data.tfds_source import Prepared, find_prepared, import_tensorflow, root
+from lpw_jax.data.tfds_prepared import Prepared, find_prepared, root
+from lpw_jax.data.tfds_source import import_tensorflow
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 
@@ -43,13 +44,19 @@ def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
             f"({type(error).__name__}: {storage.first_line(error)[:80]}). "
             "On a machine with a network run\n"
             f'  python -c "{command}"\n'
-            f"and copy the folder tfds/{name} to {folder / name}, or point data.dir at a "
+            f"and copy the folder tfds/{name} to {_place(folder, name)}, or point data.dir at a "
             "tensorflow-datasets folder that holds it."
         ) from None
     prepared = find_prepared(name, data_dir)
     if prepared is None:
         raise UserError(f"{folder / name} holds no complete dataset: remove it and try again")
     return prepared
+
+
+def _place(folder: epath.Path, name: str) -> epath.Path:
+    """Where the set belongs: `folder`, if that is named after it, or a folder in it."""
+    parts = tuple(name.split("/"))
+    return folder if folder.parts[-len(parts) :] == parts else folder / name
 
 
 def _download_and_prepare(name: str, folder: epath.Path) -> None:

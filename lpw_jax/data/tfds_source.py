@@ -5,8 +5,6 @@ images come out and Pillow decodes them, so pixels do not depend on the storage 
 """
 
 import contextlib
-import dataclasses
-import json
 import os
 import re
 import sys
@@ -18,27 +16,11 @@ import numpy as np
 from etils import epath
 
 from lpw_jax.data.images import decode_image, stack
+from lpw_jax.data.tfds_prepared import REMEDY, Prepared
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
 
-REMEDY = "copy the dataset anew, or remove its folder and prepare it again"
-_FORMATS = ("array_record", "tfrecord")
 _CHUNK = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A prepared dataset: `folder` is <data_dir>/<name>/<version>."""
-
-    folder: epath.Path
-    description: str
-    file_format: str
-    split_sizes: dict[str, int]
-
-
-def root(data_dir: str) -> epath.Path:
-    """`data_dir`, or tfds' default folder when it is ''."""
-    return storage.path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def known_names() -> list[str]:
@@ -46,30 +28,6 @@ def known_names() -> list[str]:
     import tensorflow_datasets as tfds
 
     return tfds.list_builders(with_community_datasets=False)
-
-
-def find_prepared(name: str, data_dir: str) -> Prepared | None:
-    """The newest prepared version of `name`, or None; reads only its dataset_info.json.
-
-    Raises:
-      UserError: naming what is in the way of a folder, cannot be read, or is not as tfds writes it.
-    """
-    folder = root(data_dir)
-    if not storage.has_folder(folder, what="a folder of tensorflow-datasets (data.dir)"):
-        return None
-    for part in name.split("/"):  # the set, and perhaps one of its configs
-        with storage.reading(folder):
-            if part not in (path.name for path in folder.iterdir()):
-                return None
-        folder /= part
-        storage.has_folder(folder, what="the folder of a dataset")
-    with storage.reading(folder):
-        versions = [p for p in folder.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
-        versions.sort(key=lambda path: tuple(map(int, path.name.split("."))))
-        found = [path for path in versions if storage.is_file(path / "dataset_info.json")]
-    if versions and not found:
-        raise UserError(f"{versions[-1]} holds no readable dataset_info.json; {REMEDY}")
-    return _read_info(found[-1] / "dataset_info.json") if found else None
 
 
 def read_split(
@@ -151,23 +109,6 @@ def _silence_tensorflow() -> None:
         os.environ.setdefault(name, value)
 
 
-def _read_info(path: epath.Path) -> Prepared:
-    try:
-        info = json.loads(path.read_text())
-        sizes = {s["name"]: sum(map(int, s.get("shardLengths", ()))) for s in info["splits"]}
-        description, file_format = info.get("description", ""), info.get("fileFormat", "tfrecord")
-        if not isinstance(description, str):
-            raise ValueError(f"description must be text, not {description!r}")
-        if file_format not in _FORMATS:
-            raise ValueError(f"fileFormat must be {' or '.join(_FORMATS)}, not {file_format!r}")
-        return Prepared(path.parent, description, file_format, sizes)
-    except Exception as error:  # whatever a file of any content makes of the lines above
-        message = storage.first_line(error)
-        raise UserError(
-            f"{path} is not a readable tfds dataset_info.json: {message}; {REMEDY}"
-        ) from None
-
-
 @contextlib.contextmanager
 def _local(folder: epath.Path, split: str) -> Iterator[epath.Path]:
     """`folder`, or if it is remote a temporary copy of what reading `split` needs."""
@@ -186,7 +127,7 @@ def _builder(folder: epath.Path, *, shown: epath.Path) -> Any:
     """tfds' reader of `folder`, whose features must be those of image classification."""
     path = shown / "features.json"
     with storage.reading(path, REMEDY):
-        for name in _class_names(json.loads((folder / path.name).read_text())):
+        for name in _class_names(limits.read_json(folder / path.name)):
             if not name.startswith("tensorflow_datasets."):  # tfds would import its module
                 raise UserError(f"{path}: must name tfds' own classes, not {name!r}; {REMEDY}")
     with storage.reading(f"{shown} (dataset_info.json, features.json)", REMEDY):

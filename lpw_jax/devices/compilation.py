@@ -5,11 +5,15 @@ deleted at any time.
 """
 
 import contextlib
+import os
+import stat
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
+from lpw_jax.devices import parallel
 from lpw_jax.display import console
 from lpw_jax.files import storage
 
@@ -21,15 +25,24 @@ def use_cache() -> None:
     JAX_ENABLE_COMPILATION_CACHE=false turns the cache off, and
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS moves the limit. Of several processes JAX lets only
     the first write, so that folders of their own would not help the others: then there is no cache
-    but the one that is set. A folder that cannot be written is warned of.
+    but the one that is set. A folder that cannot be written is warned of, and so is one that other
+    users can write to, for what lies there is executed: it is used only where it was set.
+
+    Raises:
+      UserError: there are no such devices as JAX was told to use.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    parallel.found()
+    if (chosen := jax.config.jax_compilation_cache_dir) is not None:
+        if not storage.is_remote(chosen) and (unsafe := _unsafe(Path(chosen))):
+            console.warn(f"compiled programs are executed, and {unsafe}")
         return
     if not jax.config.jax_enable_compilation_cache or jax.process_count() > 1:
         return
     try:
         folder = storage.cache_folder("xla")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is executed
+        if unsafe := _unsafe(folder):
+            raise OSError(unsafe)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:  # the latter without a home
         console.warn(
@@ -38,6 +51,24 @@ def use_cache() -> None:
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _unsafe(folder: Path) -> str:
+    """Who else can put programs into a folder, and what to do; '' if nobody can."""
+    if not hasattr(os, "getuid") or not folder.exists():
+        return ""
+    for place in (folder := folder.resolve(), *folder.parents):
+        found = place.stat()
+        if place == folder and found.st_uid not in (0, os.getuid()):
+            return f"{place} belongs to another user; remove it, or choose another folder"
+        # The groups of folders above are often the user's own; and in sticky ones none can rename.
+        writers = stat.S_IWOTH | stat.S_IWGRP if place == folder else stat.S_IWOTH
+        if found.st_mode & writers and (place == folder or not found.st_mode & stat.S_ISVTX):
+            return (
+                f"{place}: other users can write to it; remove what they may have put there, "
+                f"and chmod go-w {place}"
+            )
+    return ""
 
 
 @contextlib.contextmanager

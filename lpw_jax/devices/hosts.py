@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lpw_jax.devices import joining, lost, parallel
 from lpw_jax.errors import Preempted, SharedError, UserError
-from lpw_jax.files import storage
 
 
 @contextlib.contextmanager
@@ -23,12 +23,14 @@ def joined(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    timeout: float = 300.0,
 ) -> Iterator[None]:
     """Connects this process with the others of the run, before JAX is used otherwise.
 
     With an explicit `coordinator` (HOST:PORT of process 0), `num_processes` and `process_id`; with
     `distributed`, by what JAX detects; and without any, wherever several processes are started
-    together: Slurm or Open MPI with several tasks, Cloud TPU, or JAX_COORDINATOR_ADDRESS.
+    together: Slurm or Open MPI with several tasks, Cloud TPU, or JAX_COORDINATOR_ADDRESS. The
+    others are waited for during `timeout` seconds.
 
     Raises:
       UserError: the others cannot be joined, or JAX does not know how.
@@ -53,7 +55,9 @@ def joined(
         yield
         return
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        joining.initialize(coordinator, num_processes, process_id, timeout=timeout)
+    except UserError:
+        raise
     except ValueError as error:
         if coordinator is not None:
             raise UserError(f"--coordinator = {coordinator!r}: {error}") from error
@@ -63,20 +67,20 @@ def joined(
                 "HOST:PORT, --num_processes and --process_id"
             ) from error
         # A machine of its own, although it might have been one of a cluster.
-    except RuntimeError as error:
-        raise UserError(
-            f"cannot join the other processes of the run: {storage.first_line(error)}"
-        ) from error
-    try:
-        yield
-    except (SharedError, Preempted):
-        _disconnect()
-        raise
-    _disconnect()  # after any other exception the others would be waited for in vain
+    parallel.found()
+    with lost.watched(exchange, joining.host()) as watch:
+        try:
+            yield
+        except (SharedError, Preempted):
+            _disconnect(watch)
+            raise
+        _disconnect(watch)  # after any other exception the others would be waited for in vain
 
 
-def _disconnect() -> None:
+def _disconnect(watch: lost.Watch | None) -> None:
     """Waits for the others, so that none takes this process's end for a failure."""
+    if watch is not None:
+        watch.end()
     if jax.distributed.is_initialized():
         with contextlib.suppress(RuntimeError):  # another process has failed
             jax.distributed.shutdown()

@@ -9,7 +9,25 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lpw_jax.errors import UserError, first_line
+
 AXIS = "devices"
+
+
+def found() -> list[jax.Device]:
+    """The devices of all hosts. To be called where a program first needs any.
+
+    Raises:
+      UserError: JAX finds none of the kind that it was told to use.
+    """
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError) as error:  # so it says it
+        raise UserError(
+            f"JAX_PLATFORMS = {jax.config.jax_platforms!r}: JAX cannot use such a device here; "
+            "unset it, or install JAX for it, as `pip install -e '.[cuda]'` or '.[tpu]' do "
+            f"({first_line(error)})"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +44,7 @@ class Devices:
     @classmethod
     def over(cls, devices: Sequence[jax.Device] | None = None) -> "Devices":
         """Over `devices`, by default all; ordered by host, as `unshard` needs them."""
-        devices = jax.devices() if devices is None else devices
+        devices = found() if devices is None else devices
         return cls(tuple(sorted(devices, key=lambda device: (device.process_index, device.id))))
 
     @property

@@ -30,7 +30,7 @@ _KEPT = ("conv_general_dilated", "dot_general", "custom_jvp_call", "concatenate"
 
 
 # What XLA plans is up to this many times the estimate.
-MARGIN = 1.5
+_MARGIN = 1.5
 
 
 def check_devices(*, num_devices: int, platform: str, found: Sequence[jax.Device]) -> None:
@@ -195,6 +195,11 @@ def device_memory(device: jax.Device) -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // devices
     except (AttributeError, ValueError, OSError):  # not on Windows
         return None
+
+
+def has_room(estimate: int, limit: int | None) -> bool:
+    """Whether `estimate` bytes are by far less than the `limit` of a device, or that is unknown."""
+    return limit is None or _MARGIN * estimate <= limit
 
 
 def memory_warning(estimate: int, limit: int | None, *, platform: str) -> str:

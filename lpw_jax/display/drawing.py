@@ -1,13 +1,18 @@
 """How figures look: colours that the colour-blind can tell apart (Okabe and Ito, 2008), sizes."""
 
-import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from __future__ import annotations
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 P, T = ParamSpec("P"), TypeVar("T")
 
@@ -39,12 +44,27 @@ _STYLE = {
 }
 
 
+def library() -> ModuleType:
+    """matplotlib, which takes a second to load: only when something is drawn.
+
+    Its backend is ours, whatever MPLBACKEND says: that of a notebook may not be here.
+    """
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        return importlib.import_module("matplotlib")
+    finally:
+        del os.environ["MPLBACKEND"]
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
+
+
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
     """Decorates a function that draws figures, which then look as all others do."""
 
     @functools.wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        with rc_context(_STYLE):
+        with library().rc_context(_STYLE):
             return draw(*args, **kwargs)
 
     return wrapped
@@ -52,6 +72,10 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 def new_figure(height: float = HEIGHT, *, width: float = WIDTH) -> Figure:
     """An empty figure of a size in inches, whose parts do not overlap."""
+    library()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -10,7 +10,6 @@ from typing import Any
 
 from lpw_jax.devices import hosts
 from lpw_jax.display import console
-from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
 
@@ -134,21 +133,15 @@ class _File:
 
 def _try(write: Callable[[], None]) -> None:
     """Calls `write` on the primary process."""
-    try:
-        hosts.on_primary(write)
-    except UserError as error:  # on all processes alike
-        console.warn(f"TensorBoard's events were not written: {error}")
+    if hosts.is_primary():
+        with console.optional("TensorBoard's events were not written"):
+            write()
 
 
 def _record(**fields: Any) -> bytes:
     """An event in the framing of TFRecord: length, its checksum, data, their checksum."""
-    try:
-        from tensorboardX.proto.event_pb2 import Event  # takes a moment
-        from tensorboardX.record_writer import masked_crc32c
-    except Exception as error:  # it imports torch, or whatever else has that name
-        raise UserError(
-            f"tensorboardX cannot be imported ({type(error).__name__}: {storage.first_line(error)})"
-        ) from error
+    from tensorboardX.proto.event_pb2 import Event  # takes a moment
+    from tensorboardX.record_writer import masked_crc32c
 
     data = Event(**fields).SerializeToString()
     length = struct.pack("<Q", len(data))

@@ -5,16 +5,20 @@ import importlib.resources
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from lpw_jax.display import drawing
+from lpw_jax.display.console import optional
+from lpw_jax.plain_text import html as escape
+
 if TYPE_CHECKING:
     import matplotlib.figure
 
 _STYLE = importlib.resources.files("lpw_jax.display") / "html_page.css"
+NOT_DRAWN = "figures could not be drawn"
 _BREAKS = re.compile(r" (?![±\[])")
 # Fixed names inside, so that the same figure is the same text.
 _SVG = {"svg.hashsalt": "lpw_jax", "svg.fonttype": "path"}
@@ -38,7 +42,7 @@ def page(title: str, sections: Iterable[tuple[str, str]], *, style: str = "") ->
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
-{_STYLE.read_text()}{style}</style>
+{_STYLE.read_text(encoding="utf-8")}{style}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>
@@ -67,16 +71,24 @@ def bullets(lines: Iterable[str]) -> str:
     return f"<ul>\n{items}\n</ul>" if items else ""
 
 
-def figure(drawn: "matplotlib.figure.Figure", alt: str) -> str:
-    """A matplotlib figure as an SVG image inside the page; `alt` says what it shows."""
-    from matplotlib import rc_context
+def figure(draw: "Callable[[], matplotlib.figure.Figure]", alt: str) -> str:
+    """What `draw` draws as an SVG image inside the page; `alt` says what it shows.
 
-    picture = io.BytesIO()
-    with rc_context(_SVG):
-        drawn.savefig(picture, format="svg", metadata={"Date": None})
-    data = base64.b64encode(picture.getvalue()).decode()
-    source = f"data:image/svg+xml;base64,{data}"
-    return f'<figure><img src="{source}" alt="{escape(alt)}"></figure>'
+    Where nothing can be drawn, the page says so.
+    """
+    with optional(NOT_DRAWN):
+        drawn, picture = draw(), io.BytesIO()
+        with drawing.library().rc_context(_SVG):
+            drawn.savefig(picture, format="svg", metadata={"Date": None})
+        data = base64.b64encode(picture.getvalue()).decode()
+        source = f"data:image/svg+xml;base64,{data}"
+        return f'<figure><img src="{source}" alt="{escape(alt)}"></figure>'
+    return not_drawn(alt)
+
+
+def not_drawn(alt: str) -> str:
+    """What stands in place of a figure that could not be drawn."""
+    return caption(f"{alt}: {NOT_DRAWN}.")
 
 
 def figures(blocks: Iterable[str], *, wide: bool = False) -> str:
@@ -167,7 +179,7 @@ def _plain(cell: Any) -> str:
 
 
 def _text(cell: Any) -> str:
-    return (Text.from_markup(cell) if isinstance(cell, str) else cell).plain
+    return cell.plain if isinstance(cell, Text) else str(cell)
 
 
 def _anchor(heading: str) -> str:

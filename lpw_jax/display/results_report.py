@@ -12,6 +12,7 @@ from lpw_jax import registry
 from lpw_jax.display import console
 from lpw_jax.display.console import accuracies
 from lpw_jax.measures.views import VIEWS
+from lpw_jax.plain_text import visible
 
 # Metric, its header, its decimal places; accuracies are shown in percent.
 _COLUMNS = (
@@ -44,11 +45,12 @@ def pretrained_line(found: Mapping[str, Any]) -> str:
 
 def say(results: Mapping[str, Any]) -> None:
     """Prints the final table, and what else a finished run has to tell."""
-    console.say(results_table(results))
-    if results.get("pretrained"):
-        console.say(pretrained_line(results["pretrained"]))
-    if results.get("best_epoch"):
-        console.say(best_line(results["best_epoch"]))
+    with console.optional("the results cannot be shown"):
+        console.say(results_table(results))
+        if results.get("pretrained"):
+            console.say(pretrained_line(results["pretrained"]))
+        if results.get("best_epoch"):
+            console.say(best_line(results["best_epoch"]))
 
 
 def best_line(best: Mapping[str, Any]) -> str:
@@ -82,7 +84,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,  # the columns' minimal widths leave the gaps: four OOD sets fit in 80 columns
         show_edge=False,
-        caption=Text("\n".join([f"Test set of {data['name']}{note}", *_measures(views)])),
+        caption=Text(visible("\n".join([f"Test set of {data['name']}{note}", *_measures(views)]))),
         caption_justify="left",
     )
     table.add_column("\nview", no_wrap=True)

@@ -1,14 +1,18 @@
 """The schedule of a run as a picture, which a dry run leaves."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Sequence
 from itertools import pairwise
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from lpw_jax.display.drawing import BLUE, GREY, ORANGE, SKY, VERMILLION, new_figure, styled
 from lpw_jax.display.schedule_report import phases
 from lpw_jax.training.schedules import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PHASE_COLORS = {"tied": GREY, "late": SKY, "SWA": ORANGE}  # as tints
 

@@ -24,10 +24,11 @@ class Evaluator:
     def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
         self.config, self.dataset, self.task = config, dataset, recipe.task(config)
         self.sources = experiment.evaluation_sources(config, dataset)
+        model = experiment.build_model(config, dataset.num_classes)
         self._predict = Predictor(
             devices=devices,
-            forward=functions.forward(experiment.build_model(config, dataset.num_classes)),
-            collapse=networks.collapsed,
+            forward=functions.forward(model),
+            collapse=networks.collapse_of(model, dataset.image_shape),
             batch=self.sources["test"].batch,
             # A batch of one member fills a device; merged ones would only need more memory.
             member_mode=experiment.member_mode(config, fits=lambda: False),

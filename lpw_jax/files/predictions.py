@@ -6,7 +6,9 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
+
+_MAX_BYTES = 1 << 40  # 50 members' logits of ImageNet take 10 GB
 
 
 def load(file: epath.Path, names: Sequence[str], *, remedy: str = "") -> dict[str, NDArray]:
@@ -20,7 +22,9 @@ def load(file: epath.Path, names: Sequence[str], *, remedy: str = "") -> dict[st
     Raises:
       UserError: the file is missing or damaged, or lacks an array.
     """
-    with storage.reading(file, remedy), file.open("rb") as opened, np.load(opened) as arrays:
-        if lacking := [name for name in names if name not in arrays]:
-            raise ValueError(f"predictions must have {', '.join(lacking)}")
-        return {name: arrays[name] for name in names}
+    with storage.reading(file, remedy), file.open("rb") as opened:
+        limits.check_zip(opened, file, most=_MAX_BYTES)
+        with np.load(opened) as arrays:
+            if lacking := [name for name in names if name not in arrays]:
+                raise ValueError(f"predictions must have {', '.join(lacking)}")
+            return {name: arrays[name] for name in names}

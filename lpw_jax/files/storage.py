@@ -3,18 +3,39 @@
 import contextlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from etils import epath
 
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
-def path(text: str) -> epath.Path:
-    """The path that a user wrote: local, with '~' for the home folder, or remote."""
-    return epath.Path(text).expanduser()
+def path(text: epath.PathLike) -> epath.Path:
+    """The path that a user wrote: local, with '~' for the home folder, or remote.
+
+    Variables of the environment stand for their values, and spaces around it are no part of it, but
+    in the name of what is there as it is written.
+
+    Raises:
+      UserError: a variable is not set.
+    """
+    written = os.fspath(text)
+    if not is_remote(written) and os.path.lexists(written):
+        return epath.Path(written)
+    found = os.path.expandvars(written.strip())
+    if unset := re.search(r"\$(\w+|{\w+})", found):
+        raise UserError(f"{written!r}: the environment has no variable {unset[1].strip('{}')}")
+    return epath.Path(found).expanduser()
 
 
 def cache_folder(name: str) -> Path:
@@ -79,7 +100,56 @@ def copy(files: Iterable[epath.Path], folder: epath.Path) -> None:
             shutil.copyfileobj(source, target)
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, not too long, without TensorFlow's node names."""
-    text = re.sub(r"^{{.*?}} ?", "", str(error).strip()) or type(error).__name__
-    return text.splitlines()[0][:300]
+@contextlib.contextmanager
+def replacing(target: epath.Path) -> Iterator[epath.Path]:
+    """Yields a file to write, which takes the place of `target` at the end, if all went well.
+
+    A reader sees the old file or the whole new one. What a killed process has left is removed.
+
+    Raises:
+      OSError, or what a bucket's client raises: it cannot be written.
+    """
+    if fcntl is None or is_remote(target):  # without locks one name, which is used again
+        temporary, held = target.with_name(f"{target.name}{PARTIAL}"), contextlib.nullcontext()
+    else:
+        _remove_left(target)
+        temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+        held = open(temporary, "xb")  # noqa: SIM115
+        _is_mine(held)
+    with held:
+        try:
+            yield temporary
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(target: epath.Path, text: str) -> None:
+    """Writes `target`, as `replacing`, in UTF-8 everywhere; what that lacks is escaped."""
+    with replacing(target) as temporary:
+        temporary.write_bytes(utf8(text))
+
+
+def utf8(text: str) -> bytes:
+    """The text in UTF-8; halves of characters, as in names of other encodings, are escaped."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _remove_left(target: epath.Path) -> None:
+    """Removes files of earlier attempts at `target` that no living process holds."""
+    for name in os.listdir(target.parent):
+        if name.startswith(f"{target.name}.") and name.endswith(PARTIAL):
+            path = os.path.join(target.parent, name)
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                if _is_mine(file):
+                    os.unlink(path)
+
+
+def _is_mine(file) -> bool:
+    """Locks a file until it is closed; False where another process has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # in use, or on a file system without locks
+        return False
+    return True

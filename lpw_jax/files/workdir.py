@@ -3,7 +3,9 @@
 import contextlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from etils import epath
 
 from lpw_jax.devices import hosts
 from lpw_jax.errors import UserError
-from lpw_jax.files import checkpoint, lock, storage
+from lpw_jax.files import checkpoint, limits, lock, storage
 from lpw_jax.files import environment as environments
 from lpw_jax.measures import bounds
 from lpw_jax.weights import soundness
@@ -20,7 +22,8 @@ SCHEDULE = "schedule.png"
 PROFILE = "profile"
 # What a folder may hold that is no run yet: a lock, the picture of a dry run, and traces.
 _NO_RUN = (lock.NAME, SCHEDULE, PROFILE)
-_PARTIAL = ".partial"  # ends the name of a file that is being written
+# Names of logs: shells make them before the program starts, in a new folder, too.
+_LOGS = ("*.log", "*.out", "*.err", "log*.txt", "*log.txt")
 
 
 class Workdir:
@@ -28,14 +31,14 @@ class Workdir:
 
     config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
     (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json,
-    tensorboard/ (`events`) and report.html (`report`). Of several processes only the primary one
-    writes.
+    tensorboard/ (`events`) and report.html (`report`).
 
-    Methods that write raise a UserError when the file cannot be written.
+    Methods that write are collective: of several processes all must call them, the primary one
+    writes, and all raise its UserError when the file cannot be written.
     """
 
     def __init__(self, path: epath.PathLike):
-        self.path = epath.Path(path)
+        self.path = storage.path(path)
 
     @property
     def checkpoints(self) -> epath.Path:
@@ -77,8 +80,8 @@ class Workdir:
         if not file.exists():
             return None
         try:
-            value = json.loads(file.read_text())
-        except (OSError, ValueError, RecursionError) as error:
+            value = limits.read_json(file)
+        except (OSError, ValueError) as error:
             raise UserError(f"{file}: must be JSON as a run writes it; {error}") from error
         if not isinstance(value, dict):
             raise UserError(f"{file}: must be JSON as a run writes it; found {value!r}")
@@ -87,7 +90,7 @@ class Workdir:
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file; numbers that are not finite become null."""
         text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
-        self._replace(name, lambda temporary: temporary.write_text(text))
+        self._replace(name, lambda temporary: temporary.write_bytes(storage.utf8(text)))
 
     def identify(self, config: dict[str, Any]) -> None:
         """Writes config.json, unless an earlier session of the run has."""
@@ -118,8 +121,7 @@ class Workdir:
           UserError: it is not empty and has no config.json.
         """
         if self.path.exists() and not (self.path / "config.json").exists():
-            names = (path.name for path in self.path.iterdir())
-            others = sorted(n for n in names if n not in _NO_RUN and not n.endswith(_PARTIAL))
+            others = sorted(path.name for path in self.path.iterdir() if not _may_be_there(path))
             if others:
                 raise UserError(
                     f"--workdir = {str(self.path)!r}: must be new, empty or a run's folder, but "
@@ -159,13 +161,14 @@ class Workdir:
         return config, results
 
     def write_file(self, name: str, content: bytes) -> None:
-        """Writes a file of any kind; only the primary process's content counts."""
-        self._replace(name, lambda temporary: temporary.write_bytes(content))
+        """Writes a file of any kind. The primary process alone calls it."""
+        self._replace_here(name, lambda temporary: temporary.write_bytes(content))
 
     def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl, a line for each finished epoch."""
         lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
-        self._replace("metrics.jsonl", lambda temporary: temporary.write_text("".join(lines)))
+        content = storage.utf8("".join(lines))
+        self._replace("metrics.jsonl", lambda temporary: temporary.write_bytes(content))
 
     def save_weights(self, weights: dict[str, Any]) -> None:
         """Saves the final `shared`, `late_phase` and `batch_stats`, in place of earlier ones."""
@@ -208,27 +211,21 @@ class Workdir:
         """Writes predictions/NAME.npz."""
 
         def write(temporary):
-            temporary.parent.mkdir(exist_ok=True)
             with temporary.open("wb") as file:
                 np.savez(file, **arrays)
 
         self._replace(f"predictions/{name}.npz", write)
 
     def _replace(self, name: str, write: Callable[[epath.Path], Any]) -> None:
-        """A reader sees the old file or the whole new one."""
+        hosts.on_primary(lambda: self._replace_here(name, write))
+
+    def _replace_here(self, name: str, write: Callable[[epath.Path], Any]) -> None:
         target = self.path / name
-        temporary = target.with_name(target.name + _PARTIAL)
-
-        def replace():
-            with self.writing(target):
-                try:
-                    write(temporary)
-                    temporary.replace(target)
-                except OSError:
-                    temporary.unlink(missing_ok=True)
-                    raise
-
-        hosts.on_primary(replace)
+        with self.writing(target):
+            if target.parent != self.path:
+                target.parent.mkdir(exist_ok=True)
+            with storage.replacing(target) as temporary:
+                write(temporary)
 
     @contextlib.contextmanager
     def writing(self, path: epath.Path) -> Iterator[None]:
@@ -254,6 +251,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _may_be_there(path: epath.Path) -> bool:
+    """Whether a file is no sign that the folder is another's than a run's."""
+    if path.name in _NO_RUN or path.name.endswith(storage.PARTIAL):
+        return True
+    if any(fnmatch(path.name, pattern) for pattern in _LOGS):
+        return not path.is_dir()
+    with contextlib.suppress(OSError):  # what is printed goes there
+        return any(os.path.samestat(os.stat(path), os.fstat(number)) for number in (1, 2))
+    return False
 
 
 def _remove(path: epath.Path) -> None:

@@ -20,14 +20,14 @@ NORMALISATION_TOLERANCE = 1e-3
 
 def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """Log-probabilities [..., C] of logits [..., C]."""
-    logits = _finite("logits", logits)
+    logits = finite("logits", logits)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def ensemble_log_probs(member_logits: ArrayLike) -> NDArray[np.float64]:
     """Log of the members' mean softmax, [N, C], from member logits [K, N, C]."""
-    member_logits = _finite("member_logits", member_logits, ndim=3)
+    member_logits = finite("member_logits", member_logits, ndim=3)
     return np.logaddexp.reduce(log_softmax(member_logits), axis=0) - np.log(len(member_logits))
 
 
@@ -143,8 +143,8 @@ def ood_metrics(in_scores: ArrayLike, out_scores: ArrayLike) -> dict[str, float]
     # Half a second to import: only where it is used.
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    in_scores = _finite("in_scores", in_scores, ndim=1)
-    out_scores = _finite("out_scores", out_scores, ndim=1)
+    in_scores = finite("in_scores", in_scores, ndim=1)
+    out_scores = finite("out_scores", out_scores, ndim=1)
     scores = np.concatenate([in_scores, out_scores])
     is_out = np.repeat([0, 1], [in_scores.size, out_scores.size])
     num_flagged = -(-OOD_RECALL_PERCENT * out_scores.size // 100)
@@ -158,7 +158,7 @@ def ood_metrics(in_scores: ArrayLike, out_scores: ArrayLike) -> dict[str, float]
 
 
 def _log_probabilities(log_probs: ArrayLike) -> NDArray[np.float64]:
-    log_probs = _finite("log_probs", log_probs, ndim=2)
+    log_probs = finite("log_probs", log_probs, ndim=2)
     worst = np.abs(np.exp(log_probs).sum(axis=-1) - 1.0).max()
     if worst > NORMALISATION_TOLERANCE:
         raise ValueError(
@@ -168,7 +168,13 @@ def _log_probabilities(log_probs: ArrayLike) -> NDArray[np.float64]:
     return log_probs
 
 
-def _finite(name: str, values: ArrayLike, ndim: int | None = None) -> NDArray[np.float64]:
+def finite(name: str, values: ArrayLike, ndim: int | None = None) -> NDArray[np.float64]:
+    """`values` as a float64 array, which must not be empty.
+
+    Raises:
+      ValueError: of another shape.
+      NotFinite: of infinities or NaN.
+    """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0 or (ndim is not None and values.ndim != ndim):
         expected = "a non-empty array" + (f" of {ndim} dimensions" if ndim else "")

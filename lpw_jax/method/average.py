@@ -7,7 +7,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method import cycle, devices, trees
+from lpw_jax.method import arguments, cycle, devices, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.kinds.part import combine
 from lpw_jax.method.state import State
@@ -21,9 +21,10 @@ class Average:
 
     Attributes:
       count: states averaged, int32 scalar.
-      state: the averaged weights, with the newest model state and without optimisers. What takes a
-        state to predict or to collapse takes this one; `statistics_step` makes its model state
-        that of the averaged weights.
+      state: a state to predict with or to collapse, not to train: `shared` and `members` are the
+        means, optimisers are None, all else is that of the last state that was added. So batch
+        norm's statistics are not yet those of the averaged weights; `statistics_step` makes them
+        so.
     """
 
     count: jax.Array
@@ -32,6 +33,7 @@ class Average:
     @classmethod
     def start(cls, state: State) -> Self:
         """Of no state yet."""
+        arguments.check_state(state, "Average.start")
         zeros = jax.tree.map(jnp.zeros_like, (state.shared, state.members))
         return cls(jnp.zeros((), jnp.int32), _with_weights(state, *zeros))
 
@@ -46,6 +48,7 @@ class Average:
         Raises:
           ValueError: another `decay`; another number of members than before.
         """
+        arguments.check_state(state, "Average.add")
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(f"decay: must be in [0, 1), got {decay}")
         if self.state.num_members != state.num_members:
@@ -115,6 +118,7 @@ def statistics_step(
         )
 
     def step(state: State, batch: Tree, momentum: Any, key: jax.Array | None = None) -> State:
+        arguments.check_call("statistics_step", state, key)
         members, num_members = devices.members_here(state.num_members, member_axis)
         keys = None
         if key is not None:

@@ -16,14 +16,14 @@ class BatchNorm(NamedTuple):
     """Paths of one batch norm's parameters and running statistics, and of its module."""
 
     module: str
-    scale: str
-    shift: str
+    scale: str | None
+    shift: str | None
     mean: str
     var: str
 
 
 def find(params: Tree, model_state: Tree) -> list[BatchNorm]:
-    """Batch norms: modules with a scale and a shift, and a mean and a var in the model state."""
+    """Batch norms: modules with a scale or a shift, and a mean and a var in the model state."""
     weights, stats = (
         {path for path, leaf in trees.places(tree) if leaf is not None}
         for tree in (params, model_state)
@@ -40,7 +40,7 @@ def find(params: Tree, model_state: Tree) -> list[BatchNorm]:
             next(filter(weights.__contains__, paths), None)
             for paths in (inside[: len(SCALES)], inside[len(SCALES) :])
         )
-        if scale and shift:
+        if scale or shift:
             found.append(BatchNorm(module, scale, shift, mean, var))
     return found
 
@@ -56,7 +56,7 @@ def fold(
 
     A batch norm computes gamma / sqrt(var + eps) * x + beta - mean * gamma / sqrt(var + eps).
     Members' scales and shifts of x are averaged, and written as a batch norm with mean 0, variance
-    1 and its scale times sqrt(1 + eps).
+    1 and its scale times sqrt(1 + eps). Without gamma or beta the statistics take their parts.
 
     Args:
       state: with the members.
@@ -81,13 +81,21 @@ def fold(
         eps = epsilon(norm.module) if callable(epsilon) else epsilon
         # What members share has no member axis: [None] lets it meet the others' [K, C].
         gamma, beta, mean, var = (
-            members[path] if path in members else {**weights, **stats}[path][None] for path in paths
+            members[path] if path in members else {**weights, **stats}[path][None] if path else None
+            for path in paths
         )
-        scale = gamma / jnp.sqrt(var + eps)
-        shift = beta - mean * scale
-        weights[norm.scale] = scale.mean(0) * jnp.sqrt(1.0 + eps).astype(scale.dtype)
-        weights[norm.shift] = shift.mean(0)
+        scale = (1 if gamma is None else gamma) / jnp.sqrt(var + eps)
+        shift = (0 if beta is None else beta) - mean * scale
+        scale, shift = scale.mean(0), shift.mean(0)
         stats[norm.mean], stats[norm.var] = jnp.zeros_like(mean[0]), jnp.ones_like(var[0])
+        if norm.scale:
+            weights[norm.scale] = scale * jnp.sqrt(1.0 + eps).astype(scale.dtype)
+        else:
+            stats[norm.var] = (1 / jnp.square(scale) - eps).astype(var.dtype)
+        if norm.shift:
+            weights[norm.shift] = shift
+        else:
+            stats[norm.mean] = jnp.where(scale == 0, 0, -shift / scale).astype(mean.dtype)
     return (
         trees.structure(params).unflatten(weights.values()),
         trees.structure(model_state).unflatten(stats.values()),

@@ -94,15 +94,15 @@ def check_batch(batch: Tree, num_members: int, num_microbatches: int) -> None:
     if trees.is_empty(batch):
         raise ValueError(f"batch: must have at least one array, got {batch!r}")
     for path, leaf in trees.places(batch):
-        shape = jnp.shape(leaf)
+        shape, name = jnp.shape(leaf), repr(path) if path else "the batch"
         if leaf is not None and (not shape or shape[0] != num_members):
             raise ValueError(
                 f"batch: every array must be [K, B, ...] with K = {num_members} members"
                 f"{'' if num_members > 1 else ' (before the release K is 1)'}, but "
-                f"{path or 'it'!r} has shape {shape}"
+                f"{name} has shape {shape}"
             )
         if num_microbatches > 1 and shape and (len(shape) < 2 or shape[1] % num_microbatches):
             raise ValueError(
                 f"batch: B must be divisible by num_microbatches = {num_microbatches}, but "
-                f"{path or 'it'!r} has shape {shape}"
+                f"{name} has shape {shape}"
             )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lpw_jax.method import devices, noise, trees
+from lpw_jax.method import arguments, devices, trees
 from lpw_jax.method import model_state as ms
 from lpw_jax.method.coasting import coast, coasting_steps
 from lpw_jax.method.collapse import collapse
@@ -17,13 +17,8 @@ from lpw_jax.method.cycle import check_mode
 from lpw_jax.method.gradients import check_batch, gradients
 from lpw_jax.method.kinds.divide import divide
 from lpw_jax.method.kinds.part import Kind
-from lpw_jax.method.optimizer_trees import (
-    joint,
-    narrow,
-    separate,
-    update_members,
-    update_weights,
-)
+from lpw_jax.method.optimizer_trees import joint, separate, update_members, update_weights
+from lpw_jax.method.release import released, tied
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
 
@@ -77,7 +72,8 @@ class LatePhase:
         memory of one), 'unroll' (so with K copies of the program). None chooses: 'vmap', unless
         members change the state of shared layers in turn.
       num_microbatches: parts of each minibatch, computed one after the other. Their gradients are
-        summed, so that with a mean loss rates are to be divided by their number.
+        summed (published code), so that with a mean loss rates are to be divided by their number;
+        metrics are their means.
       batch_axis: name of the device axis (of `pmap` or `shard_map`) over which every minibatch is
         divided; gradients and metrics are means over it. None under `jit` alone.
       member_axis: name of the device axis over which members are divided; members' arrays and
@@ -127,10 +123,12 @@ class LatePhase:
         Raises:
           TypeError, ValueError: late-phase weights that cannot be, named by path.
         """
+        arguments.check_key(key, "init")
         shared, members = divide(params, self.late_phase, key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
-        return jax.jit(self._tied)(shared, members, shared_model_state, member_model_state)
+        begin = functools.partial(tied, self.shared_optimizer)
+        return jax.jit(begin)(shared, members, shared_model_state, member_model_state)
 
     def release(
         self, state: State, key: jax.Array | None = None, *, num_members: int, sigma: float = 0.0
@@ -143,6 +141,7 @@ class LatePhase:
         Raises:
           ValueError: a released state, no member, a negative sigma, or noise without a key.
         """
+        arguments.check_call("release", state, key)
         for rule, holds, got in (
             ("state: must be tied, not released before", not state.is_released, "a released one"),
             ("num_members: must be >= 1", num_members >= 1, num_members),
@@ -151,7 +150,8 @@ class LatePhase:
         ):
             if not holds:
                 raise ValueError(f"release: {rule}, got {got}")
-        release = functools.partial(self._release, num_members=num_members, sigma=sigma)
+        optimizers = self.shared_optimizer, self.member_optimizer
+        release = functools.partial(released, *optimizers, num_members=num_members, sigma=sigma)
         return jax.jit(release)(state, key)
 
     def step(
@@ -169,7 +169,8 @@ class LatePhase:
           batch: arrays [K, B, ...]; K is 1 before the release.
           key: `loss_fn` gets another one for every member and step, made of this and the number of
             the step, so this may be the same every time. None: it gets None.
-          shared_args, member_args: what the optimisers' `update` takes besides.
+          shared_args, member_args: what the optimisers' `update` takes besides; `member_args` are
+            the same for all members.
 
         Returns:
           The state, and the metrics of `loss_fn` with `loss` among them, [K, ...].
@@ -177,6 +178,7 @@ class LatePhase:
         Raises:
           ValueError: a batch without the axis K, and what `loss_fn` must return.
         """
+        arguments.check_call("step", state, key)
         with jax.named_scope("members"):
             members, num_members = devices.members_here(state.num_members, self.member_axis)
             check_batch(batch, state.num_members, self.num_microbatches)
@@ -199,9 +201,8 @@ class LatePhase:
         with jax.named_scope("update_members"):
             own, opt = update(member_grads, own, opt)
         with jax.named_scope("coast"):
-            own, opt = coast(
-                update, own, opt, times=after, members=members, allowed=jnp.ones((), bool)
-            )
+            yes = jnp.ones((), bool)
+            own, opt = coast(update, own, opt, times=after, members=members, allowed=yes)
         with jax.named_scope("update_shared"):
             scaled = jax.tree.map(lambda g: self.shared_grad_scale * g, shared_grads)
             shared, _, shared_opt = self._update_shared(
@@ -210,7 +211,7 @@ class LatePhase:
         return (
             state.replace(
                 step=state.step + num_members,
-                coasting=jnp.ones((), bool),
+                coasting=yes,
                 shared=shared,
                 members=own,
                 shared_opt_state=shared_opt,
@@ -230,48 +231,9 @@ class LatePhase:
         Raises:
           ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
         """
-        epsilon = self.batch_norm_epsilon
-        return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))(state)
-
-    def _tied(self, shared, members, shared_model_state, member_model_state):
-        tied = joint(shared, members, tied=True)
-        # Copies, for whoever donates the state; of optimisers, too, since some keep weights.
-        shared, shared_model_state, opt_state = jax.tree.map(
-            jnp.copy, (shared, shared_model_state, self.shared_optimizer.init(tied))
-        )
-        members, member_model_state = jax.tree.map(
-            lambda leaf: leaf[None], (members, member_model_state)
-        )
-        return State(
-            step=jnp.zeros((), jnp.int32),
-            coasting=jnp.zeros((), bool),
-            shared=shared,
-            members=members,
-            shared_model_state=shared_model_state,
-            member_model_state=member_model_state,
-            shared_opt_state=opt_state,
-            member_opt_state=None,
-        )
-
-    def _release(self, state, key, *, num_members, sigma):
-        tied = jax.tree.map(lambda leaf: leaf[0], state.members)
-        members, member_model_state = jax.tree.map(
-            lambda leaf: jnp.repeat(leaf, num_members, axis=0),
-            (state.members, state.member_model_state),
-        )
-        if sigma > 0:
-            members = noise.perturb(key, members, sigma)
-        return state.replace(
-            coasting=jnp.zeros((), bool),
-            members=members,
-            member_model_state=member_model_state,
-            shared_opt_state=narrow(
-                state.shared_opt_state,
-                self.shared_optimizer,
-                joint(state.shared, tied, tied=False),
-            ),
-            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
-        )
+        arguments.check_state(state, "collapse")
+        of_state = functools.partial(collapse, batch_norm_epsilon=self.batch_norm_epsilon)
+        return jax.jit(of_state)(state)
 
     def _tied_step(self, state, batch, key, members, num_members, shared_args):
         shared_grads, member_grads, metrics, states = gradients(

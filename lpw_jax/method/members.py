@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.method import cycle, trees
+from lpw_jax.method import arguments, cycle, trees
 from lpw_jax.method.kinds.part import combine
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
@@ -23,6 +23,8 @@ def map_members(fn: Callable[..., Any], state: State, *args: Any, member_mode: s
       member_mode: as in `cycle.over_members`.
     """
 
+    arguments.check_state(state, "map_members")
+
     def of_member(own, own_state):
         model_state = trees.join(state.shared_model_state, own_state)
         return fn(combine(state.shared, own), model_state, *args)
@@ -38,6 +40,7 @@ def members(state: State) -> tuple[Tree, Tree]:
     For `jax.vmap(forward, in_axes=(0, 0, None))(*members(state), inputs)`; `map_members` does the
     same without copies.
     """
+    arguments.check_state(state, "members")
     return map_members(lambda params, model_state: (params, model_state), state)
 
 
@@ -47,6 +50,7 @@ def member(state: State, k: int) -> tuple[Tree, Tree]:
     Raises:
       IndexError: there is no such member.
     """
+    arguments.check_state(state, "member")
     if not 0 <= k < state.num_members:
         raise IndexError(f"k: must be 0 to {state.num_members - 1}, got {k}")
     own, own_state = jax.tree.map(lambda leaf: leaf[k], (state.members, state.member_model_state))
@@ -59,6 +63,7 @@ def select_members(state: State, chosen: Sequence[int]) -> State:
     Raises:
       ValueError: none are chosen, or some that there are not.
     """
+    arguments.check_state(state, "select_members")
     if not len(chosen) or not all(0 <= k < state.num_members for k in chosen):
         raise ValueError(
             f"chosen: must be numbers of members, 0 to {state.num_members - 1}, got {chosen!r}"
@@ -81,6 +86,7 @@ def greedy_soup(state: State, score: Callable[[State], float]) -> list[int]:
     Returns:
       numbers of the members, for `select_members`.
     """
+    arguments.check_state(state, "greedy_soup")
     alone = [float(score(select_members(state, [k]))) for k in range(state.num_members)]
     first, *others = sorted(range(state.num_members), key=lambda k: -alone[k])
     soup, best = [first], alone[first]
@@ -92,6 +98,11 @@ def greedy_soup(state: State, score: Callable[[State], float]) -> list[int]:
 
 
 def ensemble(logits: jax.Array) -> jax.Array:
-    """The log of members' mean probabilities: logits [K, ..., C] to log-probabilities [..., C]."""
+    """The log of members' mean probabilities: logits [K, ..., C] to log-probabilities [..., C].
+
+    Raises:
+      TypeError: the logits are another thing.
+    """
+    arguments.check_floating(logits, "ensemble: logits", "[K, ..., C]", axes=2)
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(logits.shape[0]).astype(logits.dtype)

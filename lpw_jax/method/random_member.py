@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lpw_jax.method import arguments
 from lpw_jax.method.gradients import check_batch
 from lpw_jax.method.keys import make_key, one_stream, typed
 from lpw_jax.method.late_phase import LatePhase
@@ -35,6 +36,7 @@ class RandomMember(LatePhase):
         member_args: Mapping[str, Any] | None = None,
     ) -> tuple[State, dict[str, Any]]:
         """As `LatePhase.step`; members are drawn by `key` (None: by a fixed one) and the step."""
+        arguments.check_call("step", state, key)
         one = super().step
         if not state.is_released:
             return one(state, batch, key, shared_args=shared_args)

@@ -58,13 +58,13 @@ def select(tree: Any, selection: Selection, what: str) -> list[bool]:
 def _fitting(rule: Any, tree: Any, what: str) -> list[bool]:
     """A tree of bools, spread over `tree`."""
     try:
-        spread = jax.tree.broadcast(rule, tree, is_leaf=trees.is_none)
+        spread = jax.tree.broadcast(rule, tree, is_leaf=trees.is_place)
     except ValueError as error:
         raise ValueError(
             f"{what}: a tree of bools must have the structure of the tree it chooses from, or of "
             f"its upper part; got {jax.tree.structure(rule)}, for {trees.structure(tree)}"
         ) from error
-    mask = jax.tree.leaves(spread, is_leaf=trees.is_none)
+    mask = jax.tree.leaves(spread, is_leaf=trees.is_place)
     for leaf in mask:
         if leaf not in (True, False, None):
             raise ValueError(f"{what}: a tree of bools must hold bools only, but has {leaf!r}")

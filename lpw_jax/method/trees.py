@@ -15,19 +15,23 @@ Tree = Any
 Place = tuple[str, Any]  # a path, and what stands there
 
 
-def is_none(x: Any) -> bool:
-    """For `is_leaf`: keeps the places of a divided tree that are empty."""
-    return x is None
+class Node:
+    """A pytree that stands in the place of one leaf of the weights."""
+
+
+def is_place(x: Any) -> bool:
+    """For `is_leaf`: what, besides leaves, stands in a place of a divided tree, or is empty."""
+    return x is None or isinstance(x, Node)
 
 
 def structure(tree: Tree) -> Any:
     """The tree's structure, empty places included."""
-    return jax.tree.structure(tree, is_leaf=is_none)
+    return jax.tree.structure(tree, is_leaf=is_place)
 
 
 def places(tree: Tree) -> list[Place]:
     """Every leaf and empty place of `tree` with its path, in the order of `structure`."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)
+    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_place)
     return [(path_name(path), leaf) for path, leaf in found]
 
 
@@ -63,7 +67,7 @@ def owner(path: str, modules: Collection[str]) -> str | None:
 
 def divide(tree: Tree, here: Sequence[bool]) -> tuple[Tree, Tree]:
     """`tree` as two trees: its leaves where `here` is true, and all others."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_place)
     yes = [leaf if chosen else None for leaf, chosen in zip(leaves, here, strict=True)]
     no = [None if chosen else leaf for leaf, chosen in zip(leaves, here, strict=True)]
     return treedef.unflatten(yes), treedef.unflatten(no)
@@ -71,7 +75,7 @@ def divide(tree: Tree, here: Sequence[bool]) -> tuple[Tree, Tree]:
 
 def map_places(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """`fn` of what stands in each place of `tree` and, whatever it is, there in the others."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_place)
     rest = [treedef.flatten_up_to(other) for other in others]
     return treedef.unflatten([fn(*found) for found in zip(leaves, *rest, strict=True)])
 
@@ -88,7 +92,7 @@ def join(one: Tree, other: Tree) -> Tree:
 
 def is_there(tree: Tree) -> list[bool]:
     """Whether something stands in each place."""
-    return [leaf is not None for leaf in jax.tree.leaves(tree, is_leaf=is_none)]
+    return [leaf is not None for leaf in jax.tree.leaves(tree, is_leaf=is_place)]
 
 
 def is_empty(tree: Tree) -> bool:

@@ -1,5 +1,6 @@
 """A flax network as the pure functions that training and evaluation take."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 
 from lpw_jax import linen
 from lpw_jax.errors import UserError
+from lpw_jax.models.own import OwnNetwork
 
 Tree = Any
 
@@ -38,7 +40,7 @@ def forward(model: nn.Module) -> Callable[[Tree, Tree, jax.Array], Any]:
 
     def apply(params, batch_stats, inputs):
         variables = {"params": params, "batch_stats": batch_stats}
-        return linen.apply(model, variables, inputs, train=False)
+        return _apply(model, variables, inputs, train=False)
 
     return apply
 
@@ -64,7 +66,7 @@ def training_loss(model: nn.Module, loss: Callable[..., Any]) -> Callable[..., A
 
 
 def _trained(model, params, batch_stats, inputs, key):
-    outputs, updated = linen.apply(
+    outputs, updated = _apply(
         model,
         {"params": params, "batch_stats": batch_stats},
         inputs,
@@ -73,3 +75,10 @@ def _trained(model, params, batch_stats, inputs, key):
         rngs=None if key is None else {"dropout": key},
     )
     return outputs, updated.get("batch_stats", {})
+
+
+def _apply(model, variables, *args, **options):
+    own = isinstance(model, OwnNetwork)
+    return (model.apply if own else functools.partial(linen.apply, model))(
+        variables, *args, **options
+    )

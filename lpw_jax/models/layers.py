@@ -27,8 +27,10 @@ class BatchNorm(nn.Module):
         the whole batch, so that results do not depend on the number of devices.
       dtype: dtype of the output. Statistics and the affine map stay in `param_dtype`.
       param_dtype: dtype of scale, shift and statistics.
+      epsilon: what it adds to the variance, the same for all.
     """
 
+    epsilon = BATCH_NORM_EPSILON
     train: bool
     axis_name: str | None = None
     dtype: Any = jnp.float32

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from lpw_jax.devices import hosts
 from lpw_jax.display import console
-from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
 
@@ -15,16 +14,15 @@ _SHARE = 0.01  # of a training's time that its reports may take
 
 
 def refresh(folder: Workdir, *, due: Callable[[], bool] = lambda: True) -> None:
-    """Writes the report if it is `due` on the primary process. All processes call it together.
+    """Writes the report if it is `due`, on the primary process.
 
     One that cannot be made or written is a warning: no run should end by it.
     """
-    made = _attempt(folder) if hosts.is_primary() and due() else None
-    if hosts.on_primary(lambda: made is not None):
-        try:
-            folder.write_file(NAME, made)
-        except UserError as error:  # on all processes alike
-            console.warn(str(error))
+    if hosts.is_primary() and due():
+        with console.optional(f"{NAME} was not written"):
+            from lpw_jax.report import page
+
+            folder.write_file(NAME, storage.utf8(page.build(folder)))
 
 
 class Live:
@@ -40,14 +38,3 @@ class Live:
         end = time.monotonic()
         if start >= self._next:
             self._next = end + max(_SECONDS, (end - start) / _SHARE)
-
-
-def _attempt(folder: Workdir) -> bytes | None:
-    # Imported here: matplotlib takes a second to load.
-    from lpw_jax.report import page
-
-    try:
-        return page.build(folder).encode()
-    except Exception as error:
-        console.warn(f"{NAME} was not written: {storage.first_line(error)}")
-        return None

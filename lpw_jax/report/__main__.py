@@ -11,6 +11,7 @@ import jax
 from lpw_jax import report
 from lpw_jax.display import console
 from lpw_jax.errors import exit_code, leave
+from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.report import page
 
@@ -22,7 +23,7 @@ def write(workdir: str) -> None:
       UserError: there is no run, one of its files is damaged, or the report cannot be written.
     """
     folder = Workdir(workdir)
-    folder.write_file(report.NAME, page.build(folder).encode())
+    folder.write_file(report.NAME, storage.utf8(page.build(folder)))
     console.say(f"report: {folder.path / report.NAME}")
 
 

@@ -1,12 +1,11 @@
 """Figures of what changes from epoch to epoch, drawn from the lines of metrics.jsonl."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from lpw_jax.display.drawing import (
     BLACK,
@@ -21,6 +20,10 @@ from lpw_jax.display.drawing import (
     new_figure,
     styled,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -223,6 +226,8 @@ def _logarithmic(axes: Axes, values: np.ndarray) -> None:
     if finite.size and 0 < 10 * finite.min() < finite.max():
         axes.set_yscale("log")
         decades = finite.max() / finite.min() > 300
+        from matplotlib.ticker import LogLocator
+
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter("")

@@ -26,15 +26,15 @@ def learning_curves(run: Run) -> Iterator[str]:
     yield html_page.figures(
         [
             html_page.figure(
-                curves.training(run.records, marks, "loss"),
+                lambda: curves.training(run.records, marks, "loss"),
                 "Training loss over epochs: mean, and range of the members",
             ),
             html_page.figure(
-                curves.training(run.records, marks, "accuracy"),
+                lambda: curves.training(run.records, marks, "accuracy"),
                 "Training accuracy over epochs: mean, and range of the members",
             ),
             html_page.figure(
-                curves.learning_rates(run.records, marks),
+                lambda: curves.learning_rates(run.records, marks),
                 "Learning rates of shared and late-phase weights over epochs",
             ),
         ]
@@ -81,11 +81,13 @@ def accuracies(run: Run) -> Iterator[str]:
         "Test accuracy of the members, their ensemble and the collapsed network, and SWA's where "
         "there are any, over "
     )
-    drawn = [html_page.figure(curves.tested(run.records, marks), what + "all epochs")]
+    drawn = [html_page.figure(lambda: curves.tested(run.records, marks), what + "all epochs")]
     # After the release, or in the second half, views differ by less than the whole curve shows.
     later = [r for r in run.records if r["epoch"] > (marks.release or len(run.records) // 2)]
     if len(later) < len(run.records) and sum(bool(r.get("evaluation")) for r in later) > 1:
-        drawn.append(html_page.figure(curves.tested(later, marks), what + "the later epochs"))
+        drawn.append(
+            html_page.figure(lambda: curves.tested(later, marks), what + "the later epochs")
+        )
     yield html_page.figures(drawn)
 
 
@@ -99,7 +101,8 @@ def members(run: Run) -> Iterator[str]:
         drawn.append((curves.disagreement, "Fraction of images on which two members differ"))
     if drawn:
         yield html_page.figures(
-            html_page.figure(draw(run.records, marks), f"{alt}, over epochs") for draw, alt in drawn
+            html_page.figure(lambda draw=draw: draw(run.records, marks), f"{alt}, over epochs")
+            for draw, alt in drawn
         )
     if len(drawn) < 2:
         yield html_page.paragraph(
@@ -118,7 +121,7 @@ def calibration(run: Run) -> Iterator[str]:
         return
     yield html_page.figures(
         html_page.figure(
-            predicted.reliability(
+            lambda view=view: predicted.reliability(
                 run.test[view]["confidence"],
                 run.test[view]["correct"],
                 f"{view}: ECE {run.views[view]['ece']:.4f}",
@@ -150,7 +153,7 @@ def outside(run: Run) -> Iterator[str]:
         return
     yield html_page.figures(
         html_page.figure(
-            predicted.entropies(
+            lambda name=name, found=found: predicted.entropies(
                 {view: run.test[view]["entropy"] for view in views},
                 {view: found[view]["entropy"] for view in views},
                 titles={v: f"{name}, {v}: AUROC {sets[v][name]['auroc']:.3f}" for v in views},

@@ -1,15 +1,19 @@
 """Figures of predictions: how far they can be trusted, on test images and on foreign ones."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lpw_jax.display.drawing import BLACK, BLUE, HEIGHT, SKY, VERMILLION, legend, new_figure, styled
 from lpw_jax.measures import metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ENTROPY_BINS = 30
 _LIGHT_BLUE = "#c3e3f7"  # hatching shows on it

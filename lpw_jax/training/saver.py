@@ -10,7 +10,7 @@ import jax
 from lpw_jax.devices import hosts
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
-from lpw_jax.errors import Preempted, SharedError, UserError
+from lpw_jax.errors import SharedError, UserError
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.method.state import State
 from lpw_jax.training.progress import Progress
@@ -93,7 +93,7 @@ class Saver:
             self.save()
         if preempted:
             self.wait()
-            raise Preempted
+            raise self._preemption.end()
 
     @contextlib.contextmanager
     def before_errors(self) -> Iterator[None]:

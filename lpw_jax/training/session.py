@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lpw_jax import networks
@@ -13,7 +14,7 @@ from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
-from lpw_jax.errors import SharedError
+from lpw_jax.display.progress_bar import TrainProgress
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.files.nested import to_nested
 from lpw_jax.files.workdir import Workdir
@@ -23,6 +24,7 @@ from lpw_jax.training.journal import Journal
 from lpw_jax.training.memory import CYCLES_IN_FLIGHT
 from lpw_jax.training.progress import Progress, averaged, stacked
 from lpw_jax.training.saver import Saver
+from lpw_jax.training.tolerance import Tolerance
 from lpw_jax.training.tracking import Tracker
 from lpw_jax.weights import soundness
 
@@ -56,13 +58,11 @@ class Session:
             identity=training.identity,
             snapshot=self._snapshot,
         )
-        self._tracker = Tracker(
-            runner=training.runner,
-            evaluator=training.evaluator,
-            statistics=lambda averages: self._statistics(averages, self.progress.epoch + 1),
-            pause=lambda: self._saver.pause(between_cycles=False),
-            stop=self._stop_unless_tolerated,
+        train, late_phase = training.config.train, training.config.late_phase
+        self._tolerance = Tolerance(
+            self._saver, train.on_nonfinite, train.learning_rate, late_phase.learning_rate
         )
+        self._tracker = Tracker(training.runner, training.evaluator, self._saver, self._tolerance)
         self._begin(self._saver.restore(training.like))
         if differing := folder.start_session():
             console.warn(
@@ -73,7 +73,7 @@ class Session:
             self.progress.pretrained = self._tracker.pretrained(
                 training.initial_state, training.origin
             )
-        self._bar = console.TrainProgress(
+        self._bar = TrainProgress(
             total_steps=self._timeline.num_minibatches,
             first_step=self._timeline.minibatches(self.progress.epoch, self.progress.cycle),
             batch_size=training.config.train.batch_size,
@@ -144,7 +144,12 @@ class Session:
             averages = averaged(averages, progress.state)
         # Whoever stops in an evaluation resumes before it: until its end the progress stays.
         if timeline.is_evaluated(epoch):
-            record |= self._tracker.evaluations(progress.state, averages, num_members=num_members)
+            record |= self._tracker.evaluations(
+                progress.state,
+                self._statistics(jax.tree.map(jnp.copy, averages), epoch + 1) if averages else (),
+                epoch=epoch,
+                num_members=num_members,
+            )
         progress.records.append(record)
         progress.averages = averages
         progress.next_epoch()
@@ -182,20 +187,10 @@ class Session:
             if not np.isfinite(metrics["loss"]).all():
                 step = self._timeline.minibatches(self.progress.epoch, cycle)
                 losses = ", ".join(f"{loss:.4g}" for loss in metrics["loss"])
-                self._stop_unless_tolerated(f"the loss of step {step} is {losses}")
+                self._tolerance.judge(
+                    f"the loss of step {step} is {losses}", epoch=self.progress.epoch
+                )
                 break
-
-    def _stop_unless_tolerated(self, what: str) -> None:
-        """Ends the training for something that is not finite, unless the config says otherwise."""
-        train, late_phase = self._training.config.train, self._training.config.late_phase
-        if train.on_nonfinite == "stop":
-            raise SharedError(  # every process sees the same losses
-                f"epoch {self.progress.epoch}: {what}; training was stopped. Last good checkpoint: "
-                f"{self._saver.newest}. Try, in another --workdir, a lower train.learning_rate "
-                f"(now {train.learning_rate}) or late_phase.learning_rate (now "
-                f"{late_phase.learning_rate}), or more precision (train.matmul_precision, "
-                "train.compute_dtype); train.on_nonfinite = 'warn' would go on"
-            )
 
     def _num_members(self) -> int:
         """K of the progress's arrays; a release at the start of this epoch may still be to come."""
@@ -212,7 +207,7 @@ class Session:
         fault = soundness.found(arrays)
         if fault:
             fault = f"weights and statistics after step {number} {fault}"
-            self._stop_unless_tolerated(fault)
+            self._tolerance.judge(fault, epoch=fetched.epoch)
         return number, fetched, fault
 
     def _fetched(self) -> Progress:

@@ -4,12 +4,11 @@ import contextlib
 import functools
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks, recipe
-from lpw_jax.devices import hosts
+from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.evaluation.evaluator import Evaluator
@@ -26,9 +25,20 @@ CHECKPOINT_FORMAT = 2  # of the arrays in a checkpoint
 
 
 class Training:
-    """One training run. Building it checks all that can be checked before the start."""
+    """One training run. Building it checks all that can be checked before the start.
 
-    def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
+    Args:
+      device_memory: bytes that a device of any host has at least; None if that is not known.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        dataset: experiment.AnyDataset,
+        devices: Devices,
+        *,
+        device_memory: int | None = None,
+    ):
         self.config, self.devices = config, devices
         self.source = experiment.train_source(config, dataset)
         self.num_examples = len(self.source)
@@ -45,7 +55,25 @@ class Training:
         )
         if self.origin:
             self.identity["pretrained"] = self.origin["sha256"]
-        self.member_mode = experiment.member_mode(config, fits=lambda: memory.fits(self))
+        self.final_like = networks.like(
+            config,
+            self.model,
+            self.initial_state,
+            is_released=self.timeline.is_released(self.timeline.epochs),
+        )
+        self.step_bytes = functools.partial(
+            memory.step_bytes,
+            model=self.model,
+            state=self.final_like,
+            source=self.source,
+            batch_size=config.train.batch_size,
+            num_microbatches=config.train.num_microbatches,
+            devices=devices,
+            layout=self.layout,
+        )
+        self.member_mode = experiment.member_mode(
+            config, fits=lambda: preflight.has_room(self.step_bytes("vmap"), device_memory)
+        )
         self.evaluator = Evaluator(config, dataset, devices)
         self.runner = Runner(
             devices=devices,
@@ -92,6 +120,4 @@ class Training:
 
     def like(self, released: bool) -> State:
         """Shapes of a state, of the tied or of the released one."""
-        return jax.eval_shape(
-            self.released if released else lambda state: state, self.initial_state
-        )
+        return networks.like(self.config, self.model, self.initial_state, is_released=released)

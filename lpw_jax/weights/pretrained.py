@@ -7,7 +7,7 @@ layouts, and metadata that name the format, the network and what it was made fro
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from lpw_jax import models, registry
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
-from lpw_jax.weights import soundness, torchvision_names, weight_files
+from lpw_jax.weights import soundness, state_dicts, torchvision_names, weight_files
 from lpw_jax.weights.weight_files import Arrays
 
 PUBLISHED_NAME = "imagenet1k_v1"
@@ -32,7 +32,12 @@ PUBLISHED = {name: known.published for name, known in registry.NETWORKS.items() 
 
 
 def load_variables(
-    path: epath.PathLike, *, model_name: str, num_classes: int
+    path: epath.PathLike,
+    *,
+    model_name: str,
+    num_classes: int,
+    key: str = "",
+    field: str = "--key",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the weights of network `model_name` with `num_classes` outputs.
 
@@ -41,17 +46,20 @@ def load_variables(
         our own format; local or remote. The content tells which.
       model_name: a network of torchvision.
       num_classes: outputs of its head.
+      key, field: which of several state dicts in the file, and what messages call that; as for
+        `state_dicts.choose`.
 
     Returns:
       `{'params', 'batch_stats'}`, nested dicts of numpy arrays, float64 where the file has
       float64, else float32; and what they are, for results.json: `file`, `sha256`, `model`,
       `format` ('lpw_jax', 'torchvision safetensors' or 'torchvision pth'), `source` (the
-      `{file, sha256}` that a file in our format was made from, else None) and `published`
-      ('imagenet1k_v1' if it all comes from torchvision's file, else None).
+      `{file, sha256}` that a file in our format was made from, else None), `taken` (a line that
+      says which part of the file they are, '' if all of it) and `published` ('imagenet1k_v1' if it
+      all comes from torchvision's file, else None).
 
     Raises:
-      UserError: naming the file: it is not there, damaged, of another network, or has missing,
-        unknown, wrongly shaped or not finite entries, which are named.
+      UserError: naming the file: it is not there, damaged, of another network or of several, or
+        has missing, unknown, wrongly shaped or not finite entries, which are named.
     """
     if model_name not in PUBLISHED:
         raise UserError(
@@ -62,12 +70,16 @@ def load_variables(
     data = weight_files.read(place)
     entries, metadata, form = weight_files.decode(data, place)
     shapes = _shapes(model_name, num_classes)
-    own = _own_metadata(place, metadata, model_name)
+    own, taken = _own_metadata(place, metadata, model_name), ""
     if own:
         names, wanted = {path: path for path in shapes}, shapes
     else:
         names = {path: torchvision_names.torch_name(model_name, path) for path in shapes}
-        entries = _modernised(place, entries, names.values())
+        found = state_dicts.choose(
+            _modernised(place, entries), set(names.values()), place=place, key=key, field=field
+        )
+        counters, taken = set(torchvision_names.counters(names.values())), found.taken
+        entries = {name: array for name, array in found.entries.items() if name not in counters}
         wanted = {name: torchvision_names.torch_shape(shapes[path]) for path, name in names.items()}
     check_entries(place, entries, wanted, model_name)
     entries = floats(place, entries)
@@ -85,6 +97,7 @@ def load_variables(
         "model": model_name,
         "format": "lpw_jax" if own else f"torchvision {form}",
         "source": source,
+        "taken": taken,
         "published": PUBLISHED_NAME if is_published else None,
     }
 
@@ -144,16 +157,14 @@ def _own_metadata(
     return own
 
 
-def _modernised(place: epath.Path, entries: Arrays, names: Iterable[str]) -> Arrays:
-    """A state dict with today's keys and without counters of batches."""
-    counters = set(torchvision_names.counters(names))
+def _modernised(place: epath.Path, entries: Arrays) -> Arrays:
+    """A state dict with today's names."""
     renamed = {}
     for name, array in entries.items():
         modern = torchvision_names.modern_name(name)
         if modern in renamed:
             raise UserError(f"{place}: {modern} is there twice, under an old and a new name")
-        if modern not in counters:
-            renamed[modern] = array
+        renamed[modern] = array
     return renamed
 
 
@@ -185,6 +196,7 @@ def floats(place: epath.Path, entries: Arrays) -> Arrays:
     Raises:
       UserError: naming what are no such numbers, or not those of a trained network.
     """
+    entries = {name: weight_files.to_numpy(array) for name, array in entries.items()}
     if others := [n for n, a in entries.items() if not jnp.issubdtype(a.dtype, jnp.floating)]:
         raise UserError(
             f"{place}: must hold finite floating-point numbers; not so: {soundness.some(others)}"

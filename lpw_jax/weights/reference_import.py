@@ -16,7 +16,9 @@ from lpw_jax.training import schedules
 from lpw_jax.weights import reference_weights
 
 
-def run(config: ConfigDict, *, weights: str, workdir: str, tied: bool = False) -> dict[str, Any]:
+def run(
+    config: ConfigDict, *, weights: str, workdir: str, tied: bool = False, key: str = ""
+) -> dict[str, Any]:
     """Writes the network in a file of the published code as a trained run to `workdir`.
 
     The folder is as if this program had trained it, and can be evaluated, loaded and exported.
@@ -26,6 +28,7 @@ def run(config: ConfigDict, *, weights: str, workdir: str, tied: bool = False) -
       weights: the file, as in `reference_weights.StateDict`.
       workdir: a new or empty folder.
       tied: takes the tied copy, as a network that was never released: `config` is changed to that.
+      key: which of several state dicts in the file, as for `state_dicts.choose`.
 
     Returns:
       The contents of results.json, with status 'trained'. `imported` has `file`, `sha256`, `format`
@@ -40,7 +43,7 @@ def run(config: ConfigDict, *, weights: str, workdir: str, tied: bool = False) -
     folder = Workdir(workdir)
     with experiment.pinned(config), folder.claimed():
         _check_unused(config, folder)
-        file = reference_weights.StateDict(weights)
+        file = reference_weights.StateDict(weights, key=key)
         _check_agrees(config, file, dataset.num_classes, tied=tied)
         tied_state = networks.shapes(config, dataset.num_classes)
         shapes = networks.to_weights(networks.of_one_member(tied_state))
@@ -60,6 +63,8 @@ def run(config: ConfigDict, *, weights: str, workdir: str, tied: bool = False) -
         folder.start_session()
         folder.save_weights(trees)
         folder.write_json("results.json", results)
+    if file.taken:
+        console.say(file.taken)
     members = "its tied copy" if tied else f"K = {file.architecture.num_members}"
     console.say(f"{file.origin['format']} file {weights}, SHA-256 {file.origin['sha256']}")
     console.say(

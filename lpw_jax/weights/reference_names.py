@@ -11,7 +11,7 @@ Layouts are PyTorch's, as in `torchvision_names`.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lpw_jax.weights.torchvision_names import LEAVES
 
@@ -60,6 +60,15 @@ def is_tied(name: str) -> bool:
     return f".{TIED}." in name or name.endswith(".tied_coef")
 
 
+# The first convolution behind the input layer, of a network without templates and with them.
+_FIRST = (f"adapter.0.conv1.{member(0)}.weight", "adapter.0.conv1.bank.templates.weight")
+
+
+def telling(names: Iterable[str]) -> set[str]:
+    """A name that each of the networks has whose weights `names` are, perhaps with prefixes."""
+    return {_FIRST[0] if any(name.endswith(_FIRST[0]) for name in names) else _FIRST[1]}
+
+
 def architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     """Reads the size of the network from the `shapes` of a state dict by name.
 
@@ -68,8 +77,8 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     Raises:
       ValueError: there are none of the names that tell it.
     """
-    plain = f"adapter.0.conv1.{member(0)}.weight"
-    first = plain if plain in shapes else "adapter.0.conv1.bank.templates.weight"
+    plain = _FIRST[0]
+    first = plain if plain in shapes else _FIRST[1]
     heads = [
         shape
         for name, shape in shapes.items()

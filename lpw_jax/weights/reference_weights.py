@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
-from lpw_jax.weights import pretrained, torchvision_names, weight_files
+from lpw_jax.weights import pretrained, state_dicts, torchvision_names, weight_files
 from lpw_jax.weights.reference_names import (
     TIED,
     VALUES,
@@ -20,6 +20,7 @@ from lpw_jax.weights.reference_names import (
     is_tied,
     member,
     reference_name,
+    telling,
 )
 from lpw_jax.weights.weight_files import Arrays
 
@@ -37,9 +38,11 @@ class StateDict:
     Args:
       path: a .safetensors or .npz file, or one that torch.save has written (needs PyTorch); local
         or remote. The content tells which.
+      key: which of several state dicts in it, as for `state_dicts.choose`.
 
     Attributes:
       architecture: of the network in it.
+      taken: a line that says which part of the file it is, '' if all of it.
       origin: `file`, `sha256` and `format` ('safetensors', 'npz' or 'pth').
 
     Raises:
@@ -48,10 +51,12 @@ class StateDict:
 
     architecture: Architecture
 
-    def __init__(self, path: epath.PathLike):
+    def __init__(self, path: epath.PathLike, *, key: str = ""):
         self._place = storage.path(path)
         data = weight_files.read(self._place)
-        self._entries, _, form = weight_files.decode(data, self._place)
+        entries, _, form = weight_files.decode(data, self._place)
+        found = state_dicts.choose(entries, telling(entries), place=self._place, key=key)
+        self._entries, self.taken = found.entries, found.taken
         digest = hashlib.sha256(data).hexdigest()
         self.origin = {"file": str(self._place), "sha256": digest, "format": form}
         try:
@@ -122,7 +127,9 @@ class StateDict:
         seen = {True: 0, False: 0}
         for name in counters & self._entries.keys():
             side = is_tied(name)
-            seen[side] = max(seen[side], int(self._entries[name].max(initial=0)))
+            seen[side] = max(
+                seen[side], int(weight_files.to_numpy(self._entries[name]).max(initial=0))
+            )
         if seen[tied] >= seen[not tied]:
             return
         raise UserError(
@@ -172,6 +179,11 @@ def check_division(shapes: Tree) -> None:
         raise UserError(
             "late_phase.kind: must be 'copies' or 'templates', those of the published code, but "
             f"there is {others[0]}"
+        )
+    if any(path.endswith(VALUES) for collection, path in _flat(shapes) if collection in SHARED):
+        raise UserError(
+            "late_phase.late_template_groups: must have all of late_phase.template_groups, since "
+            "the published code's names are known of members' coefficients only"
         )
     sides: dict[str, set[bool]] = {}
     for collection, path in _flat(shapes):

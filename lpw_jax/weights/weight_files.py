@@ -1,24 +1,31 @@
 """Named arrays in .safetensors files, and, read only, in .npz files and those of torch.save."""
 
+import argparse
+import collections
 import contextlib
 import io
-import json
-import secrets
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from etils import epath
 
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
+from lpw_jax.weights import state_dicts
 
 Arrays = dict[str, np.ndarray]
 
 _MAX_BYTES = 4 << 30  # ResNet-152 in float64 takes 0.5 GB
-_NUMPY_TYPES = {f"{kind}{bits}" for kind in "FIU" for bits in (8, 16, 32, 64)} - {"F8"} | {"BOOL"}
+_NUMPY_TYPES = {
+    **{f"{kind}{8 * n}": np.dtype(f"<{kind.lower()}{n}") for kind in "IU" for n in (1, 2, 4, 8)},
+    **{f"F{8 * n}": np.dtype(f"<f{n}") for n in (2, 4, 8)},
+    **{"BF16": np.dtype(jnp.bfloat16), "BOOL": np.dtype(bool)},
+}  # by the names of safetensors
 _REMEDY = "fetch or convert it again"
 
 
@@ -40,35 +47,57 @@ def read(place: epath.Path) -> bytes:
         return place.read_bytes()
 
 
-def decode(data: bytes, place: epath.Path) -> tuple[Arrays, dict[str, str], str]:
+def decode(data: bytes, place: epath.Path) -> tuple[dict[str, Any], dict[str, str], str]:
     """What `data`, the content of the file `place`, holds; its beginning tells the format.
 
     Returns:
-      Arrays by name (of torch.save, narrow numbers as float32), metadata, and 'safetensors', 'npz'
-      or 'pth'.
+      Arrays by name (of torch.save tensors, of nested dicts under names with dots; `to_numpy` makes
+      arrays of them), metadata, and 'safetensors', 'npz' or 'pth'.
 
     Raises:
-      UserError: it is damaged, or no such format; PyTorch is needed and not there.
+      UserError: it is damaged, unpacks to far too much, or is of no such format; PyTorch is needed
+        and not there.
     """
     if data[8:9] == b"{":
+        return *_decode_safetensors(data, place), "safetensors"
+    if data.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(data)):
         with storage.reading(place, _REMEDY):
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            metadata = header.pop("__metadata__", {})
-            if unknown := {entry["dtype"] for entry in header.values()} - _NUMPY_TYPES:
-                raise UserError(
-                    f"{place}: must hold numbers that numpy knows, not {', '.join(sorted(unknown))}"
-                    "; convert them to F32"
-                )
-            return safetensors.numpy.load(data), metadata, "safetensors"
+            limits.check_zip(io.BytesIO(data), place, most=_MAX_BYTES)
     if _is_npz(data):
         with storage.reading(place, _REMEDY), np.load(io.BytesIO(data)) as file:
-            return dict(file), {}, "npz"
+            arrays = {name: file[name] for name in file.files}
+        return {n: a for n, a in arrays.items() if isinstance(a, np.ndarray)}, {}, "npz"
     if data.startswith((b"PK", b"\x80")):
         return _decode_torch(data, place), {}, "pth"
     raise UserError(
         f"{place}: must be weights as .safetensors, .npz or as torch.save writes them, but its "
         f"content is none of them; {_REMEDY}"
     )
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """An array of what `decode` gives; narrow numbers of PyTorch become float32."""
+    if isinstance(value, np.ndarray):  # numpy itself writes bfloat16 as two bytes of anything
+        return value.view(jnp.bfloat16) if value.dtype == np.dtype("V2") else value
+    value = value.detach()
+    narrow = value.is_floating_point() and value.element_size() < 8
+    return (value.float() if narrow else value).numpy()
+
+
+def _decode_safetensors(data: bytes, place: epath.Path) -> tuple[Arrays, dict[str, str]]:
+    with storage.reading(place, _REMEDY):
+        header = limits.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.pop("__metadata__", {})
+        if unknown := {entry["dtype"] for entry in header.values()} - _NUMPY_TYPES.keys():
+            raise UserError(
+                f"{place}: must hold numbers that numpy knows, not {', '.join(sorted(unknown))}"
+                "; convert them to F32"
+            )
+        arrays = {
+            name: np.frombuffer(entry["data"], _NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in safetensors.deserialize(data)
+        }
+    return arrays, metadata
 
 
 def _is_npz(data: bytes) -> bool:
@@ -103,23 +132,29 @@ def import_torch() -> Any:
     return torch
 
 
-def _decode_torch(data: bytes, place: epath.Path) -> Arrays:
+def _decode_torch(data: bytes, place: epath.Path) -> dict[str, Any]:
     torch = import_torch()
-    try:
-        entries = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:  # what training scripts keep beside weights, and runs no code
+        harmless = [argparse.Namespace, collections.Counter, np.dtype, type(np.dtype(float))]
+        with torch.serialization.safe_globals([*harmless, _numpy_scalar()]):
+            tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # nearly anything, with advice on how to run a stranger's code
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise UserError(
-            f"{place} cannot be read: it is damaged, or holds other things than tensors; {_REMEDY}"
+            f"{place} cannot be read: it is damaged, or holds other things than tensors"
+            f"{f' ({found[1]})' if found else ''}; {_REMEDY}"
         ) from error
-    if not isinstance(entries, Mapping) or not all(map(torch.is_tensor, entries.values())):
-        raise UserError(f"{place}: must hold a state dict, names to tensors, and nothing else")
+    entries = state_dicts.flat(tree, torch.is_tensor) if isinstance(tree, Mapping) else {}
+    if not entries:
+        raise UserError(
+            f"{place}: must hold a state dict, names to tensors, alone or in other dicts"
+        )
+    return entries
 
-    def array(tensor):
-        narrow = tensor.is_floating_point() and tensor.dtype != torch.float64
-        return (tensor.detach().float() if narrow else tensor.detach()).numpy()
 
-    with storage.reading(place, _REMEDY):
-        return {str(name): array(tensor) for name, tensor in entries.items()}
+def _numpy_scalar() -> Any:
+    """What numpy's pickles of single numbers call."""
+    return np.float64(0).__reduce__()[0]
 
 
 @contextlib.contextmanager
@@ -132,15 +167,11 @@ def replacing(target: epath.Path) -> Iterator[epath.Path]:
       UserError: it cannot be written.
     """
     storage.has_file(target, what="a file to write")
-    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with storage.replacing(target) as temporary:
             temporary.write_bytes(b"")
             yield temporary
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except UserError:
         raise
     except Exception as error:

@@ -13,8 +13,10 @@ def copies(*selection: Any) -> "Copies":
     """Each member has its own copy of these weights (paper, section 2.3); collapse: their mean.
 
     Args:
-      *selection: regular expressions, each matched against a weight's whole '/'-joined path; or
-        one function (path, array) -> bool; or one tree of bools. `copies(".*")` has nothing shared.
+      *selection: regular expressions, each matched against a weight's whole '/'-joined path
+        ('encoder/norm1/scale' in linen dicts, 'layers/0/kernel' in nnx states, 'layers/0/weight' in
+        equinox modules); or one function (path, array) -> bool; or one tree of bools.
+        `copies(".*")` has nothing shared.
     """
     return Copies(selection)
 

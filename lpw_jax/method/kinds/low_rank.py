@@ -14,8 +14,9 @@ from lpw_jax.method.selection import Selection
 def low_rank(rank: int, *selection: Any) -> "LowRank":
     """Members add A B to shared weights: A random, B zero at first (Hu et al., 2022).
 
-    A weight [..., n] is taken as a matrix [m, n]; A is [m, rank], B [rank, n]. Collapse: the mean
-    of the effective weights, W + mean(A B), which is in general no product of means.
+    A weight [..., n] is taken as a matrix [m, n]; A is [m, rank], B [rank, n]. All members start
+    from the same A, plus the noise of the release. Collapse: the mean of the effective weights,
+    W + mean(A B), which is in general no product of means.
     To train the additions alone, give `optax.set_to_zero()` as `shared_optimizer`, and release
     before the first step.
 

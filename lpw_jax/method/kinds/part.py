@@ -10,13 +10,13 @@ from lpw_jax.method import trees
 from lpw_jax.method.selection import Selection, select
 
 Tree = Any
-Made = dict[str, tuple[jax.Array | None, Any]]
+Made = dict[str, tuple[Any, Any]]
 
 
 class Places(NamedTuple):
-    """What stands where, by path: the shared arrays, and one member's own."""
+    """What stands where, by path: what is shared, and one member's own."""
 
-    shared: Callable[[str], jax.Array]
+    shared: Callable[[str], Any]
     own: Callable[[str], Any]
 
 
@@ -27,8 +27,9 @@ class Kind(abc.ABC):
     def make(self, params: Tree, key: jax.Array | None) -> Made:
         """What stands in the place of each weight of this kind, by path.
 
-        It is a shared array or None, and what is one member's: an array, which replaces the
-        weight, or a `Part`, which knows how to make it.
+        It is what is shared, and what is one member's. Of the member's, an array replaces the
+        weight, and a `Part` makes it, perhaps of the shared array; without it the weight is the
+        shared array, or what a shared `Part` makes.
 
         Args:
           params: of a network.
@@ -49,8 +50,8 @@ def chosen(params: Tree, selection: Selection, kind: str) -> dict[str, jax.Array
     }
 
 
-class Part(abc.ABC):
-    """One member's own arrays in the place of a weight; a registered pytree."""
+class Part(trees.Node, abc.ABC):
+    """Arrays in the place of a weight, most often one member's own; a registered pytree."""
 
     @abc.abstractmethod
     def combine(self, shared: jax.Array | None, places: Places) -> Any:
@@ -86,7 +87,7 @@ def _made(shared: Tree, own: Tree, of_part: Callable, of_array: Callable) -> Tre
 
     def weight(shared, own):
         if own is None:
-            return shared
+            return shared.combine(None, places) if isinstance(shared, Part) else shared
         return of_part(own, shared, places) if isinstance(own, Part) else of_array(own)
 
     return trees.map_places(weight, shared, own)

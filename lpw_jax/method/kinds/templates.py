@@ -27,7 +27,13 @@ def templates(*layers: "Mixed") -> "Templates":
     return Templates(layers)
 
 
-def mixed(*selection: Any, num_templates: int, split: int = 1, biases: bool = False) -> "Mixed":
+def mixed(
+    *selection: Any,
+    num_templates: int,
+    split: int = 1,
+    biases: bool = False,
+    late_phase: bool = True,
+) -> "Mixed":
     """Layers whose weights are mixtures of T templates.
 
     A weight [..., in, out] has templates [..., in / split, out] and coefficients [T, split]: input
@@ -39,6 +45,7 @@ def mixed(*selection: Any, num_templates: int, split: int = 1, biases: bool = Fa
       split: groups of input channels with coefficients of their own, >= 1.
       biases: whether the `bias` beside each weight is mixed as well, from templates of biases,
         which start at 0, by the sum of the weight's coefficients over `split`.
+      late_phase: whether members have coefficients of their own; otherwise they share them.
 
     Raises:
       ValueError: a number below 1.
@@ -46,7 +53,7 @@ def mixed(*selection: Any, num_templates: int, split: int = 1, biases: bool = Fa
     for name, number in (("num_templates", num_templates), ("split", split)):
         if number < 1:
             raise ValueError(f"mixed: {name} must be >= 1, got {number}")
-    return Mixed(selection, num_templates, split, biases)
+    return Mixed(selection, num_templates, split, biases, late_phase)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Mixed:
     num_templates: int
     split: int
     biases: bool = False
+    late_phase: bool = True
 
     def shape(self, path: str, weight: jax.Array) -> tuple[int, ...]:
         """Of one template."""
@@ -89,6 +97,7 @@ class Templates(Kind):
         for path, (weight, mixed) in sorted(found.items()):
             banks[mixed.shape(path, weight), mixed.num_templates][path] = (weight, mixed)
         made: Made = {}
+        bank_of: dict[str, str] = {}
         for (shape, count), layers in banks.items():
             key, key_bank, key_mixing = jax.random.split(key, 3)
             first, (weight, _) = next(iter(layers.items()))
@@ -96,16 +105,24 @@ class Templates(Kind):
             bank = scale * jax.random.normal(key_bank, (*shape, count), weight.dtype)
             splits = {path: mixed.split for path, (_, mixed) in layers.items()}
             for path, values in _coefficients(key_mixing, splits, count, weight.dtype).items():
-                made[path] = (bank if path == first else None, Coefficients(values, bank=first))
-        return made | self._biases(params, found, made)
+                place, own = bank if path == first else None, Coefficients(values, bank=first)
+                is_late = layers[path][1].late_phase
+                made[path] = (place, own) if is_late else (Mixture(place, own), None)
+                bank_of[path] = first
+        return made | self._biases(params, found, bank_of)
 
-    def _biases(self, params: Any, found: dict[str, tuple[jax.Array, Mixed]], made: Made) -> Made:
+    def _biases(
+        self,
+        params: Any,
+        found: dict[str, tuple[jax.Array, Mixed]],
+        bank_of: dict[str, str],
+    ) -> Made:
         there = dict(trees.places(params))
         mixtures: Made = {}
         for path, (_, mixed) in sorted(found.items()):
             if not mixed.biases:
                 continue
-            bias, of_bank = (_beside(place) for place in (path, made[path][1].bank))
+            bias, of_bank = (_beside(place) for place in (path, bank_of[path]))
             if there.get(bias) is None:
                 raise ValueError(f"mixed: biases = True, but there is no {bias!r}")
             shape = (*there[bias].shape, mixed.num_templates)
@@ -144,9 +161,25 @@ class Coefficients(Part):
     def combine(self, shared: jax.Array | None, places: Places) -> jax.Array:
         """As in `Part`."""
         bank = places.shared(self.bank)  # [..., in / split, out, T]
+        bank = bank.templates if isinstance(bank, Mixture) else bank
         weight = jnp.einsum("...jot,ts->...jso", bank, self.values, precision="highest")
         *outer, inputs, split, outputs = weight.shape
         return weight.reshape(*outer, inputs * split, outputs)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["templates", "coefficients"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class Mixture(Part):
+    """All of a shared mixture: its coefficients and, in the place of a bank, the templates."""
+
+    templates: jax.Array | None
+    coefficients: Coefficients
+
+    def combine(self, shared: None, places: Places) -> jax.Array:
+        """As in `Part`."""
+        return self.coefficients.combine(None, places)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["kernel", "bank"])
@@ -159,8 +192,9 @@ class BiasMixture(Part):
 
     def combine(self, shared: jax.Array | None, places: Places) -> jax.Array:
         """As in `Part`."""
-        coefficients = places.own(self.kernel).values.sum(1)
-        return jnp.matmul(places.shared(self.bank), coefficients, precision="highest")
+        mixture = places.own(self.kernel) or places.shared(self.kernel).coefficients
+        bank = places.shared(self.bank)
+        return jnp.matmul(bank, mixture.values.sum(1), precision="highest")
 
 
 def _beside(path: str) -> str:

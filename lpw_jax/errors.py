@@ -21,7 +21,7 @@ class ConfigError(UserError):
 
 
 class NotFinite(UserError):
-    """Predictions are infinite or not numbers, because training has diverged."""
+    """Predictions or weights are no numbers that a training ends with: it has diverged."""
 
 
 class SharedError(UserError):

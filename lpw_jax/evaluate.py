@@ -9,14 +9,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks, report
+from lpw_jax.data import Dataset, ood, overlap
 from lpw_jax.data import corruptions as corrupted_data
-from lpw_jax.data import ood
 from lpw_jax.devices import compilation
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -109,6 +108,7 @@ def summarize(
         "coasting": config.late_phase.coasting,
         "data": {
             **dataset.identity(),
+            "in_training": overlap.in_training(dataset) if isinstance(dataset, Dataset) else None,
             "note": dataset.note,
             "ood_note": None,
             "num_classes": dataset.num_classes,
@@ -189,7 +189,7 @@ def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "
     compilation.use_cache()
     preemption = Preemption()
     with (
-        jax.enable_x64(config.train.compute_dtype == "float64"),
+        experiment.pinned(config),
         preemption.watched(),
         folder.claimed(),
     ):

@@ -35,7 +35,7 @@ def run(
     """
     preemption = Preemption()
     rehearsal = dry_run.profile if profile else dry_run.rehearse if rehearse else None
-    with jax.enable_x64(config.train.compute_dtype == "float64"), preemption.watched():
+    with experiment.pinned(config), preemption.watched():
         if not hosts.is_primary():
             console.be_quiet()
         devices = Devices.over()

@@ -15,6 +15,7 @@ from pathlib import Path
 from lpw_jax import streams
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
+from lpw_jax.measures import bounds
 from lpw_jax.plain_text import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,7 @@ def tables() -> str:
     tables = {}
     for file in sorted((ROOT / "results").glob("*/seed*/results.json")):
         results = json.loads(file.read_text())
+        bounds.check_results(file, results)
         tables.setdefault(data_line(results), {}).setdefault(file.parents[1].name, []).append(
             results
         )

@@ -20,7 +20,8 @@ LAYERS = (
         "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
-        "weights", "weights.state_dicts", "weights.weight_files", "weights.torchvision_names",
+        "weights", "weights.soundness", "weights.state_dicts", "weights.weight_files",
+        "weights.torchvision_names",
         "weights.reference_names",
         "method", "method.*", "training.schedules",
         # Packages, nothing in them.
@@ -29,7 +30,7 @@ LAYERS = (
     ("linen", "tasks.*", "training.progress"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
     ("devices.parallel", "devices.joining", "devices.lost", "devices.hosts",
-     "devices.preemption", "files.*"),
+     "devices.preemption", "devices.jax_settings", "files.*"),
     (
         "display.console", "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",

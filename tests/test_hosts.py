@@ -94,6 +94,7 @@ def test_flags_that_name_no_group_of_processes_are_refused(flags, message, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_distributed_where_there_is_no_cluster_is_refused(tmp_path):
     program = survival.start(tmp_path / "run", flags=("--distributed",))
     assert program.wait() == 2

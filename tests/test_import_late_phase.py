@@ -155,6 +155,10 @@ def test_entries_that_are_missing_unknown_or_misshapen_are_named(tmp_path, capsy
     entries[f"{bn}.bias"] = np.full(32, np.nan)
     assert run_import(entries, tmp_path) == 2
     assert f"finite floating-point numbers; not so: {bn}.bias" in capsys.readouterr().err
+    entries = golden_entries("cifar_sgd_coasting", "final/")
+    entries[f"{bn}.running_var"] = np.full(32, -1e-6)
+    assert run_import(entries, tmp_path) == 2
+    assert f"variances >= 0; not so: {bn}.running_var" in capsys.readouterr().err
     assert run_import({"conv1.weight": np.ones(3)}, tmp_path) == 2
     assert "there is no adapter.0.conv1.no_coef_modules.0.weight" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -217,7 +221,7 @@ def test_a_run_that_is_exported_and_imported_is_the_same_bit_for_bit(tmp_path):
 
     def draw(tree, *members):
         def leaf(like):
-            return rng.standard_normal((*members, *like.shape), np.float32)
+            return np.abs(rng.standard_normal((*members, *like.shape), np.float32))  # variances too
 
         return jax.tree.map(leaf, tree)
 

@@ -31,12 +31,12 @@ def disturbed(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
     halted = run.parent / "halted"
     found = SimpleNamespace(run=run, halted=halted)
-    kill_in_checkpoint_write(survival.start(run, is_mute=True), after=10)
+    kill_in_checkpoint_write(survival.start_tiny(run, is_mute=True), after=10)
 
-    first = survival.start(run)
+    first = survival.start_tiny(run)
     assert first.wait_for(first.trains), first.errors
     first.process.send_signal(signal.SIGSTOP)  # so that it is there when the second comes
-    found.second, found.pid = survival.start(run), first.process.pid
+    found.second, found.pid = survival.start_tiny(run), first.process.pid
     found.second.wait()
     if limited := hasattr(resource, "prlimit"):
         size = 20_000  # bytes in a file: less than a checkpoint's arrays, more than the logs
@@ -45,20 +45,20 @@ def disturbed(tmp_path_factory):
     found.full, found.full_code = first, first.wait() if limited else first.end()
     found.full_newest = first.newest()
 
-    found.after_full = survival.start(run)
-    kill_in(found.after_full, "late", within=1, sent=signal.SIGHUP)
+    found.after_full = survival.start_tiny(run)
+    kill_in(found.after_full, "late", within=0.1, sent=signal.SIGHUP)
     *_, older, newest = largest_files(run)
     truncate(newest)
     found.older, found.damaged = (int(f.relative_to(run).parts[1]) for f in (older, newest))
 
-    found.after_damage = survival.start(run)
+    found.after_damage = survival.start_tiny(run)
     assert found.after_damage.wait_for(lambda: found.after_damage.epochs_done() >= 4)
     assert found.after_damage.end(signal.SIGUSR1) == 75
     shutil.copytree(run, halted)
 
-    kill_in(survival.start(run), "re-estimation", within=0.3)
-    kill_in(survival.start(run), "evaluation", within=0.3)
-    assert survival.start(run, is_mute=True).wait() == 0
+    kill_in(survival.start_tiny(run), "re-estimation", within=0.3)
+    kill_in(survival.start_tiny(run), "evaluation", within=0.3)
+    assert survival.start_tiny(run, is_mute=True).wait() == 0
     return found
 
 
@@ -111,10 +111,10 @@ def test_a_second_process_on_a_workdir_is_refused_and_the_first_unharmed(disturb
 
 @pytest.mark.slow
 def test_a_run_continues_on_another_number_of_devices(disturbed):
-    program = survival.start(disturbed.halted, devices=4)
+    program = survival.start_tiny(disturbed.halted, devices=4)
     assert program.wait() == 0, program.errors
-    end_of_training = 80
-    assert 32 < program.resumed_from() < end_of_training
+    release, end_of_training = 144, 360
+    assert release < program.resumed_from() < end_of_training
     runs = (disturbed.halted, survival.undisturbed())
     ours, theirs = (lpw_jax.load_weights(run) for run in runs)
     for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):

@@ -55,16 +55,18 @@ def asked_to_end(program, moment):
 def test_a_run_asked_to_end_in_every_phase_ends_as_if_undisturbed(tmp_path):
     run = tmp_path / "run"
     for moment in MOMENTS:
-        asked_to_end(survival.start(run), moment)
+        asked_to_end(survival.start_tiny(run), moment)
         assert not (run / ".lock").exists()
-    last = survival.start(run)
+    last = survival.start_tiny(run)
     assert last.wait() == 0, last.errors
     assert survival.differences(run, survival.undisturbed()) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0, 0.5, 2])
-@pytest.mark.parametrize("program", ["main", "evaluate", "compare", "data", "benchmark"])
+@pytest.mark.parametrize(
+    ("program", "seconds"),
+    [("main", 0), ("evaluate", 1.0), ("compare", 0.6), ("data", 2.0), ("benchmark", 0.3)],
+)
 def test_a_program_that_is_still_importing_ends_with_one_line(program, seconds):
     number = ALL[(len(program) + int(2 * seconds)) % len(ALL)]
     started = subprocess.Popen(

@@ -1,9 +1,13 @@
 """What makes a comparison another one than it seems: other data, other settings, and the like."""
 
+import itertools
 from typing import Any, NamedTuple
 
 from lpw_jax.comparison import overview, published, settings
 from lpw_jax.comparison.sides import Side
+from lpw_jax.data import overlap
+from lpw_jax.files import environment
+from lpw_jax.files.workdir import Workdir
 
 _REMARKS = ("note", "ood_note")
 
@@ -49,6 +53,12 @@ def marks(ours: Side, theirs: Side) -> list[Mark]:
         if skipped:
             detail = "; ".join(f"{place}: {number:,}" for place, number in skipped.items())
             found.append(Mark("skipped images", f"damaged images left out, {detail}"))
+    for side in (ours, theirs):
+        if seen := {run.place: number for run in side.runs if (number := _seen(run.results))}:
+            detail = "; ".join(f"{place}: {number:,}" for place, number in seen.items())
+            found.append(Mark("trained on test images", f"test images in training, {detail}"))
+    if changed := _environment_differences(ours, theirs):
+        found.append(Mark("other computing settings", changed))
     return found
 
 
@@ -152,6 +162,31 @@ def _agree(both: list[set]) -> bool:
     """Whether nothing is known to differ, within a side or between them."""
     one, other = both
     return max(len(one), len(other)) < 2 and (one == other or not (one and other))
+
+
+def _seen(results: Any) -> int:
+    """Test images that are training images, if they are more than original data have."""
+    data = results.get("data") or {}
+    number = (data.get("in_training") or {}).get("test") or 0
+    return number if number > overlap.TOLERATED * (data.get("num_test") or 0) else 0
+
+
+def _environment_differences(ours: Side, theirs: Side) -> str:
+    """In which settings of JAX and XLA the runs were not made alike, as far as they tell."""
+    sides = [side.runs for side in (ours, theirs) if side.kind == "runs"]
+    told = {}
+    for run in itertools.chain(*sides):
+        made = Workdir(run.place).read_json(environment.NAME) or {}
+        if settings_then := made.get("settings"):
+            told[run.place] = {"settings": settings_then, "jax": made["packages"].get("jax")}
+    first, *others = told.items() or [(None, None)]
+    for place, here in others:
+        # Other versions of JAX have other settings.
+        if here["jax"] == first[1]["jax"] and (
+            differing := environment.differences(first[1], {"settings": here["settings"]})
+        ):
+            return f"{place} and {first[0]}: {'; '.join(differing)}"
+    return ""
 
 
 def _skipped(results: Any) -> int:

@@ -14,7 +14,7 @@ from lpw_jax.comparison.paired import (
 from lpw_jax.comparison.sides import Run, Side, places
 from lpw_jax.errors import UserError
 from lpw_jax.files.predictions import load
-from lpw_jax.measures import metrics, views
+from lpw_jax.measures import agreement, metrics, views
 from lpw_jax.measures.views import VIEWS
 
 _RESAMPLES = 2000
@@ -69,6 +69,8 @@ def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
     same = _equal(digests)
     if not np.array_equal(*labels) or same is False:
         raise UserError("their test images differ")
+    for run, test in zip((ours, theirs), tests, strict=True):
+        agreement.check_results(_test_file(run), test, run.results)
     inside_by = "digests" if same else "labels"
     outside, other_images = _outside(ours, theirs)
     single = all(len(run.results["views"]["members"]) == 1 for run in (ours, theirs))
@@ -77,6 +79,10 @@ def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
         row = {"seed": ours.seed, "view": view, "images": inside_by}
         log_probs = [views.log_probs(test, view) for test in tests]
         scores = [metrics.example_scores(p, labels[0]) for p in log_probs]
+        if not agreement.in_one_order(*(score["nll"] for score in scores)):
+            raise UserError(
+                "their test images are in other orders: what is hard for one is not for the other"
+            )
         found = mcnemar(*(score["correct"] for score in scores))
         rows.append(
             row

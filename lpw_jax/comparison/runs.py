@@ -13,6 +13,7 @@ from lpw_jax.comparison.sides import Run, Side, measure, places
 from lpw_jax.errors import ConfigError, UserError
 from lpw_jax.files import storage
 from lpw_jax.files.workdir import Workdir
+from lpw_jax.measures import bounds
 from lpw_jax.measures.views import VIEWS
 
 RESULTS = "results.json"
@@ -154,8 +155,11 @@ def _run(
         }
         run = Run(place, results["seed"], values, results, file.parent / "predictions")
         dataset, _ = results["data"]["name"], results["views"]["members"]
+        bounds.check_results(file, results)
     except ConfigError as error:
         raise UserError(f"{file}: its config is none of this version: {error}") from error
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: must be JSON as a run writes it; {error!r}") from error
     if not all("accuracy" in found for found in values.values()) or not values:

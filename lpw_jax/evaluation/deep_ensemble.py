@@ -17,7 +17,7 @@ from lpw_jax.display import console, results_report
 from lpw_jax.errors import UserError
 from lpw_jax.files import predictions
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.measures import metrics, uncertainty
+from lpw_jax.measures import agreement, metrics, uncertainty, views
 from lpw_jax.measures.views import VIEWS, ood_separation
 
 EVALUATE = "python -m lpw_jax.evaluate --workdir"
@@ -67,6 +67,7 @@ def run(
     target = _target(output)
     first = runs[0]
     test, members = _joined(folders, "test", view)
+    _check_order(folders, runs, view)
     outside = _outside(folders, runs, view)
     found = metrics.classification_metrics(test["ensemble"], test["label"])
     for name in ("mutual_information", "disagreement"):
@@ -203,6 +204,22 @@ def _joined(
             metrics.classification_metrics(metrics.log_softmax(own), labels) for own in outputs
         ]
     return {"ensemble": ensemble, "label": labels, **between}, members
+
+
+def _check_order(folders: Sequence[Workdir], runs: Sequence[dict[str, Any]], view: str) -> None:
+    """Refuses predictions that are not those of the runs' results, or not in the first's order."""
+    first = None
+    for folder, results in zip(folders, runs, strict=True):
+        test = _load(folder, "test", view, "label")
+        agreement.check_results(folder.path / "predictions" / "test.npz", test, results)
+        errors = metrics.example_scores(views.log_probs(test, view), test["label"])["nll"]
+        first = errors if first is None else first
+        if not agreement.in_one_order(first, errors):
+            raise UserError(
+                f"--ensemble: predictions/test.npz of {folder.path} must be in the order of "
+                f"{folders[0].path}, but what is hard for one is not for the other; "
+                f"'{EVALUATE} {folder.path}' makes them again"
+            )
 
 
 def _outside(

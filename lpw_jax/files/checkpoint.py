@@ -15,6 +15,7 @@ from etils import epath
 
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
+from lpw_jax.weights import soundness
 
 _DAMAGED = "damaged-"
 # Failures to read that say nothing about what is stored.
@@ -180,6 +181,8 @@ class Checkpoints:
         arrays, info = found.arrays, dict(found.info)
         if info.pop("checksum") != _checksum(arrays, info):
             raise ValueError("the contents are not those that were saved (checksum)")
+        if fault := soundness.found({name: arrays.get(name) for name in ("state", "averages")}):
+            raise ValueError(fault)
         return arrays, info
 
     def _not_written(self, error: Exception) -> UserError:

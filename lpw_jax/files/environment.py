@@ -1,23 +1,28 @@
-"""What a run was made with."""
+"""What a run was made with: versions, devices, settings, commit."""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from lpw_jax.devices import jax_settings
+
+NAME = "environment.json"
 _PACKAGES = (
     "lpw_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
-    "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu",
+    "tensorflow-datasets", "array_record", "tensorflow", "tensorflow-cpu", "pillow",
 )  # fmt: skip
+_NO_RESULT = ("arguments", "resumed")  # change none
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and commit that a run was made with."""
+    """Versions, devices, settings and commit, in JSON's types."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -32,9 +37,29 @@ def environment() -> dict[str, Any]:
         "backend": devices[0].platform,
         "device_kind": devices[0].device_kind,
         "num_devices": len(devices),
+        "settings": jax_settings.recorded(),
         "commit": _commit(),
         "arguments": sys.argv[1:],
     }
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between two environments and could change results, a phrase each.
+
+    What one of them does not tell, as of an older version, does not count.
+    """
+    found = []
+    for name in (name for name in here if name in there and name not in _NO_RESULT):
+        both = there[name], here[name]
+        if not all(isinstance(value, Mapping) for value in both):
+            both, prefix = ({name: both[0]}, {name: both[1]}), ""
+        else:
+            prefix = f"{name}."
+        for key in sorted(both[0].keys() | both[1].keys()):
+            was, now = (side.get(key) for side in both)
+            if was != now:
+                found.append(f"{prefix}{key} = {now!r}, not {was!r}")
+    return found
 
 
 def _commit() -> str | None:

@@ -23,7 +23,7 @@ def load(file: epath.Path, names: Sequence[str], *, remedy: str = "") -> dict[st
       UserError: the file is missing or damaged, or lacks an array.
     """
     with storage.reading(file, remedy), file.open("rb") as opened:
-        limits.check_zip(opened, file, most=_MAX_BYTES)
+        limits.check_zip(opened, most=_MAX_BYTES)
         with np.load(opened) as arrays:
             if lacking := [name for name in names if name not in arrays]:
                 raise ValueError(f"predictions must have {', '.join(lacking)}")

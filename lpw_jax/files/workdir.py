@@ -14,7 +14,9 @@ from etils import epath
 from lpw_jax.devices import hosts
 from lpw_jax.errors import UserError
 from lpw_jax.files import checkpoint, limits, lock, storage
-from lpw_jax.files.environment import environment
+from lpw_jax.files import environment as environments
+from lpw_jax.measures import bounds
+from lpw_jax.weights import soundness
 
 SCHEDULE = "schedule.png"
 PROFILE = "profile"
@@ -95,14 +97,22 @@ class Workdir:
         if hosts.on_primary(lambda: self.read_json("config.json")) is None:
             self.write_json("config.json", config)
 
-    def start_session(self) -> None:
-        """Writes environment.json: that of the first session, and under `resumed` of later ones."""
+    def start_session(self) -> list[str]:
+        """Writes environment.json: that of the first session, and under `resumed` of later ones.
+
+        Returns what differs from the first session's and could change results, a phrase each.
+        """
 
         def described():
-            first, now = self.read_json("environment.json"), environment()
-            return now if first is None else first | {"resumed": [*first.get("resumed", []), now]}
+            first, now = self.read_json(environments.NAME), environments.environment()
+            if first is None:
+                return now, []
+            differing = environments.differences(first, now)
+            return first | {"resumed": [*first.get("resumed", []), now]}, differing
 
-        self.write_json("environment.json", hosts.on_primary(described))
+        found, differing = hosts.on_primary(described)
+        self.write_json(environments.NAME, found)
+        return differing
 
     def check_free(self) -> None:
         """Refuses a folder that holds something else than a run.
@@ -122,7 +132,7 @@ class Workdir:
         """Contents of results.json, None if training has not ended.
 
         Raises:
-          UserError: the file is not as a run writes it.
+          UserError: the file is not as a run writes it, or its figures are impossible.
         """
         results = self.read_json("results.json")
         if results is not None:
@@ -134,6 +144,7 @@ class Workdir:
                     f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, "
                     f"data and train; found {', '.join(results) or 'nothing'}"
                 )
+            bounds.check_results(self.path / "results.json", results)
         return results
 
     def read_trained(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -175,14 +186,17 @@ class Workdir:
         """The final weights as numpy arrays.
 
         Raises:
-          UserError: there are none, because training has not finished.
+          UserError: there are none, because training has not finished, or they are damaged, or
+            not those of a trained network.
         """
         if not (self.path / "weights").exists():
             raise UserError(
                 f"--workdir = {str(self.path)!r}: must hold the final weights of a finished "
                 "training, but there is no folder 'weights' in it"
             )
-        return checkpoint.load_weights(self.path / "weights")
+        weights = checkpoint.load_weights(self.path / "weights")
+        soundness.check(self.path / "weights", weights)
+        return weights
 
     def clear_predictions(self) -> None:
         """Removes predictions of an earlier evaluation, whose sets may have been others."""

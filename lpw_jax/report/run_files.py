@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lpw_jax.errors import UserError
 from lpw_jax.files import predictions, storage
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.measures import metrics, views
+from lpw_jax.measures import agreement, metrics, views
 from lpw_jax.measures.views import VIEWS
 
 _ROWS = 8192  # are scored at once: ImageNet's probabilities in float64 need not fit in memory
@@ -66,7 +66,7 @@ def read(folder: Workdir) -> Run:
     test, outside = None, {}
     # Before the evaluation's end they may be those of an earlier one.
     if results and results["status"] == "complete" and (predicted / "test.npz").exists():
-        test = _scores(predicted / "test.npz")
+        test = _scores(predicted / "test.npz", results)
         outside = {
             name: _scores(file)
             for name in results["views"]["collapsed"].get("ood", {})
@@ -93,12 +93,14 @@ def _records(file: epath.Path) -> list[dict[str, Any]]:
     return records
 
 
-def _scores(file: epath.Path) -> Scores:
-    """What figures need of predictions, for each view."""
+def _scores(file: epath.Path, results: Mapping[str, Any] | None = None) -> Scores:
+    """What figures need of predictions, for each view; those of the test set must be `results`'."""
     remedy = "python -m lpw_jax.evaluate writes it again"
     found = {}
     for view in VIEWS:  # one at a time in memory
         arrays = predictions.load(file, (view, "label"), remedy=remedy)
+        if results:
+            agreement.check_results(file, arrays, results)
         found[view] = _view_scores(view, arrays[view], arrays["label"])
     return found
 

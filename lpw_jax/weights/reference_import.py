@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import data, evaluate, launch, networks, registry
+from lpw_jax import data, evaluate, experiment, launch, networks, registry
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError
@@ -41,7 +41,7 @@ def run(
         config = config_lib.override(config, ["--config.late_phase.release_epoch=-1"])
     dataset = data.described(config.data.name)
     folder = Workdir(workdir)
-    with jax.enable_x64(config.train.compute_dtype == "float64"), folder.claimed():
+    with experiment.pinned(config), folder.claimed():
         _check_unused(config, folder)
         file = reference_weights.StateDict(weights, key=key)
         _check_agrees(config, file, dataset.num_classes, tied=tied)

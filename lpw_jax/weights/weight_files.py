@@ -62,7 +62,7 @@ def decode(data: bytes, place: epath.Path) -> tuple[dict[str, Any], dict[str, st
         return *_decode_safetensors(data, place), "safetensors"
     if data.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(data)):
         with storage.reading(place, _REMEDY):
-            limits.check_zip(io.BytesIO(data), place, most=_MAX_BYTES)
+            limits.check_zip(io.BytesIO(data), most=_MAX_BYTES)
     if _is_npz(data):
         with storage.reading(place, _REMEDY), np.load(io.BytesIO(data)) as file:
             arrays = {name: file[name] for name in file.files}

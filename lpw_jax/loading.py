@@ -10,7 +10,6 @@ from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks
 from lpw_jax.data import augment
 from lpw_jax.errors import UserError
@@ -105,21 +104,21 @@ def load(workdir: epath.PathLike) -> Run:
     """
     folder = Workdir(workdir)
     config, results = folder.read_trained()
-    config, data = config_lib.from_dict(config), results["data"]
+    data = results.data
     if config.train.compute_dtype == "float64" and not jax.config.jax_enable_x64:
         raise UserError(
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )
     weights = folder.load_weights()
-    where, shape = str(folder.path / "weights"), data.get("image_shape")
-    state = networks.from_weights(config, weights, data["num_classes"], where, shape)
+    where = str(folder.path / "weights")
+    state = networks.from_weights(config, weights, data.num_classes, where, data.image_shape)
     params, batch_stats = networks.collapsed(state)
     return Run(
         config=config,
-        model=experiment.build_model(config, data["num_classes"]),
+        model=experiment.build_model(config, data.num_classes),
         collapsed={"params": params, "batch_stats": batch_stats},
         stacked=weights,
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
+        mean=data.mean,
+        std=data.std,
         _state=state,
     )

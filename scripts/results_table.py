@@ -14,6 +14,8 @@ from pathlib import Path
 
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
+from lpw_jax.files.results import Results
+from lpw_jax.files.run_files import RunFiles
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"
@@ -23,36 +25,39 @@ HEADER = (
 )
 
 
-def data_line(results: dict) -> str:
+def data_line(results: Results) -> str:
     """What was tested on, in one line; runs that share it share a table."""
-    data = results["data"]
-    out = f" Out of distribution: {data['ood_note']}." if data["ood_note"] else ""
-    return f"Test set of {data['name']}. {data['note']}{out}"
+    data = results.data
+    out = f" Out of distribution: {data.ood_note}." if data.ood_note else ""
+    return f"Test set of {data.name}. {data.note}{out}"
 
 
-def rows(name: str, seeds: Sequence[dict]) -> str:
+def rows(name: str, seeds: Sequence[Results]) -> str:
     """A config's lines: one for each view, or one if its one member is all there is.
 
     Of several seeds mean and sample standard deviation.
     """
     first = seeds[0]
-    members = len(first["views"]["members"])
-    numbers = ", ".join(str(results["seed"]) for results in seeds)
+    members = len(first.views.members)
+    numbers = ", ".join(str(results.seed) for results in seeds)
     lines = ""
     for view in ("collapsed", "ensemble") if members > 1 else ("collapsed",):
-        found = [results["views"][view] for results in seeds]
+        found = [getattr(results.views, view) for results in seeds]
         aurocs = [
-            f"{ood} {_spread([each['ood'][ood]['auroc'] for each in found], 3)}"
-            for ood, measured in found[0]["ood"].items()
+            f"{ood} {_spread([each.ood[ood].auroc for each in found], 3)}"
+            for ood, measured in found[0].ood.items()
             if measured
         ]
         cells = [
             f"`{name}`, seed{'s' * (len(seeds) > 1)} {numbers}",
-            network_name(first["config"]["model"]),
+            network_name(first.config["model"]),
             members,
             view if members > 1 else "single network",
-            _spread([100 * each["accuracy"] for each in found], 2),
-            *(_spread([each[metric] for each in found], 4) for metric in ("nll", "brier", "ece")),
+            _spread([100 * each.accuracy for each in found], 2),
+            *(
+                _spread([getattr(each, metric) for each in found], 4)
+                for metric in ("nll", "brier", "ece")
+            ),
             ", ".join(aurocs) or "-",
         ]
         lines += "| " + " | ".join(map(str, cells)) + " |\n"
@@ -68,7 +73,7 @@ def tables() -> str:
     """Tables over results/<config>/seed<seed>/results.json."""
     tables = {}
     for file in sorted((ROOT / "results").glob("*/seed*/results.json")):
-        results = json.loads(file.read_text())
+        results = RunFiles(file.parent).read_results()
         tables.setdefault(data_line(results), {}).setdefault(file.parents[1].name, []).append(
             results
         )

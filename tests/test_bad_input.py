@@ -188,7 +188,7 @@ CASES = {
          r"results\.json: must be JSON"),
     "results empty":
         (lambda here: [*workdir(config_json=STORED, results_json="{}")(here), *SHORT],
-         r"results\.json: must be JSON as a run writes it, .*found nothing"),
+         r"results\.json: must be JSON as a run writes it; config: is missing"),
     "results without data":
         (lambda here: [*workdir(config_json=STORED, results_json='{"status": 1}')(here), *SHORT],
          r"results\.json: must be JSON as a run writes it"),

@@ -61,8 +61,9 @@ class Session:
             pause=lambda: self._saver.pause(between_cycles=False),
             stop=self._stop_unless_tolerated,
         )
-        self._begin(self._saver.restore(training.like))
-        folder.start_session()
+        restored = self._saver.restore(training.like)
+        self._begin(restored)
+        folder.start_session(training.config, resumed=restored is not None)
         if training.origin and not self.progress.pretrained:
             self.progress.pretrained = self._tracker.pretrained(
                 training.initial_state, training.origin

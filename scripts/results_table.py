@@ -1,10 +1,13 @@
-"""Makes the README's tables of results, comparisons and benchmarks from the files that runs wrote.
+"""Makes the README's tables of results, comparisons and benchmarks from the files that runs wrote,
+and its list of the fields of results.json.
 
 python scripts/results_table.py                    prints them
 python scripts/results_table.py --update README.md puts them between the README's markers
 """
 
 import argparse
+import dataclasses
+import inspect
 import itertools
 import json
 import re
@@ -14,6 +17,8 @@ from pathlib import Path
 
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
+from lpw_jax.files import described, measured
+from lpw_jax.files import results as results_file
 from lpw_jax.files.results import Results
 from lpw_jax.files.run_files import RunFiles
 
@@ -104,9 +109,30 @@ def benchmarks() -> str:
     return "\n\n".join(texts) + "\n\n"
 
 
+def fields() -> str:
+    """The description of results.json: a line for each part, with all its fields."""
+    kinds = [kind for module in (results_file, measured) for kind in vars(module).values()]
+    parts = [kind for kind in dict.fromkeys(kinds) if dataclasses.is_dataclass(kind)]
+    parts = [kind for kind in parts if kind is not measured.Epoch]
+    lines = []
+    for kind in sorted(parts, key=lambda kind: kind is not Results):
+        told = "; ".join(
+            f"`{names.replace(', ', '`, `')}`: {meaning.rstrip('.').replace('|', '/')}"
+            for names, meaning in described.documented(kind)
+        )
+        what = inspect.getdoc(kind).splitlines()[0].rstrip(".")
+        lines.append(f"- `{kind.__name__}`, {what[0].lower()}{what[1:]}: {told}.\n")
+    return "".join(lines) + "\n"
+
+
 def updated(readme: str) -> str:
     """`readme` with the tables between its markers."""
-    parts = {"results": tables(), "comparisons": comparisons(), "benchmarks": benchmarks()}
+    parts = {
+        "results": tables(),
+        "comparisons": comparisons(),
+        "benchmarks": benchmarks(),
+        "fields": fields(),
+    }
     for name, text in parts.items():
         begin, end = (marker.format(name=name) for marker in MARKERS)
         before, rest = readme.split(begin)

@@ -96,9 +96,12 @@ class _File:
         self._path = folder.path / FOLDER / f"events.out.tfevents.{int(now):010d}.{ending}"
 
         def begin():
+            place = self._path.parent
             with folder.writing(self._path):
+                if place.exists() and not place.is_dir():
+                    console.warn(f"{place}: is no folder; renamed {storage.set_aside(place).name}")
                 for old in replaces:
-                    for path in self._path.parent.glob(f"*.{old}"):
+                    for path in place.glob(f"*.{old}"):
                         path.unlink()
 
         _try(begin)

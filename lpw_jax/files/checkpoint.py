@@ -245,7 +245,7 @@ def _failures_in_one_line() -> Iterator[None]:
     It logs each with its traceback besides, and tensorstore reports for every array that it could
     not tell orbax, which no longer listens. asyncio reports those that orbax did not wait for.
     """
-    report = sys.unraisablehook
+    report = getattr(sys.unraisablehook, "before", sys.unraisablehook)
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
     def reported(found):
@@ -255,13 +255,13 @@ def _failures_in_one_line() -> Iterator[None]:
     def is_heard(record):
         return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
 
-    sys.unraisablehook = reported
+    reported.before, sys.unraisablehook = report, reported
     for logger in loggers:
         logger.addFilter(is_heard)
     try:
         yield
+        sys.unraisablehook = report  # not after a failure: tensorstore goes on to report it
     finally:
-        sys.unraisablehook = report
         for logger in loggers:
             logger.removeFilter(is_heard)
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import inspect
 import math
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 T = TypeVar("T")
@@ -74,6 +76,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def documented(kind: type) -> Iterator[tuple[str, str]]:
+    """Its fields as the docstring of a dataclass tells of them: 'name, name' and their meaning."""
+    text = inspect.getdoc(kind).partition("Attributes:\n")[2]
+    for names, meaning in re.findall(r"^  (\w[\w, ]*): ((?:.|\n    )+)", text, re.MULTILINE):
+        yield names, " ".join(meaning.split())
 
 
 def _object(kind: type[T], value: Any, name: str) -> T:

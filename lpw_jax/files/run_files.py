@@ -87,7 +87,8 @@ class RunFiles:
                 "training, but there is no folder 'weights' in it"
             )
         weights = checkpoint.load_weights(place)
-        self._check("weights", checkpoint.checksum(weights), "the last checkpoint has them, too")
+        remedy = f"without {RESULTS}, lpw_jax.main writes them again from the last checkpoint"
+        self._check("weights", checkpoint.checksum(weights), remedy)
         return weights
 
     def has_predictions(self, name: str) -> bool:

@@ -5,6 +5,7 @@ import io
 import json
 import secrets
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 _MAX_BYTES = 4 << 30  # ResNet-152 in float64 takes 0.5 GB
 _NUMPY_TYPES = {f"{kind}{bits}" for kind in "FIU" for bits in (8, 16, 32, 64)} - {"F8"} | {"BOOL"}
+_METADATA, _CHECKSUM = "__metadata__", "lpw_jax_crc32"
 _REMEDY = "fetch or convert it again"
 
 
@@ -52,8 +54,12 @@ def decode(data: bytes, place: epath.Path) -> tuple[Arrays, dict[str, str], str]
     """
     if data[8:9] == b"{":
         with storage.reading(place, _REMEDY):
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            metadata = header.pop("__metadata__", {})
+            header, tensors = _parts(data)
+            metadata = header.get(_METADATA, {})
+            written = metadata.pop(_CHECKSUM, None)
+            if written not in (None, _checksum(header, tensors)):
+                raise ValueError("the contents are not those that were written (checksum)")
+            header.pop(_METADATA, None)
             if unknown := {entry["dtype"] for entry in header.values()} - _NUMPY_TYPES:
                 raise UserError(
                     f"{place}: must hold numbers that numpy knows, not {', '.join(sorted(unknown))}"
@@ -81,10 +87,25 @@ def _is_npz(data: bytes) -> bool:
 
 
 def encode(entries: Arrays, metadata: dict[str, str]) -> bytes:
-    """Content of a .safetensors file."""
+    """Content of a .safetensors file, with its checksum in the metadata."""
     # In C order: the library writes memory as it lies.
     entries = {name: np.asarray(array, order="C") for name, array in sorted(entries.items())}
-    return safetensors.numpy.save(entries, metadata)
+    header, tensors = _parts(safetensors.numpy.save(entries, metadata))
+    # Sorted, as the library writes metadata in any order: files are reproducible.
+    header[_METADATA] = dict(sorted({**metadata, _CHECKSUM: _checksum(header, tensors)}.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of a .safetensors file, as JSON, and what follows it."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), data[end:]
+
+
+def _checksum(header: dict[str, Any], tensors: bytes) -> str:
+    return str(zlib.crc32(tensors, zlib.crc32(json.dumps(header, sort_keys=True).encode())))
 
 
 def import_torch() -> Any:

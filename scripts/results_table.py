@@ -112,8 +112,8 @@ def benchmarks() -> str:
 def fields() -> str:
     """The description of results.json: a line for each part, with all its fields."""
     kinds = [kind for module in (results_file, measured) for kind in vars(module).values()]
-    parts = [kind for kind in dict.fromkeys(kinds) if dataclasses.is_dataclass(kind)]
-    parts = [kind for kind in parts if kind is not measured.Epoch]
+    kinds = dict.fromkeys(kind for kind in kinds if dataclasses.is_dataclass(kind))
+    parts = [kind for kind in kinds if kind is not measured.Epoch]
     lines = []
     for kind in sorted(parts, key=lambda kind: kind is not Results):
         told = "; ".join(

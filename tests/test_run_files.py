@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import random
 import re
 import shutil
 
@@ -62,7 +61,7 @@ def refused(folder, capsys):
         ("results.json", "views", None, "is missing"),
         ("results.json", "best_epoch", 3, "must be an object"),
         ("results.json", "num_parameters", -1, "must be 0 or more"),
-        ("results.json", "num_parameters", 10**400, "must be"),
+        ("results.json", "train.seconds", 10**400, "must be a finite number"),
         ("results.json", "train.seconds", "long", "must be a finite number"),
         ("results.json", "data.num_classes", True, "must be a whole number"),
         ("results.json", "status", "ready", "must be 'trained' or 'complete'"),
@@ -80,7 +79,7 @@ def test_a_field_that_is_not_as_described_is_named(run_copy, capsys, name, path,
     line = refused(run_copy, capsys)
     field = path.removeprefix("config.")
     assert f"{run_copy / name}: must be JSON as a run writes it; " in line
-    assert field in line and (rule in line or value == 10**400)
+    assert field in line and rule in line
 
 
 @pytest.mark.parametrize("name", INFORMING)
@@ -116,7 +115,7 @@ PREDICTIONS = {
 def test_predictions_that_are_not_those_of_the_results_are_refused(run_copy, capsys, change):
     file = run_copy / "predictions" / "test.npz"
     if change is None:
-        flip(file, 0.6)
+        flip(file, 0.1)
     else:
         with np.load(file) as arrays:
             changed = change(dict(arrays))
@@ -133,16 +132,17 @@ def test_a_changed_byte_of_weights_changes_nothing_or_is_refused(finished_run, t
     refusals = 0
     for step, part in ((None, "weights"), (64, "checkpoints/64")):
         whole = read(finished_run, step)
-        for file in [f for f in sorted((finished_run / part).rglob("*")) if f.is_file()]:
+        files = [path for path in (finished_run / part).rglob("*") if path.is_file()]
+        for file in sorted(files, key=lambda file: file.stat().st_size)[-3:]:
             copy = tmp_path / str(refusals) / file.parent.name / file.name
             shutil.copytree(finished_run, copy, ignore=shutil.ignore_patterns("predictions"))
-            flip(copy / file.relative_to(finished_run), random.Random(file.name).random())
+            flip(copy / file.relative_to(finished_run), 0.5)
             try:
                 assert read(copy, step) == whole, file
             except UserError as error:
                 refusals += 1
                 assert "\n" not in str(error) and str(copy) in str(error)
-    assert refusals > 5
+    assert refusals >= 2
 
 
 def test_weights_of_another_run_are_refused_and_unknown_ones_told(run_copy, capsys):
@@ -162,7 +162,7 @@ def test_weights_of_another_run_are_refused_and_unknown_ones_told(run_copy, caps
 def test_a_changed_figure_is_told(run_copy, capsys, name):
     file = run_copy / name
     content = file.read_text()
-    number = re.search(r"(?<=: )(\d)(?=\d*[,.\d])", content)
+    number = re.search(r"(?<=\d\.)\d", content)
     changed = str((int(number[0]) + 1) % 10 or 1)
     file.write_text(content[: number.start()] + changed + content[number.end() :])
     folder = Workdir(run_copy)

@@ -88,9 +88,9 @@ def tiny_network():
         yield
 
 
-@pytest.fixture(scope="session")
-def finished_run():
-    """Folder of a finished run of `short_run.COMMAND`. Only to be read."""
+@pytest.fixture(scope="module")
+def finished_run(tiny_network):
+    """Folder of a finished run of `short_run.COMMAND`, of a tiny network. Only to be read."""
     import short_run
 
     from lpw_jax import main

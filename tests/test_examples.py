@@ -47,6 +47,7 @@ def test_late_phase_and_plain_classifiers_learn(run, name, least):
     assert min(accuracies(found).values()) > least
 
 
+@pytest.mark.slow
 def test_members_of_a_regression_learn(run):
     pytest.importorskip("equinox")
     found = run("equinox_regression")
@@ -56,6 +57,7 @@ def test_members_of_a_regression_learn(run):
     assert found["ensemble"]["negative_log_density"] < 0.2
 
 
+@pytest.mark.slow
 def test_low_rank_members_learn_more_than_the_head(run):
     found = accuracies(run("low_rank_finetuning"))
     assert found.keys() == {"head alone", "everything", "members", "ensemble", "collapsed"}

@@ -88,7 +88,7 @@ def test_weights_load_as_plain_trees(finished_run):
     steps = checkpoints(finished_run)
     assert len(steps) == 2  # config.checkpoint.keep
     earlier = lpw_jax.load_weights(finished_run, step=steps[0])
-    assert isinstance(earlier["shared"]["conv_in"]["kernel"], np.ndarray)
+    assert isinstance(earlier["shared"]["conv1"]["kernel"], np.ndarray)
     with pytest.raises(UserError, match=f"no such checkpoint; there are: {steps[0]}, {steps[1]}"):
         lpw_jax.load_weights(finished_run, step=1)
 

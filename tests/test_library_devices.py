@@ -141,18 +141,24 @@ def sharded_step(method, way, state, check_vma):
     )
 
 
-def some_slow(cases, quick):
-    return [
-        case if case in quick else pytest.param(*case, marks=pytest.mark.slow) for case in cases
-    ]
+def slow(*cases):
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
 
 
 @pytest.mark.parametrize(
     ("way", "kind", "check_vma"),
-    some_slow(
-        [(way, kind, check) for way in WAYS for kind in STATES for check in (True, False)],
-        [("both", "shared_observed", True)],
-    ),
+    [
+        ("both", "shared_observed", True),
+        *slow(
+            ("batch", "shared_observed", False),
+            ("batch", "own_observed", True),
+            ("batch", "own", False),
+            ("members", "shared_observed", False),
+            ("members", "own", True),
+            ("both", "own_observed", False),
+            ("both", "own", True),
+        ),
+    ],
 )
 def test_shard_map(float64, way, kind, check_vma):
     is_own, observed = STATES[kind]
@@ -163,9 +169,17 @@ def test_shard_map(float64, way, kind, check_vma):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check_vma", [True, False])
-@pytest.mark.parametrize("member_mode", ["vmap", "scan"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "member_mode", "check_vma"),
+    [
+        ("batch", "vmap", True),
+        ("batch", "scan", False),
+        ("members", "vmap", False),
+        ("members", "scan", True),
+        ("both", "vmap", True),
+        ("both", "scan", False),
+    ],
+)
 def test_shard_map_with_members_one_by_one_and_microbatches(float64, way, member_mode, check_vma):
     """Each device's microbatches are a part of its own minibatch, so nothing is normalised."""
 
@@ -230,10 +244,10 @@ def divided(leaf, axis, size):
 
 @pytest.mark.parametrize(
     ("way", "kind"),
-    some_slow(
-        [(way, kind) for way in ("batch", "members") for kind in STATES],
-        [("members", "shared_observed")],
-    ),
+    [
+        ("members", "shared_observed"),
+        *slow(("batch", "shared_observed"), ("batch", "own"), ("members", "own_observed")),
+    ],
 )
 def test_pmap(float64, way, kind):
     is_own, observed = STATES[kind]
@@ -265,16 +279,17 @@ def test_pmap(float64, way, kind):
 
 @pytest.mark.parametrize(
     ("way", "kind", "axis_type"),
-    some_slow(
-        [
-            (way, kind, axis)
-            for way in WAYS
-            for kind in STATES
-            for axis in AxisType
-            if axis.name != "Manual"
-        ],
-        [("both", "shared_observed", AxisType.Explicit)],
-    ),
+    [
+        ("both", "shared_observed", AxisType.Explicit),
+        *slow(
+            ("batch", "shared_observed", AxisType.Auto),
+            ("batch", "own_observed", AxisType.Explicit),
+            ("members", "own", AxisType.Auto),
+            ("members", "shared_observed", AxisType.Explicit),
+            ("both", "own_observed", AxisType.Auto),
+            ("both", "own", AxisType.Explicit),
+        ),
+    ],
 )
 def test_named_sharding(float64, way, kind, axis_type):
     """Nothing is said to the library: JAX divides the arrays of a plain step."""

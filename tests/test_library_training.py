@@ -203,7 +203,7 @@ def test_more_trainings_equal_algorithm_1(float64, problem, kind, optimizer, oth
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_random_trainings_equal_algorithm_1(float64, seed):
     draw = np.random.default_rng(seed).choice
     check(

@@ -1,5 +1,7 @@
 """Rank-one factors of linen layers, on activations and as effective weights."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -67,9 +69,13 @@ def trained(method):
     return state, metrics
 
 
+@functools.cache
+def with_effective_weights():
+    return trained(method(Network().apply, on_activations=False, mode="unroll"))
+
+
 @pytest.mark.parametrize("mode", ["vmap", "unroll"])
 def test_both_forms_are_the_same_training(mode):
-    plain = trained(method(Network().apply, on_activations=False, mode="unroll"))
     on_activations = method(
         lambda *args: linen.apply(Network(), *args), on_activations=True, mode=mode
     )
@@ -77,7 +83,7 @@ def test_both_forms_are_the_same_training(mode):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12),
         jax.tree.leaves(scaled),
-        jax.tree.leaves(plain),
+        jax.tree.leaves(with_effective_weights()),
     )
     params, _ = on_activations.collapse(scaled[0])
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, variables())

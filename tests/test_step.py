@@ -155,11 +155,10 @@ def python_loop(coasting, num_microbatches, patterns):
     [
         ("vmap", "reference", 1, PATTERNS),
         ("vmap", "every_minibatch", 2, ("head/.*",)),
-        ("vmap", "none", 1, PATTERNS),
         ("scan", "reference", 4, PATTERNS),
-        ("scan", "none", 2, ("bn1/.*",)),
         ("unroll", "every_minibatch", 1, PATTERNS),
         pytest.param("vmap", "none", 4, PATTERNS, marks=pytest.mark.slow),
+        pytest.param("scan", "none", 2, ("bn1/.*",), marks=pytest.mark.slow),
         pytest.param("scan", "every_minibatch", 1, ("head/.*",), marks=pytest.mark.slow),
         pytest.param("unroll", "reference", 4, PATTERNS, marks=pytest.mark.slow),
         pytest.param("unroll", "none", 2, PATTERNS, marks=pytest.mark.slow),

@@ -63,7 +63,7 @@ class Record:
         self.num_cycles, self.kept, self.sent = [], set(), []
 
 
-@pytest.fixture(scope="module", params=["data", "members"])
+@pytest.fixture(scope="module", params=[pytest.param("data", marks=pytest.mark.slow), "members"])
 def record(request, tmp_path_factory):
     """Of a run with a release, changing rates and a checkpoint after every epoch."""
     record, step, cycles, send = Record(), LatePhase.step, Runner.cycles, Devices.send

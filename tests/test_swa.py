@@ -82,7 +82,11 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize(
     ("num_devices", "layout"),
-    [pytest.param(1, "data", marks=pytest.mark.slow), (8, "data"), (K, "members")],
+    [
+        pytest.param(1, "data", marks=pytest.mark.slow),
+        pytest.param(8, "data", marks=pytest.mark.slow),
+        (K, "members"),
+    ],
 )
 def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, layout):
     """All members see all images, the short batch included."""

@@ -65,13 +65,11 @@ def test_a_run_does_not_depend_on_devices_and_layout(one_device, num_devices, la
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(a).max())
 
 
-QUICK = ("cifar10_wrn14_bn_swa",)  # with a release, SWA, cutout
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+        pytest.param(path, id=path.stem)
         for path in sorted(CONFIGS.glob("*.py"))
         if path.stem not in ("__init__", "base")
     ],

@@ -130,22 +130,7 @@ class LatePhase:
         shared, members = divide(params, self.late_phase, key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
-        # Copies, for whoever donates the state; of optimisers, too, since some keep weights.
-        shared, shared_model_state = jax.tree.map(jnp.array, (shared, shared_model_state))
-        tied = joint(shared, members, tied=True)
-        members, member_model_state = jax.tree.map(
-            lambda leaf: jnp.asarray(leaf)[None], (members, member_model_state)
-        )
-        return State(
-            step=jnp.zeros((), jnp.int32),
-            coasting=jnp.zeros((), bool),
-            shared=shared,
-            members=members,
-            shared_model_state=shared_model_state,
-            member_model_state=member_model_state,
-            shared_opt_state=jax.tree.map(jnp.copy, self.shared_optimizer.init(tied)),
-            member_opt_state=None,
-        )
+        return jax.jit(self._tied)(shared, members, shared_model_state, member_model_state)
 
     def release(
         self, state: State, key: jax.Array | None = None, *, num_members: int, sigma: float = 0.0
@@ -166,24 +151,8 @@ class LatePhase:
         ):
             if not holds:
                 raise ValueError(f"release: {rule}, got {got}")
-        tied = jax.tree.map(lambda leaf: leaf[0], state.members)
-        members, member_model_state = jax.tree.map(
-            lambda leaf: jnp.repeat(leaf, num_members, axis=0),
-            (state.members, state.member_model_state),
-        )
-        if sigma > 0:
-            members = noise.perturb(key, members, sigma)
-        return state.replace(
-            coasting=jnp.zeros((), bool),
-            members=members,
-            member_model_state=member_model_state,
-            shared_opt_state=narrow(
-                state.shared_opt_state,
-                self.shared_optimizer,
-                joint(state.shared, tied, tied=False),
-            ),
-            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
-        )
+        release = functools.partial(self._release, num_members=num_members, sigma=sigma)
+        return jax.jit(release)(state, key)
 
     def step(
         self,
@@ -261,7 +230,48 @@ class LatePhase:
         Raises:
           ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
         """
-        return collapse(state, batch_norm_epsilon=self.batch_norm_epsilon)
+        epsilon = self.batch_norm_epsilon
+        return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))(state)
+
+    def _tied(self, shared, members, shared_model_state, member_model_state):
+        tied = joint(shared, members, tied=True)
+        # Copies, for whoever donates the state; of optimisers, too, since some keep weights.
+        shared, shared_model_state, opt_state = jax.tree.map(
+            jnp.copy, (shared, shared_model_state, self.shared_optimizer.init(tied))
+        )
+        members, member_model_state = jax.tree.map(
+            lambda leaf: leaf[None], (members, member_model_state)
+        )
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            coasting=jnp.zeros((), bool),
+            shared=shared,
+            members=members,
+            shared_model_state=shared_model_state,
+            member_model_state=member_model_state,
+            shared_opt_state=opt_state,
+            member_opt_state=None,
+        )
+
+    def _release(self, state, key, *, num_members, sigma):
+        tied = jax.tree.map(lambda leaf: leaf[0], state.members)
+        members, member_model_state = jax.tree.map(
+            lambda leaf: jnp.repeat(leaf, num_members, axis=0),
+            (state.members, state.member_model_state),
+        )
+        if sigma > 0:
+            members = noise.perturb(key, members, sigma)
+        return state.replace(
+            coasting=jnp.zeros((), bool),
+            members=members,
+            member_model_state=member_model_state,
+            shared_opt_state=narrow(
+                state.shared_opt_state,
+                self.shared_optimizer,
+                joint(state.shared, tied, tied=False),
+            ),
+            member_opt_state=jax.tree.map(jnp.copy, jax.vmap(self.member_optimizer.init)(members)),
+        )
 
     def _tied_step(self, state, batch, key, members, num_members, shared_args):
         shared_grads, member_grads, metrics, states = gradients(

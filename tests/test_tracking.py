@@ -247,11 +247,18 @@ def test_another_reader_finds_the_events_whole(evaluated):
 
 def test_a_run_goes_on_without_the_events_that_cannot_be_written(evaluated, tmp_path, capsys):
     records = epochs(evaluated[1])
-    (tmp_path / "tensorboard").write_text("a file where a folder must be")
+    (tmp_path / "tensorboard").symlink_to(tmp_path / "gone")
     journal = Journal(Workdir(tmp_path), records[:1])
     journal.add(records[1])
     assert "TensorBoard's events were not written" in capsys.readouterr().err
     assert epochs(tmp_path) == records[:2]
+
+
+def test_a_file_in_the_place_of_the_events_folder_is_set_aside(evaluated, tmp_path):
+    (tmp_path / "tensorboard").write_text("mine")
+    events.Events(Workdir(tmp_path), epochs(evaluated[1])[:2])
+    assert (tmp_path / "damaged-tensorboard").read_text() == "mine"
+    assert event_files.points(tmp_path)
 
 
 def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):

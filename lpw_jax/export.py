@@ -14,7 +14,6 @@ In PyTorch: model.load_state_dict(safetensors.torch.load_file("FILE.safetensors"
 import argparse
 from collections.abc import Sequence
 
-from lpw_jax import config as config_lib
 from lpw_jax import experiment, loading, registry
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
@@ -36,8 +35,7 @@ def export(workdir: str, output: str, *, names: str | None = None) -> None:
       UserError: `workdir` holds no finished training, or one that has no such names; `output`
         cannot be written.
     """
-    stored, _ = Workdir(workdir).read_trained()
-    config = config_lib.from_dict(stored)
+    config, _ = Workdir(workdir).read_trained()
     name = config.model.name
     if not (registry.network(name).weight_names or registry.network(name).is_reference):
         raise UserError(f"{workdir!r}: must hold one of the package's networks, not {name}")

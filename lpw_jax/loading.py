@@ -10,7 +10,6 @@ from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks
 from lpw_jax.data import augment
 from lpw_jax.data.dataset import check_scale
@@ -116,27 +115,26 @@ def load(workdir: epath.PathLike) -> Run:
     """
     folder = Workdir(workdir)
     config, results = folder.read_trained()
-    config, data = config_lib.from_dict(config), results["data"]
+    data = results.data
     if config.train.compute_dtype == "float64" and not jax.config.jax_enable_x64:
         raise UserError(
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )
     parallel.found()
     weights = folder.load_weights()
-    where, shape = str(folder.path / "weights"), data.get("image_shape")
-    model = experiment.build_model(config, data["num_classes"])
+    where, model = str(folder.path / "weights"), experiment.build_model(config, data.num_classes)
     with experiment.pinned(config):
-        state = networks.from_weights(config, weights, data["num_classes"], where, shape)
-        params, batch_stats = networks.collapse_of(model, shape)(state)
+        state = networks.from_weights(config, weights, data.num_classes, where, data.image_shape)
+        params, batch_stats = networks.collapse_of(model, data.image_shape)(state)
     collapsed = {"params": params, "batch_stats": batch_stats}
     soundness.check(f"{folder.path}: the collapsed network", collapsed)
-    check_scale(data["mean"], data["std"], where=f"{folder.path / 'results.json'}: data.")
+    check_scale(data.mean, data.std, where=f"{folder.path / 'results.json'}: data.")
     return Run(
         config=config,
         model=model,
         collapsed=collapsed,
         stacked=weights,
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
+        mean=data.mean,
+        std=data.std,
         _state=state,
     )

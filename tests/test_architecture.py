@@ -27,12 +27,12 @@ LAYERS = (
         # Packages, nothing in them.
         "devices", "display", "training", "evaluation", "comparison", "tasks",
     ),
-    ("linen", "tasks.*", "training.progress"),
+    ("linen", "tasks.*", "training.progress", "display.console"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
     ("devices.parallel", "devices.joining", "devices.lost", "devices.hosts",
      "devices.preemption", "devices.jax_settings", "files.*"),
     (
-        "display.console", "display.events", "display.schedule_report", "display.results_report",
+        "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",
     ),
     ("display.*", "report", "report.*"),
@@ -50,7 +50,7 @@ CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "networks", "recipe",
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
     "evaluation.deep_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
-    "weights.reference_import", "comparison.settings",
+    "weights.reference_import", "comparison.settings", "files.run_files", "files.workdir",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -116,20 +116,20 @@ storage.write_text(epath.Path({str(tmp_path / "page")!r}), "\\u00b1 \\udcff")
 )
 def test_a_new_folder_may_hold_logs(name, tmp_path):
     (tmp_path / name).write_text("")
-    Workdir(tmp_path).check_free()
+    Workdir(tmp_path).known()
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match=r"but holds thesis\.tex and no config"):
-        Workdir(tmp_path).check_free()
+        Workdir(tmp_path).known()
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_new_folder_may_hold_what_is_printed_to(number, tmp_path, monkeypatch):
     with (tmp_path / "any name").open("w") as file:
         with pytest.raises(UserError, match="any name"):
-            Workdir(tmp_path).check_free()
+            Workdir(tmp_path).known()
         status = os.fstat  # as if the shell had redirected there
         monkeypatch.setattr(os, "fstat", lambda n: status(file.fileno() if n == number else n))
-        Workdir(tmp_path).check_free()
+        Workdir(tmp_path).known()
 
 
 def test_a_finished_run_is_shown_where_nothing_can_be_written(run_copy, monkeypatch, capsys):

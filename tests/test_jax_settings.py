@@ -1,6 +1,7 @@
 """Nothing in the environment or in JAX's settings changes what is drawn, or how it is computed."""
 
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,11 +14,14 @@ import pytest
 import quick_jit
 import survival
 from comparison_files import results, write
+from short_run import DIGITS
 
 import lpw_jax
 from lpw_jax.comparison import marks, runs
+from lpw_jax.config import load_config
 from lpw_jax.devices import jax_settings
 from lpw_jax.files import environment
+from lpw_jax.files.environment import Environment
 from lpw_jax.files.workdir import Workdir
 
 OTHERWISE = {
@@ -101,19 +105,20 @@ def test_every_other_setting_is_recorded_or_without_effect(monkeypatch):
 
 
 def test_a_session_with_other_settings_is_told_what_they_are(tmp_path, monkeypatch):
-    folder = Workdir(tmp_path)
-    assert folder.start_session() == []
+    folder, config = Workdir(tmp_path), load_config(DIGITS, [])
+    assert folder.start_session(config, resumed=False) == []
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    (line,) = folder.start_session()
+    (line,) = folder.start_session(config, resumed=True)
     assert line.startswith("settings.XLA_FLAGS = '--xla_cpu_enable_fast_math=true', not ")
-    assert len(folder.read_json("environment.json")["resumed"]) == 1
+    assert len(folder.read_environment().resumed) == 1
 
 
 def test_what_an_older_environment_does_not_tell_is_no_difference():
-    older = {"python": "3.11.1", "packages": {"jax": "0.10.2"}, "arguments": ["a"]}
-    newer = {**older, "arguments": ["b"], "settings": {"XLA_FLAGS": "--a"}}
+    told = {"python": "3.11.1", "packages": {"jax": "0.10.2"}}
+    older = Environment(**told, arguments=["a"])
+    newer = Environment(**told, arguments=["b"], settings={"XLA_FLAGS": "--a"})
     assert environment.differences(older, newer) == []
-    newer["packages"] = {"jax": "0.11.0"}
+    newer = dataclasses.replace(newer, packages={"jax": "0.11.0"})
     assert environment.differences(older, newer) == ["packages.jax = '0.11.0', not '0.10.2'"]
 
 

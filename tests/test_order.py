@@ -15,6 +15,7 @@ from lpw_jax.comparison import predictions, runs
 from lpw_jax.data import Dataset, corruptions, load_dataset, overlap
 from lpw_jax.data.corruptions import SEVERITIES
 from lpw_jax.errors import UserError
+from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import agreement, metrics
 
 IMAGES, LABELS = tfds_fixtures.arrays("cifar10", "test")
@@ -158,7 +159,7 @@ def test_predictions_that_are_not_those_of_the_results_are_refused(array, run_co
         arrays = dict(stored)
     arrays[array] = np.roll(arrays[array], 1, axis=0)
     np.savez(file, **arrays)
-    told = json.loads((run_copy / "results.json").read_text())
+    told = Workdir(run_copy).read_results()
     with pytest.raises(
         UserError, match="test.npz: must be the predictions that results.json tells"
     ):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_net
+from comparison_files import results
 from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, labels
 
@@ -21,6 +22,8 @@ from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import events
 from lpw_jax.errors import Preempted
+from lpw_jax.files import described
+from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.spread import member_distance
 from lpw_jax.models import functions
@@ -214,14 +217,16 @@ def test_events_are_the_lines_of_metrics_and_the_results(evaluated):
         np.testing.assert_allclose([found[2], found[3]], values, rtol=1e-5)
         assert 1 not in found
 
-    ood = {"auroc": 0.75, "fpr95": None}
-    views = {"collapsed": {"accuracy": 0.5, "ood": {"SVHN": ood, "TIN": None}}}
+    found = results("digits_bn") | report
+    ood = {"SVHN": {"auroc": 0.75, "fpr95": None}, "TIN": None}
     for accuracy in (0.25, 0.5):  # the later evaluation takes the place of the other
-        views["collapsed"]["accuracy"] = accuracy
-        events.write_results(Workdir(folder), {**report, "views": views})
+        found["views"]["collapsed"] |= {"accuracy": accuracy, "ood": ood}
+        events.write_results(Workdir(folder), described.read(Results, found))
     after = event_files.points(folder)
-    final = {"final/collapsed/accuracy": 0.5, "final/collapsed/ood/SVHN/auroc": 0.75}
-    assert after == points | {(tag, 3): value for tag, value in final.items()}
+    new = {tag: value for (tag, step), value in after.items() if (tag, step) not in points}
+    assert after == points | {(tag, 3): value for tag, value in new.items()}
+    assert (new["final/collapsed/accuracy"], new["final/collapsed/ood/SVHN/auroc"]) == (0.5, 0.75)
+    assert not [tag for tag in new if "fpr95" in tag or "TIN" in tag]
 
 
 READ = """
@@ -242,11 +247,18 @@ def test_another_reader_finds_the_events_whole(evaluated):
 
 def test_a_run_goes_on_without_the_events_that_cannot_be_written(evaluated, tmp_path, capsys):
     records = epochs(evaluated[1])
-    (tmp_path / "tensorboard").write_text("a file where a folder must be")
+    (tmp_path / "tensorboard").symlink_to(tmp_path / "gone")
     journal = Journal(Workdir(tmp_path), records[:1])
     journal.add(records[1])
     assert "TensorBoard's events were not written" in capsys.readouterr().err
     assert epochs(tmp_path) == records[:2]
+
+
+def test_a_file_in_the_place_of_the_events_folder_is_set_aside(evaluated, tmp_path):
+    (tmp_path / "tensorboard").write_text("mine")
+    events.Events(Workdir(tmp_path), epochs(evaluated[1])[:2])
+    assert (tmp_path / "damaged-tensorboard").read_text() == "mine"
+    assert event_files.points(tmp_path)
 
 
 def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):

@@ -1,6 +1,7 @@
 """Folders and files on this machine or in a bucket ('gs://bucket/folder')."""
 
 import contextlib
+import itertools
 import os
 import re
 import secrets
@@ -16,6 +17,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
@@ -91,6 +94,15 @@ def reading(place: object, remedy: str = "") -> Iterator[None]:
     except Exception as error:
         remedy = remedy and f"; {remedy}"
         raise UserError(f"{place} cannot be read: {first_line(error)}{remedy}") from error
+
+
+def set_aside(place: epath.Path) -> epath.Path:
+    """Gives what is damaged another name, 'damaged-NAME', and returns it; nothing is deleted."""
+    names = itertools.chain([""], (f"{number}-" for number in itertools.count(2)))
+    targets = (place.with_name(f"damaged-{number}{place.name}") for number in names)
+    target = next(target for target in targets if not target.exists())
+    place.rename(target)
+    return target
 
 
 def copy(files: Iterable[epath.Path], folder: epath.Path) -> None:

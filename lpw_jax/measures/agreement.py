@@ -1,6 +1,5 @@
 """Whether predictions are those that results tell of, and two networks' of images in one order."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ _ROUNDED = 1e-3  # predictions are kept in float32
 _ENOUGH, _UNLIKE = 1000, 0.05
 
 
-def check_results(where: object, test: Predictions, results: Mapping[str, Any]) -> None:
+def check_results(where: object, test: Predictions, results: Any) -> None:
     """Refuses predictions of the test images that have other figures than results.json tells.
 
     So they do where their order is not that of the labels, or another network made them. Not asked
@@ -23,19 +22,19 @@ def check_results(where: object, test: Predictions, results: Mapping[str, Any]) 
     Args:
       where: their file, for messages.
       test: `label` [N] and any of the views.
-      results: of results.json, of the same run.
+      results: `files.results.Results` of the same run.
 
     Raises:
       UserError: naming the file, the figure and both values.
     """
-    data = results["data"]
-    skipped = (data.get("skipped") or {}).get("test") or 0
-    if (data.get("num_test") or 0) - skipped != len(test["label"]):
+    data = results.data
+    skipped = (data.skipped or {}).get("test", 0)
+    if (data.num_test or 0) - skipped != len(test["label"]):
         return
-    for view in (name for name in VIEWS if name in test and results["views"].get(name)):
+    for view in (name for name in VIEWS if name in test and getattr(results.views, name)):
         found = metrics.classification_metrics(log_probs(test, view), test["label"])
         for name in ("accuracy", "nll"):
-            told = results["views"][view].get(name)
+            told = getattr(getattr(results.views, view), name)
             if told is not None and abs(found[name] - told) > _ROUNDED * max(1.0, abs(told)):
                 raise UserError(
                     f"{where}: must be the predictions that results.json tells of, with {view} "

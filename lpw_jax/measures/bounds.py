@@ -12,8 +12,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lpw_jax.errors import UserError
-
 _ROUNDED = 1e-4  # figures may have been rounded to so many places
 _SEPARATION = ("auroc", "aupr_in", "aupr_out", "fpr95")
 _FRACTIONS = ("accuracy", "top5_accuracy", "ece", "ood_mean_auroc", "disagreement", *_SEPARATION)
@@ -87,22 +85,13 @@ def _parts(name: str, view: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[st
             yield f"{name}.ood.{outside}.{score}", scores[score] or {}
 
 
-def check_results(where: object, results: Mapping[str, Any]) -> None:
-    """Refuses the figures of a results.json that no predictions can have.
-
-    Raises:
-      UserError: naming the file `where`, the figure, the rule and the value.
-    """
-    fault = ""
-    try:
-        classes = (results.get("data") or {}).get("num_classes")
-        for part in ("validation", "views"):
-            if broken := impossible_views(results.get(part) or {}, classes):
-                fault = f"{part}.{broken}"
-    except (AttributeError, TypeError) as error:
-        raise UserError(f"{where}: must be JSON as a run writes it; {error!r}") from error
-    if fault:
-        raise UserError(f"{where}: {fault}")
+def impossible_results(results: Mapping[str, Any]) -> str:
+    """Likewise of results.json, in JSON's types."""
+    classes = results["data"]["num_classes"]
+    for part in ("validation", "views"):
+        if fault := impossible_views(results.get(part) or {}, classes):
+            return f"{part}.{fault}"
+    return ""
 
 
 def _at_least(known: Mapping[str, float], classes: int | None) -> Iterator[tuple[str, float, str]]:

@@ -63,8 +63,9 @@ class Session:
             self._saver, train.on_nonfinite, train.learning_rate, late_phase.learning_rate
         )
         self._tracker = Tracker(training.runner, training.evaluator, self._saver, self._tolerance)
-        self._begin(self._saver.restore(training.like))
-        if differing := folder.start_session():
+        restored = self._saver.restore(training.like)
+        self._begin(restored)
+        if differing := folder.start_session(training.config, resumed=restored is not None):
             console.warn(
                 "not all is as in the run's first session, so that results may differ by rounding: "
                 f"{'; '.join(differing)}"

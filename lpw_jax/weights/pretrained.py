@@ -107,7 +107,6 @@ def encode_variables(
 ) -> bytes:
     """A file in our own format; `source` is the `{file, sha256}` that the variables come from."""
     own = {"version": _VERSION, "model": model_name, "source": source and dict(source)}
-    # In one entry, as the library writes several in any order: files are reproducible.
     return weight_files.encode(_flat(variables), {_OWN: json.dumps(own)})
 
 

@@ -1,6 +1,7 @@
 """Figures that no predictions can have are refused wherever they are read, all others are not."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ IMPOSSIBLE = [
 @pytest.mark.parametrize(("changes", "rule"), IMPOSSIBLE)
 def test_impossible_figures_are_refused_with_rule_and_value(changes, rule):
     found = {"data": {"num_classes": 10}, "views": {"collapsed": GOOD | changes}}
-    assert bounds.impossible_results(found).startswith(f"views.collapsed: {rule}")
+    assert re.match(f"views.collapsed: {rule}", bounds.impossible_results(found))
     assert bounds.impossible(GOOD, 10) == ""
 
 
@@ -73,9 +74,9 @@ def test_a_results_file_is_read_only_if_it_is_possible(view, name, value, tmp_pa
     else:
         found["views"][view][name] = value
     folder = write(tmp_path, found)
-    with pytest.raises(UserError, match=f"results.json: views.{view}.*{name} must be"):
+    with pytest.raises(UserError, match=f"results.json: .*views.{view}.*{name}.*must be"):
         Workdir(folder).read_results()
-    with pytest.raises(UserError, match=f"results.json: views.{view}.*{name} must be"):
+    with pytest.raises(UserError, match=f"results.json: .*views.{view}.*{name}.*must be"):
         runs.gather([folder], left_out=[])
     assert compare.main([folder]) == 2 and name in capsys.readouterr().err
 

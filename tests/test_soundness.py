@@ -35,6 +35,7 @@ def poisoned(weights, name, value):
 
 def rewrite(folder, weights):
     shutil.rmtree(folder / "weights")
+    (folder / "checksums.json").unlink()  # as of an older version
     checkpoint.save_weights(folder / "weights", weights)
 
 
@@ -132,5 +133,5 @@ def test_a_run_whose_results_have_no_mean_is_not_loaded(run_copy):
     results = json.loads(file.read_text())
     results["data"]["mean"] = [None] * 3
     file.write_text(json.dumps(results))
-    with pytest.raises(UserError, match="results.json: data.mean must be 0 to 1"):
+    with pytest.raises(UserError, match="results.json: .*data.mean.* must be"):
         lpw_jax.load(run_copy)

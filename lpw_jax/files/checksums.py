@@ -50,9 +50,12 @@ class Checksums:
             return None
 
 
-def of_file(place: epath.Path) -> int:
-    """CRC-32 of a file; of an .npz the one of its arrays' own, which are checked at reading."""
-    if place.name.removesuffix(storage.PARTIAL).endswith(".npz"):
+def of_file(place: epath.Path, name: str) -> int:
+    """CRC-32 of what is, or will be, the file `name`.
+
+    Of an .npz it is the one of its arrays' own, which are checked at reading.
+    """
+    if name.endswith(".npz"):
         with place.open("rb") as file, zipfile.ZipFile(file) as archive:
             return _of_all(sorted((info.filename, info.CRC) for info in archive.infolist()))
     return zlib.crc32(place.read_bytes())

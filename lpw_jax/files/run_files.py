@@ -109,7 +109,7 @@ class RunFiles:
         remedy = f"'python -m lpw_jax.evaluate --workdir {self.path}' writes it again"
         file = self._predictions(name)
         found = predictions.load(file, arrays, name=name, data=results.data, remedy=remedy)
-        self._check(f"predictions/{file.name}", checksums.of_file(file), remedy)
+        self._check(f"predictions/{file.name}", checksums.of_file(file, file.name), remedy)
         return found
 
     def _predictions(self, name: str) -> epath.Path:

@@ -212,7 +212,7 @@ class Workdir(RunFiles):
             with storage.replacing(target) as temporary:
                 write(temporary)
                 if is_read:
-                    self._checksums.add(name, checksums.of_file(temporary))
+                    self._checksums.add(name, checksums.of_file(temporary, name))
 
     @contextlib.contextmanager
     def writing(self, path: epath.Path) -> Iterator[None]:

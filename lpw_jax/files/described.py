@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 T = TypeVar("T")
+_ROUNDED = 1e-9  # a figure may be above its largest value by so much: areas are sums
 
 described = dataclasses.dataclass(frozen=True, kw_only=True)
 
@@ -46,7 +47,7 @@ def read(kind: type[T], value: Any, name: str = "") -> T:
         return None if value is None else read(one, value, name)
     if origin is Annotated:
         number, (least, largest) = read(inner[0], value, name), inner[1]
-        if not least <= number <= largest:
+        if not least - _ROUNDED <= number <= largest + _ROUNDED:
             to = f" to {largest:g}" if math.isfinite(largest) else " or more"
             raise _wrong(name, value, f"{least:g}{to}")
         return number

@@ -124,7 +124,7 @@ def test_members_are_the_runs_and_their_costs_add_up(runs, tmp_path, capsys):
     assert results["ensemble_of"] == {
         "runs": runs, "seeds": [0, 1], "view": "collapsed", "different": []
     }  # fmt: skip
-    assert set(one) | {"ensemble_of", "imported"} == set(results)
+    assert set(one) | {"ensemble_of"} == set(results)
     assert results["num_parameters"] == 2 * one["num_parameters"]
     seconds = one["train"]["seconds"] + two["train"]["seconds"]
     assert results["train"]["seconds"] == seconds

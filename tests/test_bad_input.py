@@ -219,7 +219,7 @@ CASES = {
     "evaluate other weights": (trained(unharmed), r"weights"),
     "evaluate garbled": (trained(edited("results.json", "{", "")), r"results\.json: must be JSON"),
     "evaluate another form":
-        (trained(edited("results.json", r'"seed": 0', '"seed": []')), r"seed = \[\]: must be"),
+        (trained(edited("results.json", r'"seed": 0', '"seed": []')), r"seed = \[\]: expected int"),
     "evaluate otherwise":
         (trained(unharmed, "--config.model.depth=16"), r"model\.depth=16: only data\.dir"),
     "evaluate what flag":

@@ -198,7 +198,7 @@ def test_agrees_with_the_published_code(
         entropy, entropy_ood = map(metrics.predictive_entropy, (log_probs, log_probs_ood))
         assert_agrees(entropy, golden[f"{recorded}_entropy"], f"{view} entropy")
         assert_agrees(entropy_ood, golden[f"{recorded}_entropy_ood"], f"{view} OOD entropy")
-        auroc = np.float64(views[view]["ood"]["LSUN"]["auroc"])
+        auroc = np.float64(getattr(views, view).ood["LSUN"].auroc)
         assert_agrees(auroc, golden[f"auroc_{recorded}"], f"{view} AUROC")
     labels = golden["test_labels"]
     accuracy, nll = (np.float64(views["collapsed"][name]) for name in ("accuracy", "nll"))

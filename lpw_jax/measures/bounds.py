@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _ROUNDED = 1e-4  # figures may have been rounded to so many places
+_SUMMED = 1e-9  # areas that are sums may be above 1 by so much
 _SEPARATION = ("auroc", "aupr_in", "aupr_out", "fpr95")
 _FRACTIONS = ("accuracy", "top5_accuracy", "ece", "ood_mean_auroc", "disagreement", *_SEPARATION)
 _RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0)) | {
@@ -41,7 +42,7 @@ def impossible(found: Mapping[str, Any], num_classes: int | None = None) -> str:
             or not math.isfinite(value)
         ):
             return f"{name} must be a finite number, found {value!r}"
-        if not low <= value <= high:
+        if not low - _SUMMED <= value <= high + _SUMMED:
             percent = f" (as a percentage that is {value / 100:g})" if 1 < value <= 100 else ""
             hint = percent if name in _FRACTIONS else ""
             return f"{name} must be {low:g} to {high:g}, found {value:g}{hint}"

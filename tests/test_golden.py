@@ -14,6 +14,7 @@ from lpw_jax.config import load_config
 from lpw_jax.data import Dataset, cifar
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
+from lpw_jax.files import described
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import metrics
 from lpw_jax.measures.views import log_probs as log_probs_of
@@ -187,7 +188,8 @@ def test_agrees_with_the_published_code(
 
     ood_sets = {"LSUN": golden["ood_images"]}
     evaluator = evaluate.Evaluator(config, dataset, devices)
-    views = evaluate.evaluate(evaluator, final, ood_sets, folder, Preemption())["views"]
+    found = evaluate.evaluate(evaluator, final, ood_sets, folder, Preemption())
+    views = described.plain(found["views"])
     test, ood = (np.load(tmp_path / f"predictions/{name}.npz") for name in ("test", "ood_LSUN"))
     for k, logits in enumerate(test["members"]):
         assert_agrees(logits, golden[f"member_logits/{k}"], f"member {k}")
@@ -198,7 +200,7 @@ def test_agrees_with_the_published_code(
         entropy, entropy_ood = map(metrics.predictive_entropy, (log_probs, log_probs_ood))
         assert_agrees(entropy, golden[f"{recorded}_entropy"], f"{view} entropy")
         assert_agrees(entropy_ood, golden[f"{recorded}_entropy_ood"], f"{view} OOD entropy")
-        auroc = np.float64(getattr(views, view).ood["LSUN"].auroc)
+        auroc = np.float64(views[view]["ood"]["LSUN"]["auroc"])
         assert_agrees(auroc, golden[f"auroc_{recorded}"], f"{view} AUROC")
     labels = golden["test_labels"]
     accuracy, nll = (np.float64(views["collapsed"][name]) for name in ("accuracy", "nll"))

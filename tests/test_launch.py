@@ -14,6 +14,8 @@ from lpw_jax.data import load_dataset
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 def run(workdir, *flags):
     return main.main([*COMMAND, "--workdir", str(workdir), *flags])

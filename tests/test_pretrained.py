@@ -115,6 +115,7 @@ def test_names_and_layouts_are_those_of_torchvision():
     assert torchvision_names.from_torch(kernel[0, 0]).shape == (5, 4)
 
 
+@pytest.mark.slow
 def test_densenets_old_keys_are_todays(tmp_path):
     whole = torchvision_weights.zeros("densenet161", 3)  # below, each of its own small number
     entries = {name: array + np.float16(i) for i, (name, array) in enumerate(whole.items())}

@@ -69,6 +69,7 @@ def evaluated(tmp_path_factory):
     return ours, folder, *ours.run(Workdir(folder))
 
 
+@pytest.mark.slow
 def test_evaluating_every_epoch_ends_with_the_same_weights_bit_for_bit(evaluated, tmp_path):
     *_, weights, _ = evaluated
     undisturbed, _ = training().run(Workdir(tmp_path))
@@ -76,6 +77,7 @@ def test_evaluating_every_epoch_ends_with_the_same_weights_bit_for_bit(evaluated
     assert not [record for record in epochs(tmp_path) if "evaluation" in record]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_ended_again_and_again_finds_the_same_bit_for_bit(evaluated, tmp_path):
     ours, folder, weights, report = evaluated
     for questions in range(1, 100):  # within cycles, statistics and evaluations
@@ -94,6 +96,7 @@ def test_a_run_that_is_ended_again_and_again_finds_the_same_bit_for_bit(evaluate
         assert points[tag, step] == expected[tag, step]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_that_of_the_highest_collapsed_accuracy(evaluated):
     _, folder, _, report = evaluated
     evaluations = [record["evaluation"] for record in epochs(folder)]
@@ -104,6 +107,7 @@ def test_the_best_epoch_is_that_of_the_highest_collapsed_accuracy(evaluated):
     assert len(evaluations[-1]["members"]) == 2 and 0 < evaluations[-1]["ensemble"]["nll"] < 10
 
 
+@pytest.mark.slow
 def test_averages_are_evaluated_as_if_training_ended_there(evaluated):
     ours, folder, weights, _ = evaluated
     records = epochs(folder)
@@ -113,6 +117,7 @@ def test_averages_are_evaluated_as_if_training_ended_there(evaluated):
     assert records[-1]["evaluation_swa"] != records[-1]["evaluation"]
 
 
+@pytest.mark.slow
 def test_distance_and_disagreement_are_those_of_several_members(evaluated):
     tied, *late = epochs(evaluated[1])
     assert "member_distance" not in tied and tied["evaluation"]["ensemble"]["disagreement"] is None
@@ -186,6 +191,7 @@ def test_a_diverged_network_that_is_tolerated_has_no_evaluation(tmp_path, capsys
     assert "speed/images_per_second" in tags and not [t for t in tags if t.startswith("test")]
 
 
+@pytest.mark.slow
 def test_events_are_the_lines_of_metrics_and_the_results(evaluated):
     _, folder, _, report = evaluated
     records = epochs(folder)
@@ -245,6 +251,7 @@ def test_another_reader_finds_the_events_whole(evaluated):
     assert int(read.stdout) == len(event_files.events(file)) == 2 + 3
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_events_that_cannot_be_written(evaluated, tmp_path, capsys):
     records = epochs(evaluated[1])
     (tmp_path / "tensorboard").symlink_to(tmp_path / "gone")
@@ -254,6 +261,7 @@ def test_a_run_goes_on_without_the_events_that_cannot_be_written(evaluated, tmp_
     assert epochs(tmp_path) == records[:2]
 
 
+@pytest.mark.slow
 def test_a_file_in_the_place_of_the_events_folder_is_set_aside(evaluated, tmp_path):
     (tmp_path / "tensorboard").write_text("mine")
     events.Events(Workdir(tmp_path), epochs(evaluated[1])[:2])
@@ -261,6 +269,7 @@ def test_a_file_in_the_place_of_the_events_folder_is_set_aside(evaluated, tmp_pa
     assert event_files.points(tmp_path)
 
 
+@pytest.mark.slow
 def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):
     records = epochs(evaluated[1])
     written = events.Events(Workdir(tmp_path), records[:2])
@@ -271,6 +280,7 @@ def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):
     assert before.items() < after.items() and ("train/loss", 3) in after
 
 
+@pytest.mark.slow
 def test_without_tensorboardx_a_run_has_no_events_and_says_so(
     evaluated, tmp_path, monkeypatch, capsys
 ):

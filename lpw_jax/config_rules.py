@@ -102,7 +102,13 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         lambda side, name: not registry.data(name).is_known or (side >= 32 and side % 32 == 0),
         "must be >= 32 and a multiple of 32 for {1}",
     ),
-    (("data.std",), lambda std: all(value > 0 for value in std), "must be > 0"),
+    *(
+        ((field,), lambda values, low=low: all(low <= value <= 1 for value in values), rule)
+        for field, low, rule in (
+            ("data.mean", 0, "must be 0 to 1, the scale of pixels"),
+            ("data.std", 1e-30, "must be > 0 and at most 1, on the scale 0..1 of pixels"),
+        )
+    ),
     (
         ("data.std", "data.mean"),
         lambda std, mean: len(std) == len(mean) and len(std) in (0, 1, 3),

@@ -21,7 +21,7 @@ class ConfigError(UserError):
 
 
 class NotFinite(UserError):
-    """Predictions are infinite or not numbers, because training has diverged."""
+    """Predictions or weights are no numbers that a training ends with: it has diverged."""
 
 
 class SharedError(UserError):
@@ -43,9 +43,8 @@ def begin() -> None:
     """Readies the process of a program before anything else is imported, which takes seconds."""
     streams.open_closed()
     streams.guard()
-    _stack.enter_context(signals.handled(dict.fromkeys(signals.ENDING, signals.end_at_once)))
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signals.end_at_once)
+    numbers = (signal.SIGINT, *signals.ENDING)
+    _stack.enter_context(signals.handled(dict.fromkeys(numbers, signals.end_at_once)))
 
 
 _stack = contextlib.ExitStack()  # of the process: never closed

@@ -6,17 +6,17 @@ python -m lpw_jax.evaluate --workdir DIR --corruptions DIR   (CIFAR-10-C or CIFA
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks, report
+from lpw_jax.data import Dataset, ood, overlap
 from lpw_jax.data import corruptions as corrupted_data
-from lpw_jax.data import ood
 from lpw_jax.devices import compilation
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -24,6 +24,9 @@ from lpw_jax.display import console, events, results_report
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble
 from lpw_jax.evaluation.evaluator import Evaluator
+from lpw_jax.files import described
+from lpw_jax.files.measured import Evaluation, Views
+from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import parameters
 from lpw_jax.measures.views import VIEWS, ood_separation, temperature_scaled
@@ -39,8 +42,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predicts every set and writes `predictions/`.
 
-    Returns the `views` and `validation` of results.json, and the `ood_note`, `ood_digests` and
-    `skipped` of its `data`, by name.
+    Returns the `views` and `validation` of `Results`, and some fields of its `data`, by name.
 
     Raises:
       Preempted: between two batches.
@@ -81,11 +83,13 @@ def evaluate(
         )
     ood_note = ood.ood_note({name: len(images) for name, images in ood_sets.items()})
     return {
-        "views": views,
-        "validation": validation,
-        "ood_note": ood_note,
-        "ood_digests": {name: ood.digest(images) for name, images in ood_sets.items()},
-        "skipped": skipped,
+        "views": described.read(Views, views),
+        "validation": validation and described.read(Evaluation, validation),
+        "data": {
+            "ood_note": ood_note,
+            "ood_digests": {name: ood.digest(images) for name, images in ood_sets.items()},
+            "skipped": skipped,
+        },
     }
 
 
@@ -94,12 +98,12 @@ def summarize(
     weights: dict[str, Any],
     dataset: experiment.AnyDataset,
     training: dict[str, Any],
-) -> dict[str, Any]:
+) -> Results:
     """results.json before its `views`: what was trained, on what, and what `Training.run` says."""
     counts = parameters.counts(weights["shared"], weights["late_phase"])
     late = sum(count["late_phase"] for count in counts.values())
     shared = sum(count["shared"] for count in counts.values())
-    return {
+    found = {
         "config": config_lib.to_dict(config),
         "seed": config.seed,
         "status": "trained",
@@ -109,17 +113,17 @@ def summarize(
         "coasting": config.late_phase.coasting,
         "data": {
             **dataset.identity(),
+            "in_training": overlap.in_training(dataset) if isinstance(dataset, Dataset) else None,
             "note": dataset.note,
-            "ood_note": None,
             "num_classes": dataset.num_classes,
             "image_shape": dataset.image_shape,
             "mean": dataset.mean,
             "std": dataset.std,
         },
         "views": None,
-        "validation": None,
         **training,
     }
+    return described.read(Results, found)
 
 
 def finish(
@@ -127,10 +131,10 @@ def finish(
     weights: dict[str, Any],
     ood_sets: dict[str, np.ndarray],
     folder: Workdir,
-    results: dict[str, Any],
+    results: Results,
     preemption: Preemption,
 ) -> dict[str, Any]:
-    """Evaluates, completes results.json, prints the final table and returns the results.
+    """Evaluates, completes results.json, prints the final table and returns the file's contents.
 
     Raises:
       UserError: the data are not those of the training.
@@ -138,7 +142,7 @@ def finish(
     dataset = evaluator.dataset
     identity = dataset.identity()
     digest = "sha256" if identity["num_train"] else "test_sha256"
-    there, here = results["data"].get(digest), identity[digest]
+    there, here = getattr(results.data, digest), identity[digest]
     if there not in (None, here):
         raise SharedError(
             f"data.dir: {dataset.name} is not the one that {str(folder.path)!r} was trained on "
@@ -147,27 +151,28 @@ def finish(
     where = str(folder.path / "weights")
     shape = dataset.image_shape
     state = networks.from_weights(evaluator.config, weights, dataset.num_classes, where, shape)
-    if results["data"].get("num_validation") and not identity["num_validation"]:
+    if results.data.num_validation and not identity["num_validation"]:
         console.warn(
             "validation images are not there: `validation` and `temperature_scaled` will be null"
         )
     # Until its predictions are whole again, the run is one that was not evaluated.
-    results |= {"status": "trained", "views": None, "validation": None}
-    folder.write_json("results.json", results)
+    results = dataclasses.replace(results, status="trained", views=None, validation=None)
+    folder.write_results(results)
     found = evaluate(evaluator, state, ood_sets, folder, preemption)
+    data = found.pop("data")
     if identity["num_train"] or evaluator.config.data.note:  # it tells of the training images too
-        results["data"]["note"] = dataset.note
+        data["note"] = dataset.note
     for name in ("num_test", "test_sha256"):  # of networks that were trained elsewhere
-        if results["data"].get(name) is None:
-            results["data"][name] = identity[name]
-    results["data"] |= {name: found.pop(name) for name in ("ood_note", "ood_digests", "skipped")}
-    results |= {"status": "complete", **found}
-    folder.write_json("results.json", results)
+        data[name] = getattr(results.data, name) or identity[name]
+    results = dataclasses.replace(
+        results, status="complete", data=dataclasses.replace(results.data, **data), **found
+    )
+    folder.write_results(results)
     events.write_results(folder, results)
     report.refresh(folder)
     results_report.say(results)
     console.say(f"results: {folder.path / 'results.json'}, shown in {report.NAME} beside it")
-    return results
+    return described.plain(results)
 
 
 def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "") -> dict:
@@ -178,18 +183,18 @@ def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "
     images there instead, and writes and returns corruptions.json.
     """
     folder = Workdir(workdir)
-    stored, results = folder.read_trained()
+    config, results = folder.read_trained()
     for flag in config_lib.split_flags(overrides)[1]:
         field = flag.removeprefix("--config.").partition("=")[0]
         if field not in config_lib.NOT_TRAINED:
             changeable = ", ".join(config_lib.NOT_TRAINED)
             raise UserError(f"{flag}: only {changeable} can change after training")
-    config = config_lib.override(config_lib.from_dict(stored), overrides)
+    config = config_lib.override(config, overrides)
     corrupted = corruptions_dir and corrupted_data.load(config.data.name, corruptions_dir)
     compilation.use_cache()
     preemption = Preemption()
     with (
-        jax.enable_x64(config.train.compute_dtype == "float64"),
+        experiment.pinned(config),
         preemption.watched(),
         folder.claimed(),
     ):

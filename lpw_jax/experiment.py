@@ -1,5 +1,6 @@
 """What a configuration describes: its data, its network, its devices."""
 
+import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from lpw_jax import data, models, registry
-from lpw_jax.data import Dataset, in_memory, ood
+from lpw_jax.data import Dataset, in_memory, ood, overlap
 from lpw_jax.data.on_disk import OnDisk
 from lpw_jax.data.source import Source
+from lpw_jax.devices import jax_settings
 from lpw_jax.display import console
 from lpw_jax.errors import UserError
+from lpw_jax.method.keys import make_key
 from lpw_jax.models.convolution import cpu_conv_general_dilated
 from lpw_jax.weights import pretrained, weight_download, weight_files
 
@@ -58,9 +61,17 @@ def num_classes(config: ConfigDict) -> int:
     return registry.data(config.data.name).num_classes or load_dataset(config).num_classes
 
 
+def pinned(config: ConfigDict) -> contextlib.AbstractContextManager[None]:
+    """`jax_settings.pinned` as `config` says: all that a program computes is computed inside it."""
+    train = config.train
+    return jax_settings.pinned(
+        compute_dtype=train.compute_dtype, matmul_precision=train.matmul_precision
+    )
+
+
 def purpose_key(seed: int, purpose: str) -> jax.Array:
     """Key for one use of randomness: 'init', 'augment' or 'release'."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+    return jax.random.fold_in(make_key(seed), zlib.crc32(purpose.encode()))
 
 
 def pretrained_weights(
@@ -174,7 +185,8 @@ def load_data(config: ConfigDict, *, to_train: bool) -> tuple[AnyDataset, dict[s
     """The data set, and images of the out-of-distribution sets that are there.
 
     Raises:
-      UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set.
+      UserError: data is missing or damaged; an OOD set is missing and `data.require_ood` is set;
+        test, validation or OOD images are the training images.
     """
     options = config.data
     found, missing = ood.find_ood_sets(
@@ -195,7 +207,24 @@ def load_data(config: ConfigDict, *, to_train: bool) -> tuple[AnyDataset, dict[s
     if dataset.unofficial:
         console.warn(f"{options.name}: {dataset.unofficial}; results are marked with it")
     # Read now, so that a damaged archive is known before training.
-    return dataset, {name: load() for name, load in found.items()}
+    ood_sets = {name: load() for name, load in found.items()}
+    if isinstance(dataset, Dataset):
+        _warn_of_overlap(dataset, ood_sets)
+    return dataset, ood_sets
+
+
+def _warn_of_overlap(dataset: Dataset, ood_sets: dict[str, np.ndarray]) -> None:
+    for split, number in overlap.in_training(dataset).items():
+        total = len(getattr(dataset, f"{split}_labels"))
+        if number > overlap.TOLERATED * total:
+            console.warn(
+                f"{dataset.name}: {number:,} of {total:,} {split} images are training images, too; "
+                "results are marked with it"
+            )
+    for line in overlap.check_outside(dataset, ood_sets):
+        console.warn(line)
+    if not registry.data(dataset.name).is_known and (line := overlap.labels_look_random(dataset)):
+        console.warn(line)
 
 
 def member_mode(config: ConfigDict, fits: Callable[[], bool]) -> str:

@@ -14,10 +14,7 @@ In PyTorch: model.load_state_dict(safetensors.torch.load_file("FILE.safetensors"
 import argparse
 from collections.abc import Sequence
 
-import jax
-
-from lpw_jax import config as config_lib
-from lpw_jax import loading, registry
+from lpw_jax import experiment, loading, registry
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError, exit_code, leave
@@ -38,8 +35,7 @@ def export(workdir: str, output: str, *, names: str | None = None) -> None:
       UserError: `workdir` holds no finished training, or one that has no such names; `output`
         cannot be written.
     """
-    stored, _ = Workdir(workdir).read_trained()
-    config = config_lib.from_dict(stored)
+    config, _ = Workdir(workdir).read_trained()
     name = config.model.name
     if not (registry.network(name).weight_names or registry.network(name).is_reference):
         raise UserError(f"{workdir!r}: must hold one of the package's networks, not {name}")
@@ -47,7 +43,7 @@ def export(workdir: str, output: str, *, names: str | None = None) -> None:
     if names not in (None, possible):
         raise UserError(f"--names = {names!r}: must be {possible!r} for {name}, in {workdir!r}")
     with (
-        jax.enable_x64(config.train.compute_dtype == "float64"),
+        experiment.pinned(config),
         weight_files.replacing(storage.path(output)) as temporary,
     ):
         run = loading.load(workdir)

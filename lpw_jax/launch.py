@@ -15,6 +15,8 @@ from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, results_report, schedule_report
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
+from lpw_jax.files import described
+from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import parameters
 from lpw_jax.training.train import Training
@@ -35,13 +37,7 @@ def run(
     """
     preemption = Preemption()
     rehearsal = dry_run.profile if profile else dry_run.rehearse if rehearse else None
-    with (
-        jax.enable_x64(config.train.compute_dtype == "float64"),
-        # Random numbers are those of the seed, whatever the environment sets.
-        jax.default_prng_impl("threefry2x32"),
-        jax.threefry_partitionable(True),
-        preemption.watched(),
-    ):
+    with experiment.pinned(config), preemption.watched():
         if not hosts.is_primary():
             console.be_quiet()
         devices = Devices.over()
@@ -56,9 +52,11 @@ def run(
         if not rehearsal and _is_finished(results := earlier()):  # it may be read-only
             console.say(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
             results_report.say(results)
-            return results
+            return described.plain(results)
         with folder.claimed():
             results = earlier()  # another process may have trained it meanwhile
+            if results and not rehearsal:
+                folder.identify(config)
             to_train = results is None or rehearsal is not None
             known = registry.data(config.data.name)
             if to_train and known.is_known:  # a first time: a wrong file is known before data is
@@ -86,12 +84,11 @@ def run(
                     rehearsal(training, folder)
                     return None
                 with preemption.deferred():
-                    folder.identify(config_lib.to_dict(config))
                     trained_state, trained = training.run(folder, preemption)
                     weights = networks.to_weights(trained_state)
                     results = evaluate.summarize(config, weights, dataset, trained)
                     folder.save_weights(weights)
-                    folder.write_json("results.json", results)
+                    folder.write_results(results)
             else:
                 console.say(f"{workdir} holds this run, trained but not evaluated")
                 weights = hosts.on_primary(folder.load_weights)
@@ -99,27 +96,28 @@ def run(
             return evaluate.finish(evaluator, weights, ood_sets, folder, results, preemption)
 
 
-def _is_finished(results: dict[str, Any] | None) -> bool:
-    return results is not None and results["status"] == "complete"
+def _is_finished(results: Results | None) -> bool:
+    return results is not None and results.status == "complete"
 
 
-def earlier_results(config: ConfigDict, folder: Workdir) -> dict[str, Any] | None:
+def earlier_results(config: ConfigDict, folder: Workdir) -> Results | None:
     """results.json of an earlier run of `config` in `folder`, None if it must be trained.
+
+    Where checkpoints are, they decide: files that only inform may be missing or damaged.
 
     Raises:
       UserError: the folder holds another run, or something else.
     """
-    folder.check_free()
-    stored = folder.read_json("config.json")
+    stored, results = folder.known()
     if stored is None:
         return None
-    differing = config_lib.differences(stored, config_lib.to_dict(config))
+    differing = config_lib.differences(stored.to_dict(), config.to_dict())
     if differing:
         raise UserError(
             f"--workdir = {str(folder.path)!r}: holds a run of another config; choose another "
             f"folder. Different: {'; '.join(differing)}"
         )
-    return folder.read_results()
+    return results
 
 
 def _check_devices(config: ConfigDict, devices: Devices) -> None:

@@ -10,9 +10,9 @@ from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks
 from lpw_jax.data import augment
+from lpw_jax.data.dataset import check_scale
 from lpw_jax.devices import parallel
 from lpw_jax.errors import UserError
 from lpw_jax.files import checkpoint
@@ -20,6 +20,7 @@ from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.arguments import described
 from lpw_jax.method.members import member
 from lpw_jax.method.state import State
+from lpw_jax.weights import soundness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +96,15 @@ def load_weights(workdir: epath.PathLike, step: int | None = None) -> dict[str, 
       `shared_batch_stats`. Of a checkpoint the current ones, not those of SWA.
 
     Raises:
-      UserError: there are none, or they are damaged.
+      UserError: there are none, or they are damaged, or not those of a trained network.
     """
     folder = Workdir(workdir)
     if step is None:
         return folder.load_weights()
     state = checkpoint.load_arrays(folder.checkpoints, step)["state"]
-    return networks.weights_of_nested(state)
+    weights = networks.weights_of_nested(state)
+    soundness.check(folder.checkpoints / str(step), weights)
+    return weights
 
 
 def load(workdir: epath.PathLike) -> Run:
@@ -112,23 +115,26 @@ def load(workdir: epath.PathLike) -> Run:
     """
     folder = Workdir(workdir)
     config, results = folder.read_trained()
-    config, data = config_lib.from_dict(config), results["data"]
+    data = results.data
     if config.train.compute_dtype == "float64" and not jax.config.jax_enable_x64:
         raise UserError(
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )
     parallel.found()
     weights = folder.load_weights()
-    where, shape = str(folder.path / "weights"), data.get("image_shape")
-    state = networks.from_weights(config, weights, data["num_classes"], where, shape)
-    model = experiment.build_model(config, data["num_classes"])
-    params, batch_stats = networks.collapse_of(model, shape)(state)
+    where, model = str(folder.path / "weights"), experiment.build_model(config, data.num_classes)
+    with experiment.pinned(config):
+        state = networks.from_weights(config, weights, data.num_classes, where, data.image_shape)
+        params, batch_stats = networks.collapse_of(model, data.image_shape)(state)
+    collapsed = {"params": params, "batch_stats": batch_stats}
+    soundness.check(f"{folder.path}: the collapsed network", collapsed)
+    check_scale(data.mean, data.std, where=f"{folder.path / 'results.json'}: data.")
     return Run(
         config=config,
         model=model,
-        collapsed={"params": params, "batch_stats": batch_stats},
+        collapsed=collapsed,
         stacked=weights,
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
+        mean=data.mean,
+        std=data.std,
         _state=state,
     )

@@ -269,9 +269,13 @@ def _check_shapes(parts, like):
     for field, tree in parts.items():
         of_members = field.startswith("member")
 
-        def check(found, expected, of_members=of_members):
+        def check(path, found, expected, of_members=of_members):
             shape = (num_members, *expected.shape[1:]) if of_members else expected.shape
-            if found.shape != shape:
-                raise ValueError(f"shape {found.shape} instead of {shape}")
+            for what, here, there in (
+                ("shape", found.shape, shape),
+                ("type", found.dtype, expected.dtype),
+            ):
+                if here != there:
+                    raise ValueError(f"{path_name(path)} has {what} {here} instead of {there}")
 
-        jax.tree.map(check, tree, getattr(like, field))
+        jax.tree_util.tree_map_with_path(check, tree, getattr(like, field))

@@ -1,10 +1,13 @@
-"""Makes the README's tables of results, comparisons and benchmarks from the files that runs wrote.
+"""Makes the README's tables of results, comparisons and benchmarks from the files that runs wrote,
+and its list of the fields of results.json.
 
 python scripts/results_table.py                    prints them
 python scripts/results_table.py --update README.md puts them between the README's markers
 """
 
 import argparse
+import dataclasses
+import inspect
 import itertools
 import json
 import re
@@ -15,6 +18,10 @@ from pathlib import Path
 from lpw_jax import streams
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
+from lpw_jax.files import described, measured
+from lpw_jax.files import results as results_file
+from lpw_jax.files.results import Results
+from lpw_jax.files.run_files import RunFiles
 from lpw_jax.plain_text import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,36 +32,39 @@ HEADER = (
 )
 
 
-def data_line(results: dict) -> str:
+def data_line(results: Results) -> str:
     """What was tested on, in one line; runs that share it share a table."""
-    data = results["data"]
-    out = f" Out of distribution: {data['ood_note']}." if data["ood_note"] else ""
-    return f"Test set of {markdown(data['name'])}. {markdown(data['note'])}{out}"
+    data = results.data
+    out = f" Out of distribution: {data.ood_note}." if data.ood_note else ""
+    return f"Test set of {markdown(data.name)}. {markdown(data.note)}{out}"
 
 
-def rows(name: str, seeds: Sequence[dict]) -> str:
+def rows(name: str, seeds: Sequence[Results]) -> str:
     """A config's lines: one for each view, or one if its one member is all there is.
 
     Of several seeds mean and sample standard deviation.
     """
     first = seeds[0]
-    members = len(first["views"]["members"])
-    numbers = ", ".join(str(results["seed"]) for results in seeds)
+    members = len(first.views.members)
+    numbers = ", ".join(str(results.seed) for results in seeds)
     lines = ""
     for view in ("collapsed", "ensemble") if members > 1 else ("collapsed",):
-        found = [results["views"][view] for results in seeds]
+        found = [getattr(results.views, view) for results in seeds]
         aurocs = [
-            f"{ood} {_spread([each['ood'][ood]['auroc'] for each in found], 3)}"
-            for ood, measured in found[0]["ood"].items()
+            f"{ood} {_spread([each.ood[ood].auroc for each in found], 3)}"
+            for ood, measured in found[0].ood.items()
             if measured
         ]
         cells = [
             f"`{name}`, seed{'s' * (len(seeds) > 1)} {numbers}",
-            network_name(first["config"]["model"]),
+            network_name(first.config["model"]),
             members,
             view if members > 1 else "single network",
-            _spread([100 * each["accuracy"] for each in found], 2),
-            *(_spread([each[metric] for each in found], 4) for metric in ("nll", "brier", "ece")),
+            _spread([100 * each.accuracy for each in found], 2),
+            *(
+                _spread([getattr(each, metric) for each in found], 4)
+                for metric in ("nll", "brier", "ece")
+            ),
             ", ".join(aurocs) or "-",
         ]
         lines += "| " + " | ".join(map(str, cells)) + " |\n"
@@ -70,7 +80,7 @@ def tables() -> str:
     """Tables over results/<config>/seed<seed>/results.json."""
     tables = {}
     for file in sorted((ROOT / "results").glob("*/seed*/results.json")):
-        results = json.loads(file.read_text())
+        results = RunFiles(file.parent).read_results()
         tables.setdefault(data_line(results), {}).setdefault(file.parents[1].name, []).append(
             results
         )
@@ -101,9 +111,30 @@ def benchmarks() -> str:
     return "\n\n".join(texts) + "\n\n"
 
 
+def fields() -> str:
+    """The description of results.json: a line for each part, with all its fields."""
+    kinds = [kind for module in (results_file, measured) for kind in vars(module).values()]
+    kinds = dict.fromkeys(kind for kind in kinds if dataclasses.is_dataclass(kind))
+    parts = [kind for kind in kinds if kind is not measured.Epoch]
+    lines = []
+    for kind in sorted(parts, key=lambda kind: kind is not Results):
+        told = "; ".join(
+            f"`{names.replace(', ', '`, `')}`: {meaning.rstrip('.').replace('|', '/')}"
+            for names, meaning in described.documented(kind)
+        )
+        what = inspect.getdoc(kind).splitlines()[0].rstrip(".")
+        lines.append(f"- `{kind.__name__}`, {what[0].lower()}{what[1:]}: {told}.\n")
+    return "".join(lines) + "\n"
+
+
 def updated(readme: str) -> str:
     """`readme` with the tables between its markers."""
-    parts = {"results": tables(), "comparisons": comparisons(), "benchmarks": benchmarks()}
+    parts = {
+        "results": tables(),
+        "comparisons": comparisons(),
+        "benchmarks": benchmarks(),
+        "fields": fields(),
+    }
     for name, text in parts.items():
         begin, end = (marker.format(name=name) for marker in MARKERS)
         before, rest = readme.split(begin)

@@ -151,7 +151,6 @@ def main() -> int:
         "--devices", type=int, default=1, help="fake CPU devices; 0 = real ones (default: 1)"
     )
     args = parser.parse_args()
-    signal.signal(signal.SIGHUP, lambda *_: None)  # nohup's children would ignore it, too
     kills, runs = [], []
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), seed=args.seed, devices=args.devices)

@@ -11,6 +11,13 @@ from lpw_jax import config_schema
 from lpw_jax.measures import metrics
 
 OOD = ("LSUN", "TIN", "SVHN", "CIFAR")
+PRETRAINED = {
+    "published": "imagenet1k_v1",
+    "model": "resnet50",
+    "published_accuracy": 0.76,
+    **dict.fromkeys(("accuracy", "nll", "brier", "ece"), 0.5),
+}
+IMPORTED = {"file": "a.pth", "sha256": "ab", "format": "pth", "tied": False}
 OVERVIEW = """\
 num_parameters 36732690.000000
 num_coefs 10.000000
@@ -36,12 +43,13 @@ def results(name, *, seed=0, accuracy=96.4, overrides=(), note="", **data):
     num_members = config["late_phase"]["num_members"] if released else 1
     outside = name.startswith("cifar")
 
+    def member(accuracy):
+        nll = 0.14 + (96.4 - accuracy) / 50
+        return {"accuracy": accuracy / 100, "nll": nll, "brier": 0.055, "ece": 0.012}
+
     def view(accuracy):
         return {
-            "accuracy": accuracy / 100,
-            "nll": 0.14 + (96.4 - accuracy) / 50,
-            "brier": 0.055,
-            "ece": 0.012,
+            **member(accuracy),
             "ood": {s: {"auroc": 0.95 + seed / 1000} if outside else None for s in OOD},
             "ood_mean_auroc": 0.95 + seed / 1000 if outside else None,
         }
@@ -53,9 +61,12 @@ def results(name, *, seed=0, accuracy=96.4, overrides=(), note="", **data):
         "num_parameters": 36489290,
         "num_late_phase_parameters": 24340,
         "coasting": config["late_phase"]["coasting"],
-        "pretrained": {"published": "imagenet1k_v1"} if name.startswith("imagenet") else None,
+        "pretrained": PRETRAINED if name.startswith("imagenet") else None,
         "data": {
             "name": config["data"]["name"],
+            "num_classes": 10,
+            "mean": [0.5] * 3,
+            "std": [0.25] * 3,
             "note": note,
             "ood_note": "",
             "num_test": 10_000,
@@ -65,7 +76,7 @@ def results(name, *, seed=0, accuracy=96.4, overrides=(), note="", **data):
         "views": {
             "collapsed": view(accuracy),
             "ensemble": view(accuracy + (0.05 if released else 0)),
-            "members": [view(accuracy - 0.1)] * num_members,
+            "members": [member(accuracy - 0.1)] * num_members,
         },
         "train": {
             "seconds": 7200.0,
@@ -125,5 +136,8 @@ def write_predictions(folder, *, seed, wrong=(), ood=(), labels=None):
     targets = labels.copy()
     targets[list(wrong)] = (targets[list(wrong)] + 1) % 10
     save("test", targets, labels, 20.0)
+    found = json.loads((folder / "results.json").read_text())
+    found["data"]["num_test"] = None  # its figures are not those of these few
+    (folder / "results.json").write_text(json.dumps(found))
     for name in ood:
         save(f"ood_{name}", labels, np.full(40, -1), 1.0)

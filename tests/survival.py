@@ -19,6 +19,11 @@ import shared
 from shared import QUICK_COMPILER
 
 import lpw_jax
+from lpw_jax import signals
+
+for number in (*signals.ENDING, signal.SIGINT):
+    if signal.getsignal(number) is signal.SIG_IGN:  # by nohup; programs would inherit that
+        signal.signal(number, lambda *_: None)
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600  # seconds; machines may be busy

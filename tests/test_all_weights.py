@@ -92,7 +92,10 @@ def tiny_batches(cycles=3):
     return [(images(c, K, B), labels(c, K, B)) for c in range(cycles)]
 
 
-@pytest.mark.parametrize("member_mode", MEMBER_MODES)
+@pytest.mark.parametrize(
+    "member_mode",
+    [pytest.param(m, marks=() if m == "vmap" else pytest.mark.slow) for m in MEMBER_MODES],
+)
 def test_members_that_share_nothing_are_independent_trainings(start, member_mode):
     end = tiny_cycles(start, tiny_batches(), member_mode=member_mode)
     assert not jax.tree.leaves((start.shared, end.shared))
@@ -104,7 +107,9 @@ def test_members_that_share_nothing_are_independent_trainings(start, member_mode
         assert_close(of_member(end, k), alone)
 
 
-@pytest.mark.parametrize("coasting", ["reference", "every_minibatch", "none"])
+@pytest.mark.parametrize(
+    "coasting", ["reference", pytest.param("every_minibatch", marks=pytest.mark.slow), "none"]
+)
 def test_members_that_share_nothing_do_not_hear_of_one_another(start, coasting):
     batches = tiny_batches()
     end = tiny_cycles(start, batches, coasting=coasting)

@@ -20,18 +20,19 @@ LAYERS = (
         "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
-        "weights", "weights.state_dicts", "weights.weight_files", "weights.torchvision_names",
+        "weights", "weights.soundness", "weights.state_dicts", "weights.weight_files",
+        "weights.torchvision_names",
         "weights.reference_names",
         "method", "method.*", "training.schedules",
         # Packages, nothing in them.
         "devices", "display", "training", "evaluation", "comparison", "tasks",
     ),
-    ("linen", "tasks.*", "training.progress"),
+    ("linen", "tasks.*", "training.progress", "display.console"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
     ("devices.parallel", "devices.joining", "devices.lost", "devices.hosts",
-     "devices.preemption", "files.*"),
+     "devices.preemption", "devices.jax_settings", "files.*"),
     (
-        "display.console", "display.events", "display.schedule_report", "display.results_report",
+        "display.events", "display.schedule_report", "display.results_report",
         "devices.preflight", "devices.compilation", "weights.weight_download",
     ),
     ("display.*", "report", "report.*"),
@@ -49,7 +50,7 @@ CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "networks", "recipe",
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
     "evaluation.deep_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
-    "weights.reference_import", "comparison.settings",
+    "weights.reference_import", "comparison.settings", "files.run_files", "files.workdir",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,20 +117,20 @@ storage.write_text(epath.Path({str(tmp_path / "page")!r}), "\\u00b1 \\udcff")
 )
 def test_a_new_folder_may_hold_logs(name, tmp_path):
     (tmp_path / name).write_text("")
-    Workdir(tmp_path).check_free()
+    Workdir(tmp_path).known()
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match=r"but holds thesis\.tex and no config"):
-        Workdir(tmp_path).check_free()
+        Workdir(tmp_path).known()
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_new_folder_may_hold_what_is_printed_to(number, tmp_path, monkeypatch):
     with (tmp_path / "any name").open("w") as file:
         with pytest.raises(UserError, match="any name"):
-            Workdir(tmp_path).check_free()
+            Workdir(tmp_path).known()
         status = os.fstat  # as if the shell had redirected there
         monkeypatch.setattr(os, "fstat", lambda n: status(file.fileno() if n == number else n))
-        Workdir(tmp_path).check_free()
+        Workdir(tmp_path).known()
 
 
 def test_a_finished_run_is_shown_where_nothing_can_be_written(run_copy, monkeypatch, capsys):
@@ -176,13 +175,3 @@ def test_weights_are_written_and_read_where_the_system_sees_them(tmp_path):
         ):
             pass
     assert set(tmp_path.rglob("*")) == before
-
-
-def test_a_run_whose_folder_is_emptied_under_it_is_one_of_its_config_again(tmp_path):
-    folder = Workdir(tmp_path / "run")
-    with folder.claimed():
-        folder.identify({"seed": 3})
-        shutil.rmtree(tmp_path / "run")
-        folder.write_metrics([{"epoch": 1}])
-        assert folder.read_json("config.json") == {"seed": 3}
-        assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"epoch": 1}\n'

@@ -22,7 +22,7 @@ from lpw_jax.devices.parallel import AXIS, Devices
 DIGITS = "--config=configs/digits_bn.py"
 
 
-@pytest.mark.parametrize(("depth", "width"), [(10, 1), (16, 2)])
+@pytest.mark.parametrize(("depth", "width"), [(10, 1), pytest.param(16, 2, marks=pytest.mark.slow)])
 def test_operations_by_hand_are_those_of_the_compiled_program_within_5_percent(depth, width):
     model = models.create("wide_resnet", depth=depth, width=width, num_classes=10)
     images = jnp.ones((2, 32, 32, 3))

@@ -5,6 +5,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import comparison_files
 import pytest
 from comparison_files import results, write, write_overview, write_predictions, write_seeds
 
@@ -73,9 +74,11 @@ def test_a_run_is_compared_with_the_figure_of_its_config(name, tmp_path):
 
 def test_pretrained_weights_count_by_what_they_are_not_by_where_they_lie(tmp_path):
     found = results("imagenet_resnet50", overrides=["--config.model.pretrained=a/r.safetensors"])
-    write(tmp_path, found | {"pretrained": {"published": "imagenet1k_v1", "sha256": "ab"}})
+    found["pretrained"] = comparison_files.PRETRAINED | {"sha256": "ab"}
+    write(tmp_path, found)
     assert labels(against_published(tmp_path)) == []
-    write(tmp_path, found | {"pretrained": {"published": None, "sha256": "ab"}})
+    found["pretrained"]["published"] = None
+    write(tmp_path, found)
     comparison = against_published(tmp_path)
     assert labels(comparison) == ["other settings"]
     assert comparison["differing_settings"] == {
@@ -99,7 +102,7 @@ def test_a_network_from_scratch_does_not_pass_for_a_fine_tuned_one(tmp_path):
 
 
 def test_imported_networks_are_marked_beside_the_published_figure(tmp_path):
-    write(tmp_path, results("cifar10_bn") | {"imported": {"file": "a.pth"}})
+    write(tmp_path, results("cifar10_bn") | {"imported": comparison_files.IMPORTED})
     comparison = against_published(tmp_path)
     assert comparison["ours"] == "cifar10_bn, imported"
     assert labels(comparison) == ["imported"]

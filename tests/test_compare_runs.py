@@ -127,8 +127,8 @@ def test_a_results_file_older_than_a_field_has_its_default(tmp_path):
     [
         ("[]", "must be JSON as a run writes it"),
         ("{", "must be JSON as a run writes it"),
-        ('{"status": "complete"}', "with config, data and views"),
-        ('{"status": "complete", "config": {"sede": 1}}', "sede"),
+        ('{"status": "complete"}', "config: is missing"),
+        (json.dumps(results("cifar10_bn") | {"config": {"sede": 1}}), "sede"),
         (json.dumps(results("cifar10_bn") | {"views": {"collapsed": 3}}), "must be JSON as a run"),
     ],
 )

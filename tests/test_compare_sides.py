@@ -1,7 +1,7 @@
 """Sides of a comparison: deep ensembles and imported networks apart, each side with its name."""
 
 import pytest
-from comparison_files import results, write, write_overview, write_seeds
+from comparison_files import IMPORTED, results, write, write_overview, write_seeds
 
 from lpw_jax.comparison import cost, quantities, report, runs, settings
 from lpw_jax.errors import UserError
@@ -67,7 +67,7 @@ def test_imported_networks_are_a_side_of_their_own(tmp_path):
         found = results("cifar10_bn", seed=seed)
         write(tmp_path / "ours" / f"seed{seed}", found)
         found["train"] |= {"seconds": None, "images_per_second": None}
-        write(tmp_path / "torch" / f"seed{seed}", found | {"imported": {"file": f"{seed}.pth"}})
+        write(tmp_path / "torch" / f"seed{seed}", found | {"imported": IMPORTED})
     (ours, imported), left_out = gather(tmp_path / "ours", tmp_path / "torch")
     assert (len(ours.runs), len(imported.runs), left_out) == (2, 2, [])
     assert (ours.name, imported.name) == ("cifar10_bn", "cifar10_bn, imported")

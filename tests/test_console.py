@@ -2,12 +2,15 @@
 
 import io
 
+import comparison_files
 import numpy as np
 import pytest
 from rich.console import Console
 
 from lpw_jax.display import console, results_report
 from lpw_jax.display.progress_bar import TrainProgress
+from lpw_jax.files import described
+from lpw_jax.files.results import Results
 from lpw_jax.measures import parameters
 
 OOD_SETS = ("LSUN", "TIN", "SVHN", "CIFAR")
@@ -51,7 +54,9 @@ def view(accuracy, *, aurocs=None, mean=None):
 
 def results(collapsed, ensemble, members, note="Handwritten [digits]."):
     views = {"collapsed": collapsed, "ensemble": ensemble, "members": members}
-    return {"data": {"name": "digits", "note": note}, "views": views}
+    found = comparison_files.results("digits_bn", note=note) | {"views": views}
+    found["data"]["ood_note"] = None
+    return described.read(Results, found)
 
 
 def test_config_shows_every_field_and_leaves_out_empty_ones(paper):

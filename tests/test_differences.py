@@ -27,9 +27,9 @@ def test_results_count_one_network_and_the_published_code_every_copy(tmp_path):
     members = {name: array for name, array in entries.items() if "running_" not in name}
     everyone = sum(array.size for array in members.values())
     tied = sum(array.size for name, array in members.items() if "no_coef_modules.1" in name)
-    late, k = results["num_late_phase_parameters"], 3
+    late, k = results.num_late_phase_parameters, 3
     assert tied == late
-    assert everyone + tied == results["num_parameters"] + k * late
+    assert everyone + tied == results.num_parameters + k * late
 
 
 def layers(tree):

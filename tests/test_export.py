@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 import torchvision_weights
+from comparison_files import results
 from flax.traverse_util import flatten_dict
 from short_run import DIGITS
 
@@ -25,9 +26,9 @@ def trained(folder, name, *, with_weights):
     config = config_lib.load_config(DIGITS, overrides)
     workdir = Workdir(folder)
     folder.mkdir()
-    workdir.write_json("config.json", config.to_dict())
-    data = {"num_classes": NUM_CLASSES, "mean": [0.5] * 3, "std": [0.25] * 3}
-    workdir.write_json("results.json", {"status": "trained", "data": data, "train": {}})
+    workdir.identify(config)
+    found = results("digits_bn", overrides=overrides, num_classes=NUM_CLASSES)
+    workdir.write_json("results.json", found)
     if with_weights:
         weights = folder / "weights.safetensors"
         entries = torchvision_weights.state_dict(name, NUM_CLASSES)

@@ -54,7 +54,8 @@ def test_two_processes_survive_a_preemption_and_a_kill(disturbed):
 
 def test_a_lost_process_is_named_at_once_with_its_log(disturbed):
     assert disturbed.lost_codes == [1, -signal.SIGKILL]
-    (line,) = disturbed.lost.splitlines()
+    *waited, line = disturbed.lost.splitlines()  # on a busy machine for the other's start
+    assert all(told.startswith("waiting for the other") for told in waited)
     assert line.startswith("process 1 of the run was lost")
     assert f"process {disturbed.killed.process.pid} on " in line and "run.3.err" in line
     assert disturbed.seconds_to_end < 10

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from comparison_files import results
 from flax.traverse_util import flatten_dict
 from reference_names import is_statistic, member_of, path_of, to_flax
 from test_golden import CONFIG, GOLDEN, assert_agrees, dataset_of
@@ -81,8 +82,8 @@ def test_an_imported_network_evaluates_as_in_the_published_code(float64, run, pr
     # The batch size does not divide the 64 test images.
     assert run_import(saved(entries), tmp_path, FLOAT64, "--config.evaluate.batch_size=24") == 0
     folder = Workdir(tmp_path / "run")
-    stored, results = folder.read_trained()
-    assert results["status"] == "trained" and results["imported"]["format"] == "npz"
+    config, found = folder.read_trained()
+    assert found.status == "trained" and found.imported.format == "npz"
     weights = folder.load_weights()
     flat = {name: flatten_dict(tree) for name, tree in weights.items()}
     for name, array in entries.items():
@@ -94,20 +95,20 @@ def test_an_imported_network_evaluates_as_in_the_published_code(float64, run, pr
         return  # the recorded logits are those of its averages
 
     devices = Devices.over(jax.devices()[:1])
-    evaluator = evaluate.Evaluator(config_lib.from_dict(stored), dataset_of(golden), devices)
+    evaluator = evaluate.Evaluator(config, dataset_of(golden), devices)
     ood_sets = {"LSUN": golden["ood_images"]}
-    results = evaluate.finish(evaluator, weights, ood_sets, folder, results, Preemption())
-    assert folder.read_results()["status"] == "complete"
-    found = np.load(tmp_path / "run/predictions/test.npz")
-    assert len(found["members"]) == 3
-    for k, logits in enumerate(found["members"]):
+    contents = evaluate.finish(evaluator, weights, ood_sets, folder, found, Preemption())
+    assert folder.read_results().status == "complete"
+    stored = np.load(tmp_path / "run/predictions/test.npz")
+    assert len(stored["members"]) == 3
+    for k, logits in enumerate(stored["members"]):
         assert_agrees(logits, golden[f"member_logits/{k}"], f"member {k}")
-    assert_agrees(found["collapsed"], golden["average_logits"], "collapsed logits")
-    assert_agrees(np.exp(found["ensemble"]), golden["ensemble_probs"], "ensemble")
-    collapsed = results["views"]["collapsed"]
+    assert_agrees(stored["collapsed"], golden["average_logits"], "collapsed logits")
+    assert_agrees(np.exp(stored["ensemble"]), golden["ensemble_probs"], "ensemble")
+    collapsed = contents["views"]["collapsed"]
     for ours, theirs in (
         (collapsed["accuracy"], "average_accuracy"),
-        (collapsed["nll"] * len(found["label"]), "average_nll_sum"),
+        (collapsed["nll"] * len(stored["label"]), "average_nll_sum"),
         (collapsed["ood"]["LSUN"]["auroc"], "auroc_average"),
     ):
         assert_agrees(np.float64(ours), golden[theirs], theirs)
@@ -155,6 +156,10 @@ def test_entries_that_are_missing_unknown_or_misshapen_are_named(tmp_path, capsy
     entries[f"{bn}.bias"] = np.full(32, np.nan)
     assert run_import(entries, tmp_path) == 2
     assert f"finite floating-point numbers; not so: {bn}.bias" in capsys.readouterr().err
+    entries = golden_entries("cifar_sgd_coasting", "final/")
+    entries[f"{bn}.running_var"] = np.full(32, -1e-6)
+    assert run_import(entries, tmp_path) == 2
+    assert f"variances >= 0; not so: {bn}.running_var" in capsys.readouterr().err
     assert run_import({"conv1.weight": np.ones(3)}, tmp_path) == 2
     assert "there is no adapter.0.conv1.no_coef_modules.0.weight" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -217,7 +222,7 @@ def test_a_run_that_is_exported_and_imported_is_the_same_bit_for_bit(tmp_path):
 
     def draw(tree, *members):
         def leaf(like):
-            return rng.standard_normal((*members, *like.shape), np.float32)
+            return np.abs(rng.standard_normal((*members, *like.shape), np.float32))  # variances too
 
         return jax.tree.map(leaf, tree)
 
@@ -225,9 +230,9 @@ def test_a_run_that_is_exported_and_imported_is_the_same_bit_for_bit(tmp_path):
     weights |= {name: draw(shapes[name], 3) for name in ("late_phase", "batch_stats")}
     folder = Workdir(tmp_path / "run")
     folder.path.mkdir()
-    folder.write_json("config.json", config.to_dict())
-    data = {"num_classes": 100, "mean": [0.5] * 3, "std": [0.25] * 3}
-    folder.write_json("results.json", {"status": "trained", "data": data, "train": {}})
+    folder.identify(config)
+    found = results("cifar10_bn", num_classes=100) | {"config": config.to_dict()}
+    folder.write_json("results.json", found)
     folder.save_weights(weights)
     code, entries = run_export(tmp_path, "--names", "reference")
     assert code == 0
@@ -272,7 +277,7 @@ def test_a_division_that_the_published_code_cannot_make_is_not_exported(tmp_path
     entries = golden_entries("cifar_sgd_coasting", "final/")
     assert run_import(entries, tmp_path) == 0
     folder = Workdir(tmp_path / "run")
-    config, weights = folder.read_json("config.json"), folder.load_weights()
+    config, weights = folder.read_config().to_dict(), folder.load_weights()
     config["late_phase"]["patterns"] = ["(.*/)?bn[^/]*/(scale|bias)", "head/bias"]
     folder.write_json("config.json", config)
     weights["shared"]["head"] = {"kernel": weights["late_phase"]["head"].pop("kernel")[0]}

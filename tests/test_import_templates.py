@@ -35,7 +35,11 @@ def entries(name, prefix="final/"):
 
 
 @pytest.mark.parametrize(
-    ("name", "flags"), [("cifar_templates", TEMPLATES), ("cifar_head_only", HEAD_ONLY)]
+    ("name", "flags"),
+    [
+        pytest.param("cifar_templates", TEMPLATES, marks=pytest.mark.slow),
+        ("cifar_head_only", HEAD_ONLY),
+    ],
 )
 def test_a_network_is_imported_evaluated_and_exported_as_it_was(float64, name, flags, tmp_path):
     golden, recorded = entries(name)

@@ -87,8 +87,9 @@ def test_a_run_that_meets_everything_ends_as_if_undisturbed(disturbed):
 
 @pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_named_and_the_older_one_continued(disturbed):
-    (warning,) = disturbed.after_damage.errors.splitlines()
+    warning, ended = disturbed.after_damage.errors.splitlines()
     assert f"checkpoints/{disturbed.damaged} is damaged" in warning
+    assert ended == "asked to end; the same command continues"
     assert disturbed.after_damage.resumed_from() == disturbed.older
 
 

@@ -157,7 +157,7 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, name, 
             if reader == "weights":
                 weight_files.decode(path.read_bytes(), path)
             else:
-                predictions.load(path, ["a"])
+                predictions.load(path, ["a"], name="test", data=None)
 
     assert peak_of(read) < 6 << 20
 

@@ -1,5 +1,6 @@
 """What only shows may be missing or broken: one warning, and the run is as without it."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -77,11 +78,11 @@ def test_a_run_goes_on_without_what_only_shows(name, finished_run, tmp_path, mon
     BROKEN[name](monkeypatch, tmp_path)
     lines = (finished_run / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines][:2]
-    results = json.loads((finished_run / "results.json").read_text())
-    results["data"]["note"] = ""
+    results = Workdir(finished_run).read_results()
+    results = dataclasses.replace(results, data=dataclasses.replace(results.data, note=""))
     folder = Workdir(tmp_path)
     folder.write_json("config.json", json.loads((finished_run / "config.json").read_text()))
-    folder.write_json("results.json", results)
+    folder.write_results(results)
     has_figures = "matplotlib" in name or name == "a figure"  # they take seconds to draw
     if not has_figures:
         report.refresh(folder)

@@ -49,7 +49,7 @@ def changed(one, other):
 @pytest.mark.usefixtures("tiny_network")
 @pytest.mark.parametrize(
     "optimizer",
-    ["sgd", "adam", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adamw", "optax:lion"))],
+    ["sgd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adam", "adamw", "optax:lion"))],
 )
 def test_frozen_shared_weights_stay_bit_for_bit_and_members_go_on(optimizer, monkeypatch):
     """In the program that moved them before."""

@@ -115,6 +115,7 @@ def test_names_and_layouts_are_those_of_torchvision():
     assert torchvision_names.from_torch(kernel[0, 0]).shape == (5, 4)
 
 
+@pytest.mark.slow
 def test_densenets_old_keys_are_todays(tmp_path):
     whole = torchvision_weights.zeros("densenet161", 3)  # below, each of its own small number
     entries = {name: array + np.float16(i) for i, (name, array) in enumerate(whole.items())}
@@ -161,6 +162,7 @@ def test_faults_of_a_state_dict_are_named(tmp_path):
         assert "finite" in (text := fault(bn1__bias=bad)) and text.endswith("not so: bn1.bias")
     assert "not so: bn1.bias" in fault(bn1__bias=np.full(64, 1e39))  # not in float32
     assert "not so: bn1.bias" in fault(bn1__bias=np.zeros(64, np.int32))
+    assert "variances >= 0; not so: bn1.running_var" in fault(bn1__running_var=half - 1)
     safetensors.numpy.save_file(whole, path)
     assert {leaf.dtype for leaf in jax.tree.leaves(load(path)[0])} == {np.dtype(np.float32)}
     with pytest.raises(UserError, match=r"shape: fc\.\S+ \[3(, 2048)?\] instead of \[1000"):

@@ -60,7 +60,7 @@ def test_a_trace_for_perfetto_holds_whole_cycles_of_all_devices_and_no_compilati
 
 
 def test_a_profiled_folder_is_still_free_for_a_run(workdir):
-    Workdir(workdir).check_free()
+    Workdir(workdir).known()
 
 
 def test_a_trace_that_cannot_be_written_is_a_mistake_that_names_it(tmp_path, capsys):

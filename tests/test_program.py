@@ -182,19 +182,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     assert (tmp_path / "weights" / "precious").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["config.json", "results.json"])
-@pytest.mark.parametrize("text", ["{", "[]", "3"])
-def test_garbled_files_of_a_run_are_named(run_copy, name, text, capsys):
-    (run_copy / name).write_text(text)
-    assert main.main([*COMMAND, "--workdir", str(run_copy)]) == 2
-    assert f"{run_copy}/{name}: must be JSON" in capsys.readouterr().err
-
-
-def test_a_run_with_empty_results_is_not_trained_over(run_copy, capsys):
+def test_a_run_with_empty_results_and_no_checkpoint_is_not_trained_over(run_copy, capsys):
+    shutil.rmtree(run_copy / "checkpoints")
     (run_copy / "results.json").write_text("{}")
     assert main.main([*COMMAND, "--workdir", str(run_copy)]) == 2
     assert evaluate.main(["--workdir", str(run_copy)]) == 2
-    with pytest.raises(UserError, match="found nothing"):
+    with pytest.raises(UserError, match="config: is missing"):
         lpw_jax.load(run_copy)
     assert capsys.readouterr().err.count("results.json: must be JSON as a run writes it") == 2
     assert (run_copy / "weights").exists()
@@ -210,7 +203,7 @@ def sigint():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["loading", "epoch  1/"])  # the first is followed by compilation
-def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment, sigint):
+def test_ctrl_c_ends_in_words_and_with_130(tmp_path, moment, sigint):
     command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]
     process = subprocess.Popen(
         [*command, "--workdir", str(tmp_path / "run")], stdout=subprocess.PIPE,
@@ -225,7 +218,8 @@ def test_ctrl_c_ends_with_one_line_and_130(tmp_path, moment, sigint):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert errors.startswith("interrupted;") and errors.count("\n") == 1
+    lines = errors.splitlines()  # in training one more, that it is being saved
+    assert re.match("interrupted(;| and saved;)", lines[-1]) and len(lines) <= 2
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def with_effective_weights():
     return trained(method(Network().apply, on_activations=False, mode="unroll"))
 
 
-@pytest.mark.parametrize("mode", ["vmap", "unroll"])
+@pytest.mark.parametrize("mode", ["vmap", pytest.param("unroll", marks=pytest.mark.slow)])
 def test_both_forms_are_the_same_training(mode):
     on_activations = method(
         lambda *args: linen.apply(Network(), *args), on_activations=True, mode=mode

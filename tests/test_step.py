@@ -156,7 +156,7 @@ def python_loop(coasting, num_microbatches, patterns):
         ("vmap", "reference", 1, PATTERNS),
         ("vmap", "every_minibatch", 2, ("head/.*",)),
         ("scan", "reference", 4, PATTERNS),
-        ("unroll", "every_minibatch", 1, PATTERNS),
+        pytest.param("unroll", "every_minibatch", 1, PATTERNS, marks=pytest.mark.slow),
         pytest.param("vmap", "none", 4, PATTERNS, marks=pytest.mark.slow),
         pytest.param("scan", "none", 2, ("bn1/.*",), marks=pytest.mark.slow),
         pytest.param("scan", "every_minibatch", 1, ("head/.*",), marks=pytest.mark.slow),

@@ -85,7 +85,7 @@ def assert_close(found, expected):
     [
         pytest.param(1, "data", marks=pytest.mark.slow),
         pytest.param(8, "data", marks=pytest.mark.slow),
-        (K, "members"),
+        pytest.param(K, "members", marks=pytest.mark.slow),
     ],
 )
 def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, layout):

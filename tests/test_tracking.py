@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_net
+from comparison_files import results
 from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, labels
 
@@ -21,6 +22,8 @@ from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import events
 from lpw_jax.errors import Preempted
+from lpw_jax.files import described
+from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.spread import member_distance
 from lpw_jax.models import functions
@@ -66,6 +69,7 @@ def evaluated(tmp_path_factory):
     return ours, folder, *ours.run(Workdir(folder))
 
 
+@pytest.mark.slow
 def test_evaluating_every_epoch_ends_with_the_same_weights_bit_for_bit(evaluated, tmp_path):
     *_, weights, _ = evaluated
     undisturbed, _ = training().run(Workdir(tmp_path))
@@ -73,6 +77,7 @@ def test_evaluating_every_epoch_ends_with_the_same_weights_bit_for_bit(evaluated
     assert not [record for record in epochs(tmp_path) if "evaluation" in record]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_ended_again_and_again_finds_the_same_bit_for_bit(evaluated, tmp_path):
     ours, folder, weights, report = evaluated
     for questions in range(1, 100):  # within cycles, statistics and evaluations
@@ -91,6 +96,7 @@ def test_a_run_that_is_ended_again_and_again_finds_the_same_bit_for_bit(evaluate
         assert points[tag, step] == expected[tag, step]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_that_of_the_highest_collapsed_accuracy(evaluated):
     _, folder, _, report = evaluated
     evaluations = [record["evaluation"] for record in epochs(folder)]
@@ -101,6 +107,7 @@ def test_the_best_epoch_is_that_of_the_highest_collapsed_accuracy(evaluated):
     assert len(evaluations[-1]["members"]) == 2 and 0 < evaluations[-1]["ensemble"]["nll"] < 10
 
 
+@pytest.mark.slow
 def test_averages_are_evaluated_as_if_training_ended_there(evaluated):
     ours, folder, weights, _ = evaluated
     records = epochs(folder)
@@ -110,6 +117,7 @@ def test_averages_are_evaluated_as_if_training_ended_there(evaluated):
     assert records[-1]["evaluation_swa"] != records[-1]["evaluation"]
 
 
+@pytest.mark.slow
 def test_distance_and_disagreement_are_those_of_several_members(evaluated):
     tied, *late = epochs(evaluated[1])
     assert "member_distance" not in tied and tied["evaluation"]["ensemble"]["disagreement"] is None
@@ -183,6 +191,7 @@ def test_a_diverged_network_that_is_tolerated_has_no_evaluation(tmp_path, capsys
     assert "speed/images_per_second" in tags and not [t for t in tags if t.startswith("test")]
 
 
+@pytest.mark.slow
 def test_events_are_the_lines_of_metrics_and_the_results(evaluated):
     _, folder, _, report = evaluated
     records = epochs(folder)
@@ -214,14 +223,16 @@ def test_events_are_the_lines_of_metrics_and_the_results(evaluated):
         np.testing.assert_allclose([found[2], found[3]], values, rtol=1e-5)
         assert 1 not in found
 
-    ood = {"auroc": 0.75, "fpr95": None}
-    views = {"collapsed": {"accuracy": 0.5, "ood": {"SVHN": ood, "TIN": None}}}
+    found = results("digits_bn") | report
+    ood = {"SVHN": {"auroc": 0.75, "fpr95": None}, "TIN": None}
     for accuracy in (0.25, 0.5):  # the later evaluation takes the place of the other
-        views["collapsed"]["accuracy"] = accuracy
-        events.write_results(Workdir(folder), {**report, "views": views})
+        found["views"]["collapsed"] |= {"accuracy": accuracy, "ood": ood}
+        events.write_results(Workdir(folder), described.read(Results, found))
     after = event_files.points(folder)
-    final = {"final/collapsed/accuracy": 0.5, "final/collapsed/ood/SVHN/auroc": 0.75}
-    assert after == points | {(tag, 3): value for tag, value in final.items()}
+    new = {tag: value for (tag, step), value in after.items() if (tag, step) not in points}
+    assert after == points | {(tag, 3): value for tag, value in new.items()}
+    assert (new["final/collapsed/accuracy"], new["final/collapsed/ood/SVHN/auroc"]) == (0.5, 0.75)
+    assert not [tag for tag in new if "fpr95" in tag or "TIN" in tag]
 
 
 READ = """
@@ -240,15 +251,25 @@ def test_another_reader_finds_the_events_whole(evaluated):
     assert int(read.stdout) == len(event_files.events(file)) == 2 + 3
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_events_that_cannot_be_written(evaluated, tmp_path, capsys):
     records = epochs(evaluated[1])
-    (tmp_path / "tensorboard").write_text("a file where a folder must be")
+    (tmp_path / "tensorboard").symlink_to(tmp_path / "gone")
     journal = Journal(Workdir(tmp_path), records[:1])
     journal.add(records[1])
     assert "TensorBoard's events were not written" in capsys.readouterr().err
     assert epochs(tmp_path) == records[:2]
 
 
+@pytest.mark.slow
+def test_a_file_in_the_place_of_the_events_folder_is_set_aside(evaluated, tmp_path):
+    (tmp_path / "tensorboard").write_text("mine")
+    events.Events(Workdir(tmp_path), epochs(evaluated[1])[:2])
+    assert (tmp_path / "damaged-tensorboard").read_text() == "mine"
+    assert event_files.points(tmp_path)
+
+
+@pytest.mark.slow
 def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):
     records = epochs(evaluated[1])
     written = events.Events(Workdir(tmp_path), records[:2])
@@ -259,6 +280,7 @@ def test_events_that_a_user_has_removed_are_written_again(evaluated, tmp_path):
     assert before.items() < after.items() and ("train/loss", 3) in after
 
 
+@pytest.mark.slow
 def test_without_tensorboardx_a_run_has_no_events_and_says_so(
     evaluated, tmp_path, monkeypatch, capsys
 ):

@@ -45,7 +45,7 @@ def one_device(request, tmp_path_factory):
 @pytest.mark.parametrize(
     ("one_device", "num_devices", "layout"),
     [
-        ("float64", 2, "members"),
+        pytest.param("float64", 2, "members", marks=pytest.mark.slow),
         pytest.param("float64", 4, "data", marks=pytest.mark.slow),
         pytest.param("float64", 4, "members", marks=pytest.mark.slow),
         pytest.param("float64", 8, "data", marks=pytest.mark.slow),

@@ -94,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UserError(f"--pytorch_python = {args.pytorch_python!r}: must be a Python")
         # Other processes measure on the same device.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        import jax
-
+        from lpw_jax import experiment
         from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
         from lpw_jax.benchmark.measure import measure
         from lpw_jax.devices import compilation, parallel
@@ -104,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parallel.found()
         with (
             compilation.without_cache(),  # compilation is measured, too
-            jax.enable_x64(config.train.compute_dtype == "float64"),
+            experiment.pinned(config),
         ):
             for results in measure(
                 config,

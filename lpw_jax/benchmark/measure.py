@@ -16,6 +16,7 @@ from lpw_jax.devices import preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.display import console
 from lpw_jax.errors import UserError
+from lpw_jax.files import described
 from lpw_jax.files.environment import environment
 from lpw_jax.files.storage import first_line
 
@@ -54,7 +55,7 @@ def measure(
     config_lib.check_devices(config, devices.count)
     bench = _Steps(config, devices)
     results |= {
-        "environment": environment(),
+        "environment": described.plain(environment()),
         "config": config_lib.to_dict(config),
         "state": bench.state_bytes(),
     }

@@ -4,9 +4,8 @@ import statistics
 from typing import Any
 
 from lpw_jax.comparison.settings import releases
-from lpw_jax.comparison.sides import Side
+from lpw_jax.comparison.sides import Run, Side
 from lpw_jax.display.results_report import network_name
-from lpw_jax.files.workdir import Workdir
 
 
 def cost(side: Side) -> dict[str, Any]:
@@ -30,40 +29,39 @@ def cost(side: Side) -> dict[str, Any]:
             ("network", "num_parameters", "forward_passes", "images_per_second", "device_hours",
              "device_kind", "peak_memory_bytes")
         )  # fmt: skip
-    train = [run.results.get("train") or {} for run in side.runs]
+    train = [run.results.train for run in side.runs]
     first = side.runs[0].results
     hours = [
-        seconds * devices / 3600
-        if (seconds := part.get("seconds"))
-        and (devices := part.get("num_devices") or _devices_at_its_start(run.place))
+        part.seconds * devices / 3600
+        if part.seconds and (devices := part.num_devices or _devices_at_its_start(run))
         else None
         for run, part in zip(side.runs, train, strict=True)
     ]
-    memory = [part.get("peak_memory_bytes") for part in train]
-    kinds = dict.fromkeys(part["device_kind"] for part in train if part.get("device_kind"))
+    memory = [part.peak_memory_bytes for part in train]
+    kinds = dict.fromkeys(part.device_kind for part in train if part.device_kind)
     networks = side.fields["networks"]
-    passes = {"collapsed": 1, "ensemble": len(first["views"]["members"])}
+    passes = {"collapsed": 1, "ensemble": len(first.views.members)}
     if networks > 1:
         as_ensembles = side.fields["ensemble_of.view"] == "ensemble"
         released = as_ensembles and releases(side.fields)
         members = side.fields["late_phase.num_members"] if released else 1
         unlike = as_ensembles and "late_phase." in side.fields["ensemble_of.different"]
         passes = {"ensemble": None if unlike else networks * members}
-    total = first.get("num_parameters")
     return {
-        "network": network_name(first["config"]["model"]),
-        "num_parameters": total and total // networks,
+        "network": network_name(first.config["model"]),
+        "num_parameters": first.num_parameters // networks,
         "forward_passes": passes,
-        "images_per_second": _mean([part.get("images_per_second") for part in train]),
+        "images_per_second": _mean([part.images_per_second for part in train]),
         "device_hours": _mean(hours),
         "device_kind": ", ".join(kinds) or None,
         "peak_memory_bytes": max(filter(None, memory), default=None),
     }
 
 
-def _devices_at_its_start(place: str) -> int | None:
+def _devices_at_its_start(run: Run) -> int | None:
     """What a run's environment.json tells where its results.json is older than the field."""
-    return (Workdir(place).read_json("environment.json") or {}).get("num_devices")
+    environment = run.files.read_environment()
+    return environment and environment.num_devices
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -1,9 +1,12 @@
 """What makes a comparison another one than it seems: other data, other settings, and the like."""
 
+import itertools
 from typing import Any, NamedTuple
 
 from lpw_jax.comparison import overview, published, settings
-from lpw_jax.comparison.sides import Side
+from lpw_jax.comparison.sides import Run, Side
+from lpw_jax.data import overlap
+from lpw_jax.files import environment
 
 _REMARKS = ("note", "ood_note")
 
@@ -44,11 +47,17 @@ def marks(ours: Side, theirs: Side) -> list[Mark]:
         if published.UNKNOWN_SETTINGS in theirs.remarks:
             found.append(Mark("other settings", f"{theirs.name}: {published.UNKNOWN_SETTINGS}"))
     for side in (ours, theirs):
-        skipped = {run.place: _skipped(run.results) for run in side.runs}
+        skipped = {run.place: _skipped(run) for run in side.runs}
         skipped = {place: number for place, number in skipped.items() if number}
         if skipped:
             detail = "; ".join(f"{place}: {number:,}" for place, number in skipped.items())
             found.append(Mark("skipped images", f"damaged images left out, {detail}"))
+    for side in (ours, theirs):
+        if seen := {run.place: number for run in side.runs if (number := _seen(run))}:
+            detail = "; ".join(f"{place}: {number:,}" for place, number in seen.items())
+            found.append(Mark("trained on test images", f"test images in training, {detail}"))
+    if changed := _environment_differences(ours, theirs):
+        found.append(Mark("other computing settings", changed))
     return found
 
 
@@ -58,7 +67,7 @@ def setting_differences(ours: Side, theirs: Side) -> dict[str, tuple[Any, Any]]:
         return settings.differences(ours.fields, theirs.fields)
     differing = {}
     for name, mine in _pytorch_facts(ours).items():
-        other = theirs.runs[0].results.get(name)
+        other = theirs.runs[0].facts.get(name)
         if other is not None and mine != other:
             differing[name] = (mine, int(other))
     return differing
@@ -82,8 +91,8 @@ def nothing_in_common(ours: Side, theirs: Side) -> str:
 def _pytorch_facts(side: Side) -> dict[str, int]:
     """What the PyTorch code's file would tell of our runs: it counts the tied copy, too."""
     results = side.runs[0].results
-    late = results["num_late_phase_parameters"]
-    shared = results["num_parameters"] - late
+    late = results.num_late_phase_parameters
+    shared = results.num_parameters - late
     members = side.fields["late_phase.num_members"]
     return {
         "num_parameters": shared + (members + 1) * late,
@@ -123,7 +132,7 @@ def _data_marks(ours: Side, theirs: Side) -> list[Mark]:
 def _same_test_images(ours: Side, theirs: Side) -> bool:
     """Whether all runs are known to be tested on the same images, whatever they were trained on."""
     runs = (run for side in (ours, theirs) if side.kind == "runs" for run in side.runs)
-    found = {run.results["data"].get("test_sha256") for run in runs}
+    found = {run.results.data.test_sha256 for run in runs}
     return len(found) == 1 and None not in found
 
 
@@ -131,7 +140,7 @@ def _remarks(side: Side, key: str) -> set[str]:
     """What the runs of a side remark on their data: '' for ordinary data, as others' is."""
     if side.kind != "runs":
         return {""}
-    return {run.results["data"].get(key) or "" for run in side.runs}
+    return {getattr(run.results.data, key) or "" for run in side.runs}
 
 
 def _alike(both: list[set[str]]) -> bool:
@@ -144,7 +153,7 @@ def _words(remarks: set[str], none: str) -> str:
 
 def _known(side: Side, key: str) -> set[Any]:
     """What the files of a side's runs tell of their data."""
-    found = {run.results["data"].get(key) for run in side.runs if side.kind == "runs"}
+    found = {getattr(run.results.data, key) for run in side.runs if side.kind == "runs"}
     return found - {None}
 
 
@@ -154,9 +163,33 @@ def _agree(both: list[set]) -> bool:
     return max(len(one), len(other)) < 2 and (one == other or not (one and other))
 
 
-def _skipped(results: Any) -> int:
+def _seen(run: Run) -> int:
+    """Test images that are training images, if they are more than original data have."""
+    data = run.results and run.results.data
+    number = ((data and data.in_training) or {}).get("test", 0)
+    return number if data and number > overlap.TOLERATED * (data.num_test or 0) else 0
+
+
+def _environment_differences(ours: Side, theirs: Side) -> str:
+    """In which settings of JAX and XLA the runs were not made alike, as far as they tell."""
+    sides = [side.runs for side in (ours, theirs) if side.kind == "runs"]
+    told = {}
+    for run in itertools.chain(*sides):
+        made = run.files and run.files.read_environment()
+        if made and made.settings:
+            told[run.place] = made
+    first, *others = told.items() or [(None, None)]
+    for place, here in others:
+        # Other versions of JAX have other settings.
+        if here.packages.get("jax") == first[1].packages.get("jax") and (
+            differing := environment.differences(first[1], here, ("settings",))
+        ):
+            return f"{place} and {first[0]}: {'; '.join(differing)}"
+    return ""
+
+
+def _skipped(run: Run) -> int:
     """Images that were left out, of training and of what was evaluated on."""
-    if "config" not in results:  # of the PyTorch code
+    if run.results is None:  # of the PyTorch code
         return 0
-    trained = (results.get("train") or {}).get("skipped_images") or 0
-    return trained + sum((results["data"].get("skipped") or {}).values())
+    return (run.results.train.skipped_images or 0) + sum((run.results.data.skipped or {}).values())

@@ -10,6 +10,7 @@ from lpw_jax import registry
 from lpw_jax.data.ood import OFFICIAL_SIZES, OOD_SETS
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
+from lpw_jax.measures import bounds
 
 FILE = "performance_overview.txt"
 # The file is written for CIFAR only, and either CIFAR has as many test images as this.
@@ -61,6 +62,13 @@ def read(file: epath.Path) -> dict[str, Any]:
         for value in values if isinstance(values, list) else [values]:
             if not least <= value <= largest:
                 raise UserError(f"{file}: {key} must be {least} to {largest}, found {value:g}")
+    if "final_test_acc" in found and "final_nll" in found:
+        both = {"accuracy": found["final_test_acc"], "nll": found["final_nll"] / NUM_TEST}
+        if fault := bounds.impossible(both):
+            raise UserError(
+                f"{file}: final_nll must be a sum over the {NUM_TEST:,} test images (a mean times "
+                f"that), found {found['final_nll']:g}, a mean of {both['nll']:g}; {fault}"
+            )
     return found
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from lpw_jax.comparison.paired import (
     bootstrap_auroc_difference,
@@ -13,8 +12,7 @@ from lpw_jax.comparison.paired import (
 )
 from lpw_jax.comparison.sides import Run, Side, places
 from lpw_jax.errors import UserError
-from lpw_jax.files.predictions import load
-from lpw_jax.measures import metrics, views
+from lpw_jax.measures import agreement, metrics, views
 from lpw_jax.measures.views import VIEWS
 
 _RESAMPLES = 2000
@@ -42,7 +40,7 @@ def pairs(
     if not common:
         return [], [f"no paired comparison of {ours.name} and {theirs.name}: no seed in common"]
     runs = [run for side in zip(*common, strict=True) for run in side]
-    without = [run for run in runs if not _test_file(run).exists()]
+    without = [run for run in runs if not run.files.has_predictions("test")]
     rows, missing = [], []
     if without:
         missing.append(f"no paired comparison without predictions/test.npz of {places(without)}")
@@ -56,27 +54,33 @@ def pairs(
             both = f"{mine.place} and {other.place}"
             missing += [f"no paired comparison of {both} on {name}: its images differ (digest)"
                         for name in other_images]  # fmt: skip
-        except UserError as error:
+        except ValueError as error:  # UserError, or what no measure can be taken of
             missing.append(f"no paired comparison of {mine.place} and {other.place}: {error}")
     return rows, missing
 
 
 def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows, and the sets outside of which the runs predicted other images."""
-    tests = [_load(_test_file(run)) for run in (ours, theirs)]
+    tests = [_load(run, "test") for run in (ours, theirs)]
     labels = [test["label"] for test in tests]
-    digests = [run.results["data"].get("test_sha256") for run in (ours, theirs)]
+    digests = [run.results.data.test_sha256 for run in (ours, theirs)]
     same = _equal(digests)
     if not np.array_equal(*labels) or same is False:
         raise UserError("their test images differ")
+    for run, test in zip((ours, theirs), tests, strict=True):
+        agreement.check_results(f"{run.place}/predictions/test.npz", test, run.results)
     inside_by = "digests" if same else "labels"
     outside, other_images = _outside(ours, theirs)
-    single = all(len(run.results["views"]["members"]) == 1 for run in (ours, theirs))
+    single = all(len(run.results.views.members) == 1 for run in (ours, theirs))
     rows = []
     for view in VIEWS[:1] if single else VIEWS:
         row = {"seed": ours.seed, "view": view, "images": inside_by}
         log_probs = [views.log_probs(test, view) for test in tests]
         scores = [metrics.example_scores(p, labels[0]) for p in log_probs]
+        if not agreement.in_one_order(*(score["nll"] for score in scores)):
+            raise UserError(
+                "their test images are in other orders: what is hard for one is not for the other"
+            )
         found = mcnemar(*(score["correct"] for score in scores))
         rows.append(
             row
@@ -112,10 +116,6 @@ def _floor(num_resamples: int) -> float:
     return 2 / (num_resamples + 1)
 
 
-def _test_file(run: Run) -> epath.Path:
-    return run.predictions / "test.npz"
-
-
 def _equal(digests: Sequence[str | None]) -> bool | None:
     """Whether two digests are equal; None if one is not known."""
     return None if None in digests else digests[0] == digests[1]
@@ -129,20 +129,19 @@ def _outside(
     Sets with other images or another number of them are left out; also returns the former.
     """
     found, other_images = {}, []
-    for name in ours.results["views"]["collapsed"].get("ood") or {}:
-        files = [run.predictions / f"ood_{name}.npz" for run in (ours, theirs)]
-        if not all(file.exists() for file in files):
+    for name in ours.results.views.ensemble.ood:
+        if not all(run.files.has_predictions(f"ood_{name}") for run in (ours, theirs)):
             continue
-        known = (run.results["data"].get("ood_digests") or {} for run in (ours, theirs))
+        known = (run.results.data.ood_digests or {} for run in (ours, theirs))
         same = _equal([digests.get(name) for digests in known])
         if same is False:
             other_images.append(name)
             continue
-        both = [_load(file) for file in files]
+        both = [_load(run, f"ood_{name}") for run in (ours, theirs)]
         if len(both[0]["label"]) == len(both[1]["label"]):
             found[name] = both, same
     return found, other_images
 
 
-def _load(file: epath.Path) -> dict[str, np.ndarray]:
-    return load(file, (*VIEWS, "label"))
+def _load(run: Run, name: str) -> dict[str, np.ndarray]:
+    return run.files.load_predictions(name, VIEWS, run.results)

@@ -7,7 +7,10 @@ from typing import Any
 from lpw_jax.comparison import settings
 from lpw_jax.comparison.sides import Measured, Side
 from lpw_jax.comparison.statistics import Sample
+from lpw_jax.errors import UserError
+from lpw_jax.measures import bounds
 
+_CHANCE = 1.0  # percent, of 100 classes
 UNKNOWN_SETTINGS = "its settings were not published with it"
 
 
@@ -32,7 +35,21 @@ def context(dataset: str) -> list[dict[str, Any]]:
 
 def _facts() -> dict[str, Any]:
     file = importlib.resources.files("lpw_jax.comparison") / "published.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    for row in (*facts["figures"], *facts["context"]):
+        if fault := impossible(row):
+            raise UserError(f"{file}: {row.get('name') or row.get('method')}: {fault}")
+    return facts
+
+
+def impossible(row: dict[str, Any]) -> str:
+    """Why a row's `accuracy` (%), its `std` (points), `nll` and `ece` cannot be; '' if they can."""
+    accuracy, std = row["accuracy"], row.get("std") or 0.0
+    if not _CHANCE < accuracy <= 100:
+        return f"accuracy must be a percentage, above {_CHANCE:g}, chance, found {accuracy:g}"
+    if not 0 <= std <= 50:
+        return f"std must be 0 to 50 points, found {std:g}"
+    return bounds.impossible({**row, "accuracy": accuracy / 100})
 
 
 def _side(figure: dict[str, Any], sources: dict[str, str]) -> Side:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lpw_jax.data.ood import OOD_SETS
 from lpw_jax.errors import UserError
+from lpw_jax.files.measured import View
 
 POINTS = "points"
 DEFAULT_MARGIN = 0.5  # points
@@ -47,12 +48,12 @@ BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
 _FAMILIES = tuple(dict.fromkeys(quantity.family for quantity in QUANTITIES))
 
 
-def of_view(view: Mapping[str, Any]) -> dict[str, float]:
-    """The quantities of a view of results.json that are there, percentages in percent."""
-    found = {name: view.get(name) for name in ("accuracy", "top5_accuracy", "nll", "brier", "ece")}
-    for name, outside in (view.get("ood") or {}).items():
-        found[f"auroc_{name}"] = (outside or {}).get("auroc")
-    found["auroc_mean"] = view.get("ood_mean_auroc")
+def of_view(view: View) -> dict[str, float]:
+    """The quantities of a view that are there, percentages in percent."""
+    names = ("accuracy", "top5_accuracy", "nll", "brier", "ece")
+    found = {name: getattr(view, name) for name in names}
+    found |= {f"auroc_{name}": outside and outside.auroc for name, outside in view.ood.items()}
+    found["auroc_mean"] = view.ood_mean_auroc
     return {
         name: 100.0 * found[name] if quantity.unit == POINTS else float(found[name])
         for name, quantity in BY_NAME.items()

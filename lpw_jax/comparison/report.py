@@ -173,7 +173,7 @@ def _views(ours: Side, theirs: Side) -> Sequence[str]:
 
 
 def _has_one_view(side: Side) -> bool:
-    members = {len(run.results["views"]["members"]) for run in side.runs}
+    members = {len(run.results.views.members) for run in side.runs}
     return members == {1} or side.fields["networks"] > 1
 
 
@@ -222,9 +222,9 @@ def _described(side: Side) -> dict[str, Any]:
         "dataset": side.dataset,
         "note": " / ".join(
             dict.fromkeys(
-                run.results["data"]["note"]
+                run.results.data.note
                 for run in side.runs
-                if side.kind == "runs" and run.results["data"].get("note")
+                if side.kind == "runs" and run.results.data.note
             )
         ),
         "runs": [{"place": run.place, "seed": run.seed} for run in side.runs],

@@ -10,12 +10,12 @@ from etils import epath
 
 from lpw_jax.comparison import naming, overview, quantities, settings
 from lpw_jax.comparison.sides import Run, Side, measure, places
-from lpw_jax.errors import ConfigError, UserError
+from lpw_jax.errors import UserError
 from lpw_jax.files import storage
-from lpw_jax.files.workdir import Workdir
+from lpw_jax.files.results import EnsembleOf
+from lpw_jax.files.run_files import RESULTS, RunFiles
 from lpw_jax.measures.views import VIEWS
 
-RESULTS = "results.json"
 _DEEP = "a deep ensemble's averaged prediction stands in both views"
 _IMPORTED = (
     "imported from the PyTorch code, not trained here; its settings are as the import was told"
@@ -128,41 +128,24 @@ def _run(
     file: epath.Path, left_out: list[str]
 ) -> list[tuple[Run, epath.Path, str, settings.Fields]]:
     """[(run, its home, data set, settings)], or nothing if it is not finished."""
-    results = Workdir(file.parent).read_json(file.name)
+    files = RunFiles(file.parent)
+    results = files.read_results(file.name)
     place = str(file.parent if file.name == RESULTS else file)
-    if results is None or not isinstance(results.get("config"), dict) or "status" not in results:
-        raise UserError(f"{file}: must be the {RESULTS} of a run, with config, data and views")
-    if results["status"] != "complete":
-        trained = results["status"] == "trained"
-        hint = f": run python -m lpw_jax.evaluate --workdir {place}" if trained else ""
+    if results.status != "complete":
         left_out.append(
-            f"{place}: not finished, its status is {results['status']!r}; left out{hint}"
+            f"{place}: not finished, its status is 'trained'; left out: run python -m "
+            f"lpw_jax.evaluate --workdir {place}"
         )
         return []
-    try:
-        deep = results.get("ensemble_of")
-        fields = settings.fields(
-            results["config"],
-            results.get("pretrained"),
-            imported=bool(results.get("imported")),
-            ensemble_of=deep and _ensemble_of(deep),
-        )
-        values = {
-            view: quantities.of_view(results["views"][view])
-            for view in VIEWS
-            if results["views"].get(view)
-        }
-        run = Run(place, results["seed"], values, results, file.parent / "predictions")
-        dataset, _ = results["data"]["name"], results["views"]["members"]
-    except ConfigError as error:
-        raise UserError(f"{file}: its config is none of this version: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{file}: must be JSON as a run writes it; {error!r}") from error
-    if not all("accuracy" in found for found in values.values()) or not values:
+    values = {
+        view: quantities.of_view(found) for view in VIEWS if (found := getattr(results.views, view))
+    }
+    if not all("accuracy" in found for found in values.values()):
         left_out.append(f"{place}: has no accuracy, as after a diverged training; left out")
         return []
-    home = _home(storage.path(deep["runs"][0]) / RESULTS if deep else file)
-    return [(run, home, dataset, fields)]
+    run, deep = Run(place, results.seed, values, results, files), results.ensemble_of
+    home = _home(storage.path(deep.runs[0]) / RESULTS if deep else file)
+    return [(run, home, results.data.name, settings.of_results(results, _ensemble_of(deep)))]
 
 
 def _grouped(
@@ -198,13 +181,15 @@ def _grouped(
     return sides
 
 
-def _ensemble_of(deep: dict[str, Any]) -> dict[str, Any]:
+def _ensemble_of(deep: EnsembleOf | None) -> dict[str, Any]:
     """A deep ensemble without its seeds: of a mixed one, whose runs differ, also what they are."""
-    different = ", ".join(sorted(deep.get("different") or ()))
-    homes = (_home(storage.path(place) / RESULTS) for place in deep["runs"])
+    if deep is None:
+        return {}
+    different = ", ".join(sorted(deep.different))
+    homes = (_home(storage.path(place) / RESULTS) for place in deep.runs)
     return {
-        "networks": len(deep["runs"]),
-        "view": deep["view"],
+        "networks": len(deep.runs),
+        "view": deep.view,
         "different": different,
         "runs": ", ".join(sorted(map(naming.folder_name, homes))) if different else "",
     }
@@ -226,8 +211,8 @@ def _remarks(fields: settings.Fields) -> Iterator[str]:
 
 def _seeds(run: Run) -> Any:
     """What tells runs of one config apart: the seed, or those of a deep ensemble's runs."""
-    deep = run.results.get("ensemble_of")
-    return run.seed if not deep else ", ".join(map(str, deep["seeds"]))
+    deep = run.results.ensemble_of
+    return run.seed if not deep else ", ".join(map(str, deep.seeds))
 
 
 def _pytorch_sides(files: list[epath.Path], left_out: list[str]) -> list[Side]:
@@ -244,7 +229,7 @@ def _pytorch_sides(files: list[epath.Path], left_out: list[str]) -> list[Side]:
     sides = []
     for (*_, parent, stem), group in groups.items():
         runs = tuple(
-            Run(str(file), None, overview.quantities(found), found) for file, found in group
+            Run(str(file), None, overview.quantities(found), facts=found) for file, found in group
         )
         remarks = dict.fromkeys(note for _, found in group for note in overview.remarks(found))
         sides.append(

@@ -6,6 +6,7 @@ from typing import Any
 
 from lpw_jax import config as config_lib
 from lpw_jax import config_schema
+from lpw_jax.files.results import Results
 from lpw_jax.weights.pretrained import PUBLISHED, PUBLISHED_NAME
 
 Fields = dict[str, Any]
@@ -21,9 +22,18 @@ IMPORTED = "imported"
 TORCHVISION = "torchvision"
 
 
+def of_results(results: Results, ensemble_of: Mapping[str, Any]) -> Fields:
+    """`fields` of a run; `ensemble_of` is that of a deep ensemble, else empty."""
+    pretrained, weights = results.pretrained, None
+    if pretrained:
+        weights = TORCHVISION if pretrained.published else pretrained.sha256
+    imported = results.imported is not None
+    return fields(results.config, weights, imported=imported, ensemble_of=ensemble_of)
+
+
 def fields(
     config: Mapping[str, Any],
-    pretrained: Mapping[str, Any] | None = None,
+    weights: str | None = None,
     *,
     imported: bool = False,
     ensemble_of: Mapping[str, Any] | None = None,
@@ -32,9 +42,8 @@ def fields(
 
     Args:
       config: as in results.json; fields younger than it have their defaults.
-      pretrained: as in results.json. Weights count by their content, not by where they lay:
-        `model.pretrained` is 'torchvision' for torchvision's own, a SHA-256 for others, and '' for
-        none, a training from scratch.
+      weights: those it began with count by their content, not by where they lay: 'torchvision' for
+        torchvision's own, a SHA-256 for others, None for what `config` says.
       imported: whether the networks were trained by the PyTorch code.
       ensemble_of: of a deep ensemble its `networks` (how many), `view`, `different` and `runs`.
 
@@ -47,9 +56,8 @@ def fields(
     """
     flat = config_schema.flatten(config_lib.to_dict(config_lib.from_dict(config)))
     found = {name: value for name, value in flat.items() if name not in _IGNORED}
-    if pretrained:
-        published = pretrained.get("published")
-        found["model.pretrained"] = TORCHVISION if published else pretrained.get("sha256")
+    if weights:
+        found["model.pretrained"] = weights
     elif found["model.pretrained"] == PUBLISHED_NAME:
         found["model.pretrained"] = TORCHVISION
     deep = dict(ensemble_of or {})
@@ -119,7 +127,7 @@ def shipped(name: str) -> Fields:
     """The trained fields of configs/NAME.py; those of ImageNet fine-tune torchvision's weights."""
     config = config_lib.load_config(str(config_schema.CONFIGS / f"{name}.py")).to_dict()
     fine_tunes = config["model"]["name"] in PUBLISHED
-    return fields(config, {"published": PUBLISHED_NAME} if fine_tunes else None)
+    return fields(config, TORCHVISION if fine_tunes else None)
 
 
 @functools.cache

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from etils import epath
-
 from lpw_jax.comparison.settings import Fields
 from lpw_jax.comparison.statistics import Sample
+from lpw_jax.files.results import Results
+from lpw_jax.files.run_files import RunFiles
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,15 +18,17 @@ class Run:
       place: where it lies, as the user may name it.
       seed: None if unknown.
       values: quantities by view, percentages in percent: values['collapsed']['accuracy'].
-      results: contents of results.json; of the PyTorch code's file what it tells, by key.
-      predictions: folder of the predictions, which need not exist; None if there can be none.
+      results: results.json; None of the PyTorch code's.
+      files: of its folder; None of the PyTorch code's.
+      facts: what the PyTorch code's file tells, by key.
     """
 
     place: str
     seed: int | None
     values: Mapping[str, Mapping[str, float]]
-    results: Mapping[str, Any] = dataclasses.field(repr=False)
-    predictions: epath.Path | None = None
+    results: Results | None = dataclasses.field(default=None, repr=False)
+    files: RunFiles | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)

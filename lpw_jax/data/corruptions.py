@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from lpw_jax import registry
+from lpw_jax.data import resemblance
 from lpw_jax.data.dataset import Dataset, check_labels
 from lpw_jax.data.nearby import nearby
 from lpw_jax.errors import UserError
@@ -24,6 +25,13 @@ CORRUPTIONS = (
     "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
 SEVERITIES = 5
+# An image is known as the test image that it resembles so much, and by so much more than others.
+_CORRELATION, _LEAD = 0.8, 0.05
+# Of a sample, how many must be known, how many of them may have another label, and how many must
+# be most like themselves a severity before. Measured of all 19 corruptions and CIFAR-10, 0.82 are
+# known and none has another label; without their originals 0.04 are; and 0.23 of fog, 0.76 of the
+# others are most like themselves.
+_SAMPLE, _KNOWN, _TOLERATED, _OWN = 500, 0.5, 0.05, 0.1
 _LABELS = "labels"
 _ARCHIVES = {name: known.corrupted for name, known in registry.CIFAR.items()}
 _REMEDY = "unpack the archive again"
@@ -64,6 +72,49 @@ class Corrupted:
                 f"{_range(counts)}; use the files of {_ARCHIVES[self.name]}"
             )
         return same
+
+    def check_order(self, dataset: Dataset) -> bool:
+        """Whether images are seen to be the test images of `dataset`, in the order of the labels.
+
+        Of a sample, that is by content: mildly corrupted ones look like themselves, and those of
+        each severity like those of the one before.
+
+        Raises:
+          UserError: they look like test images with other labels, or, where `dataset` is the
+            official one, like none; severities are in different orders.
+        """
+        sample = np.unique(np.linspace(0, len(self.labels) - 1, _SAMPLE).astype(int))
+        originals, labels = resemblance.blocks(dataset.test_images), self.labels[sample]
+        every = True
+        for name, severities in self.images.items():
+            where = f"{storage.path(self.folder) / name}.npy"
+            before = resemblance.blocks(severities[0][sample])
+            found, correlation, lead = resemblance.nearest(before, originals)
+            known = (correlation > _CORRELATION) & (lead > _LEAD)
+            wrong = int((known & (dataset.test_labels[found] != labels)).sum())
+            if wrong > _TOLERATED * len(sample):
+                raise UserError(
+                    f"{where}: images must be in the order of {_LABELS}.npy, but of {known.sum()} "
+                    f"that are seen to be test images {wrong} have another label; use the files of "
+                    f"{_ARCHIVES[self.name]}"
+                )
+            every &= bool(known.mean() > _KNOWN)
+            if not every and not dataset.unofficial:
+                raise UserError(
+                    f"{where}: must be corrupted test images of {self.name}, but of {len(sample)} "
+                    f"only {known.sum()} look like one; use the files of {_ARCHIVES[self.name]}"
+                )
+            for severity, images in enumerate(severities[1:], 2):
+                after = resemblance.blocks(images[sample])
+                own = resemblance.nearest(after, before)[0] == np.arange(len(sample))
+                if own.mean() < max(_OWN, 4 / len(sample)):
+                    raise UserError(
+                        f"{where}: the images of severity {severity} must be those of severity "
+                        f"{severity - 1}, more corrupted, in the same order, but of {len(sample)} "
+                        f"only {own.sum()} look like it; use the files of {_ARCHIVES[self.name]}"
+                    )
+                before = after
+        return every
 
 
 def _range(counts: np.ndarray) -> str:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,7 @@ def normalised(dataset: Any, mean: tuple[float, ...], std: tuple[float, ...]) ->
             f"{dataset.name}"
         )
     if not mean and dataset.mean:
+        check_scale(dataset.mean, dataset.std, where=f"{dataset.name}: ")
         return dataset
     if not mean:
         count, total, squares = 0, 0, 0
@@ -140,6 +142,21 @@ def normalised(dataset: Any, mean: tuple[float, ...], std: tuple[float, ...]) ->
         if not all(std):
             raise UserError(f"data.std: must be given for {dataset.name}, whose pixels are all one")
     return dataclasses.replace(dataset, mean=mean, std=std)
+
+
+def check_scale(mean: Any, std: Any, *, where: str) -> None:
+    """Refuses a mean and std of channels, on the scale 0..1, that images cannot be normalised with.
+
+    Raises:
+      UserError: beginning with `where`, and saying which number is not as it must be.
+    """
+    for name, values, low in (("mean", mean, 0.0), ("std", std, np.finfo(np.float32).tiny)):
+        are_numbers = isinstance(values, Sequence | np.ndarray) and all(
+            isinstance(value, Real) and low <= value <= 1 for value in values
+        )
+        if not are_numbers or len(values) != len(mean):
+            rule = "0 to 1" if name == "mean" else "above 0 and at most 1, one for each mean"
+            raise UserError(f"{where}{name} must be {rule}, on the scale 0..1, found {values!r}")
 
 
 def check_labels(labels: np.ndarray, *, num_classes: int, where: str, remedy: str) -> None:

@@ -11,7 +11,7 @@ import jax
 
 from lpw_jax.errors import UserError, first_line
 
-TELL_AFTER = 2.0  # seconds
+TELL_AFTER = 4.0  # seconds
 
 
 def initialize(

@@ -116,8 +116,13 @@ def parameter_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
 
 def accuracies(view: Mapping[str, Any]) -> str:
     """Accuracy of a view of results.json in words, and its top-5 accuracy if it has one."""
-    top5 = f" (top-5 {100 * view['top5_accuracy']:.2f} %)" if "top5_accuracy" in view else ""
-    return f"{100 * view['accuracy']:.2f} %{top5}"
+    percent = {
+        name: f"{100 * view[name]:.2f} %"
+        for name in ("accuracy", "top5_accuracy")
+        if view.get(name) is not None
+    }
+    top5 = f" (top-5 {percent['top5_accuracy']})" if "top5_accuracy" in percent else ""
+    return f"{percent.get('accuracy', '-')}{top5}"
 
 
 def _field_value(value: Any) -> str:

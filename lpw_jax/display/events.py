@@ -10,7 +10,8 @@ from typing import Any
 
 from lpw_jax.devices import hosts
 from lpw_jax.display import console
-from lpw_jax.files import storage
+from lpw_jax.files import described, storage
+from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 
 FOLDER = "tensorboard"
@@ -45,10 +46,11 @@ class Events:
         self._file.write([(record["epoch"], _epoch_tree(record), time.time())])
 
 
-def write_results(folder: Workdir, results: Mapping[str, Any]) -> None:
+def write_results(folder: Workdir, results: Results) -> None:
     """Adds the views of results.json to the last epoch, in place of an earlier evaluation's."""
     file = _File(folder, _RESULTS, replaces=(_RESULTS,))
-    file.write([(results["train"]["epochs"], {"final": results["views"]}, time.time())])
+    final = {"final": described.plain(results.views)}
+    file.write([(results.train.epochs, final, time.time())])
 
 
 def _epoch_tree(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,9 +95,12 @@ class _File:
         self._path = folder.path / FOLDER / f"events.out.tfevents.{int(now):010d}.{ending}"
 
         def begin():
+            place = self._path.parent
             with folder.writing(self._path):
+                if place.exists() and not place.is_dir():
+                    console.warn(f"{place}: is no folder; renamed {storage.set_aside(place).name}")
                 for old in replaces:
-                    for path in self._path.parent.glob(f"*.{old}"):
+                    for path in place.glob(f"*.{old}"):
                         path.unlink()
 
         _try(begin)

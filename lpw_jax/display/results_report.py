@@ -1,7 +1,7 @@
 """The results of a run as a table."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,6 +11,9 @@ from rich.text import Text
 from lpw_jax import registry
 from lpw_jax.display import console
 from lpw_jax.display.console import accuracies
+from lpw_jax.files import described
+from lpw_jax.files.measured import Metrics, View
+from lpw_jax.files.results import Data, Pretrained, Results
 from lpw_jax.measures.views import VIEWS
 from lpw_jax.plain_text import visible
 
@@ -29,54 +32,49 @@ def network_name(model: Mapping[str, Any]) -> str:
     return registry.network(model["name"]).title.format(**model)
 
 
-def pretrained_line(found: Mapping[str, Any]) -> str:
-    """How good pretrained weights are here, beside what torchvision states for its own.
-
-    Args:
-        found: `model`, `accuracy`, `published_accuracy` (fractions) and whether these are the
-            `published` weights.
-    """
-    which = "these are its weights" if found["published"] else "these are other weights"
+def pretrained_line(found: Pretrained) -> str:
+    """How good pretrained weights are here, beside what torchvision states for its own."""
+    which = "these are its weights" if found.published else "these are other weights"
     return (
-        f"pretrained {found['model']}: test {accuracies(found)}; torchvision states "
-        f"{100 * found['published_accuracy']:.3f} % for its own, and {which}"
+        f"pretrained {found.model}: test {accuracies(described.plain(found))}; torchvision states "
+        f"{100 * found.published_accuracy:.3f} % for its own, and {which}"
     )
 
 
-def say(results: Mapping[str, Any]) -> None:
+def say(results: Results) -> None:
     """Prints the final table, and what else a finished run has to tell."""
     with console.optional("the results cannot be shown"):
         console.say(results_table(results))
-        if results.get("pretrained"):
-            console.say(pretrained_line(results["pretrained"]))
-        if results.get("best_epoch"):
-            console.say(best_line(results["best_epoch"]))
+        for line in further_lines(results):
+            console.say(line)
 
 
-def best_line(best: Mapping[str, Any]) -> str:
-    """How good the best epoch was, and why it is not the result; `best` has `epoch`, `views`."""
-    return (
-        f"best epoch {best['epoch']}: collapsed {accuracies(best['views']['collapsed'])}; the test "
-        "set chose it, so that the table's last epoch is the result"
-    )
+def further_lines(results: Results) -> Iterator[str]:
+    """What stands below the table: how good pretrained weights were, and the best epoch."""
+    if results.pretrained:
+        yield pretrained_line(results.pretrained)
+    if results.best_epoch:
+        collapsed = described.plain(results.best_epoch.views.collapsed)
+        yield (
+            f"best epoch {results.best_epoch.epoch}: collapsed {accuracies(collapsed)}; the test "
+            "set chose it, so that the table's last epoch is the result"
+        )
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
+def results_table(results: Results) -> Table:
     """Final table of the three views: collapsed, ensemble, members (mean and sample deviation).
 
-    Args:
-        results: `data.{name,note}` and `views.{collapsed,ensemble,members}` of `results.json`.
-            What is missing or null there (an OOD set, its mean) is shown as `-`, a view that is
-            null not at all; how members differ and temperatures stand below, if they are there.
+    What is null in `results`, which must be complete (an OOD set, its mean), is shown as `-`, a
+    view that is null not at all; how members differ and temperatures stand below, if they are
+    there.
     """
-    views = results["views"]
+    views, data = results.views, results.data
     # A deep ensemble has no collapsed network.
-    collapsed, ensemble, members = views["collapsed"] or {}, views["ensemble"], views["members"]
-    ood_sets = list(dict.fromkeys([*collapsed.get("ood", {}), *ensemble.get("ood", {})]))
-    if not any([*collapsed.get("ood", {}).values(), *ensemble.get("ood", {}).values()]):
+    shown = {name: view for name in VIEWS if (view := getattr(views, name))}
+    ood_sets = list(dict.fromkeys(name for view in shown.values() for name in view.ood))
+    if not any(found for view in shown.values() for found in view.ood.values()):
         ood_sets = []  # they would all be dashes
-    data = results["data"]
-    told = filter(None, [data.get("note"), data.get("ood_note"), _skipped(data)])
+    told = filter(None, [data.note, data.ood_note, _skipped(data)])
     notes = "; ".join(told).replace(".; ", "; ")
     note = f": {notes}" if notes else ""
 
@@ -84,64 +82,61 @@ def results_table(results: Mapping[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,  # the columns' minimal widths leave the gaps: four OOD sets fit in 80 columns
         show_edge=False,
-        caption=Text(visible("\n".join([f"Test set of {data['name']}{note}", *_measures(views)]))),
+        caption=Text(visible("\n".join([f"Test set of {data.name}{note}", *_measures(shown)]))),
         caption_justify="left",
     )
     table.add_column("\nview", no_wrap=True)
-    columns = [column for column in _COLUMNS if column[0] in ensemble]
+    columns = [c for c in _COLUMNS if c[0] in described.plain(views.ensemble)]
     for _, header, _ in columns:
         table.add_column(header, justify="right", no_wrap=True, min_width=7)
     auroc_columns = [*ood_sets, "mean"] if ood_sets else []
     for name in auroc_columns:
         table.add_column(Text(f"AUROC\n{name}"), justify="right", overflow="fold", min_width=6)
 
-    for name, view in (("collapsed", collapsed), ("ensemble", ensemble)):
-        if not view:
-            continue
-        sets = [view.get("ood", {}).get(ood_set) or {} for ood_set in ood_sets]
-        aurocs = [*(ood.get("auroc") for ood in sets), view.get("ood_mean_auroc")]
+    for name, view in shown.items():
+        sets = [view.ood.get(ood_set) for ood_set in ood_sets]
+        aurocs = [*(ood and ood.auroc for ood in sets), view.ood_mean_auroc]
         cells = [_decimal(auroc, 3) for auroc in aurocs[: len(auroc_columns)]]
-        table.add_row(name, *_result_cells(view, columns), *cells)
+        table.add_row(name, *_result_cells([view], statistics.mean, columns), *cells)
     for name, statistic, least in (("mean", statistics.mean, 1), ("std", statistics.stdev, 2)):
-        view = _over_members(members, statistic, columns) if len(members) >= least else {}
-        cells = _result_cells(view, columns)
+        members = views.members if len(views.members) >= least else []
+        cells = _result_cells(members, statistic, columns)
         table.add_row(f"member {name}", *cells, *["-" for _ in auroc_columns])
     return table
 
 
-def _skipped(data: Mapping[str, Any]) -> str:
+def _skipped(data: Data) -> str:
     """Which images were left out of an evaluation (`data.skip_corrupt`), in words."""
-    counts = (data.get("skipped") or {}).items()
+    counts = (data.skipped or {}).items()
     return ", ".join(f"{n} {name} images left out as corrupt" for name, n in counts if n)
 
 
-def _measures(views: Mapping[str, Any]) -> list[str]:
+def _measures(views: Mapping[str, View]) -> list[str]:
     """A line on how the members differ and one on temperatures, if these were measured."""
     lines, ensemble = [], views["ensemble"]
-    if ensemble.get("disagreement") is not None:
+    if None not in (ensemble.disagreement, ensemble.mutual_information):
         lines.append(
-            f"Two members disagree on {100 * ensemble['disagreement']:.2f} % of the images; "
-            f"mutual information {ensemble['mutual_information']:.4f} nats"
+            f"Two members disagree on {100 * ensemble.disagreement:.2f} % of the images; "
+            f"mutual information {ensemble.mutual_information:.4f} nats"
         )
     calibrated = [
-        f"{name} T = {found['temperature']:.3f}, NLL {found['nll']:.4f}, ECE {found['ece']:.4f}"
-        for name in VIEWS
-        if (found := (views[name] or {}).get("temperature_scaled"))
+        f"{name} T = {found.temperature:.3f}, NLL {found.nll:.4f}, ECE {found.ece:.4f}"
+        for name, view in views.items()
+        if (found := view.temperature_scaled)
     ]
     if calibrated:
         lines.append(f"At validation's temperature: {'; '.join(calibrated)}")
     return lines
 
 
-def _over_members(members: Sequence[Mapping[str, Any]], statistic: Any, columns: Any) -> dict:
-    values = {name: [member[name] for member in members] for name, *_ in columns}
-    return {name: None if None in of else statistic(of) for name, of in values.items()}
-
-
-def _result_cells(view: Mapping[str, Any], columns: Any) -> list[str]:
-    values = {name: view.get(name) for name, *_ in columns}
-    values |= {n: 100 * v for n, v in values.items() if v is not None and "accuracy" in n}
-    return [_decimal(values[name], places) for name, _, places in columns]
+def _result_cells(found: Sequence[Metrics], statistic: Any, columns: Any) -> list[str]:
+    cells = []
+    for name, _, places in columns:
+        values = [getattr(metrics, name) for metrics in found]
+        value = statistic(values) if values and None not in values else None
+        percent = "accuracy" in name and value is not None
+        cells.append(_decimal(100 * value if percent else value, places))
+    return cells
 
 
 def _decimal(value: float | None, places: int) -> str:

@@ -29,12 +29,12 @@ def evaluate(
     """Measures every corruption, writes corruptions.json, shows a table and returns the results.
 
     Returns:
-      `data`, `folder`, `images_per_severity`, `labels_match_test_set`, and in `views` by name what
-      `summarize` says.
+      `data`, `folder`, `images_per_severity`, `labels_match_test_set`, `images_match_test_set`
+      (by content, of a sample), and in `views` by name what `summarize` says.
 
     Raises:
-      UserError: the weights do not fit the network, or the labels are not those of the official
-        test set.
+      UserError: the weights do not fit the network, or labels or images are not those of the
+        official test set.
       Preempted: between two batches; nothing is written.
     """
     config, dataset = evaluator.config, evaluator.dataset
@@ -45,6 +45,12 @@ def evaluate(
         console.warn(
             f"{corrupted.folder}: {len(corrupted.labels):,} images a severity whose labels are not "
             f"those of the {len(dataset.test_labels):,} test images; results are marked with it"
+        )
+    in_order = corrupted.check_order(dataset)
+    if not in_order:
+        console.warn(
+            f"{corrupted.folder}: images that do not look like these test images; whether they are "
+            "in the order of their labels cannot be told, and results are marked with it"
         )
     placed = evaluator.place(state)
 
@@ -61,6 +67,7 @@ def evaluate(
         "folder": corrupted.folder,
         "images_per_severity": len(corrupted.labels),
         "labels_match_test_set": matches,
+        "images_match_test_set": in_order,
         "views": {view: summarize(measured, view) for view in VIEWS},
     }
     folder.write_json(RESULTS, results)

@@ -4,6 +4,7 @@ They are made of what the runs predicted (`predictions/`); nothing is computed b
 """
 
 import argparse
+import dataclasses
 import glob
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,9 +16,12 @@ from lpw_jax import config as config_lib
 from lpw_jax.data import ood
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import UserError
-from lpw_jax.files import predictions
+from lpw_jax.files import described
+from lpw_jax.files.measured import Views
+from lpw_jax.files.results import EnsembleOf, Results, Train
+from lpw_jax.files.run_files import CONFIG, RESULTS
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.measures import metrics, uncertainty
+from lpw_jax.measures import agreement, metrics, uncertainty, views
 from lpw_jax.measures.views import VIEWS, ood_separation
 
 EVALUATE = "python -m lpw_jax.evaluate --workdir"
@@ -66,12 +70,13 @@ def run(
     different = _check_alike(workdirs, runs, mixed=mixed)
     target = _target(output)
     first = runs[0]
-    test, members = _joined(folders, "test", view)
+    test, members = _joined(folders, runs, "test", view)
+    _check_order(folders, runs, view)
     outside = _outside(folders, runs, view)
     found = metrics.classification_metrics(test["ensemble"], test["label"])
     for name in ("mutual_information", "disagreement"):
         found[name] = float(test[name].mean())
-    found |= {"temperature_scaled": None, "ood": dict.fromkeys(ood.OOD_SETS)}
+    found["ood"] = dict.fromkeys(ood.OOD_SETS)
     for name, arrays in outside.items():
         found["ood"][name] = ood_separation(test, arrays, "ensemble")
     sets = found["ood"].values()
@@ -79,40 +84,38 @@ def run(
         float(np.mean([scores["auroc"] for scores in sets])) if all(sets) else None
     )
     sizes = {name: len(arrays["label"]) for name, arrays in outside.items()}
-    results = {
-        "config": first["config"],
-        "seed": None,
-        "ensemble_of": {
-            "runs": [str(path) for path in workdirs],
-            "seeds": [each["seed"] for each in runs],
-            "view": view,
-            "different": different,
-        },
-        "status": "complete",
-        "num_parameters": sum(_num_parameters(each, view) for each in runs),
-        "num_late_phase_parameters": 0,  # none are shared
-        "parameters": None,
-        "coasting": first["coasting"],
-        "data": first["data"] | {"ood_note": ood.ood_note(sizes)},
-        "views": {"collapsed": None, "ensemble": found, "members": members},
-        "validation": None,
-        "train": _costs([each["train"] for each in runs]),
-        "pretrained": _alike([each.get("pretrained") for each in runs]),
-        "imported": next(filter(None, (each.get("imported") for each in runs)), None),
-        "best_epoch": None,
-    }
+    results = dataclasses.replace(
+        first,
+        seed=None,
+        ensemble_of=EnsembleOf(
+            runs=[str(path) for path in workdirs],
+            seeds=[each.seed for each in runs],
+            view=view,
+            different=different,
+        ),
+        num_parameters=sum(_num_parameters(each, view) for each in runs),
+        num_late_phase_parameters=0,  # none are shared
+        parameters=None,
+        data=dataclasses.replace(first.data, ood_note=ood.ood_note(sizes)),
+        views=described.read(Views, {"collapsed": None, "ensemble": found, "members": members}),
+        validation=None,
+        train=_costs([each.train for each in runs]),
+        pretrained=_alike([each.pretrained for each in runs]),
+        imported=next((each.imported for each in runs if each.imported), None),
+        best_epoch=None,
+    )
     if target is not None:
         with target.claimed():
             target.clear_predictions()
             target.save_predictions("test", test)
             for name, arrays in outside.items():
                 target.save_predictions(f"ood_{name}", arrays)
-            target.write_json("results.json", results)
+            target.write_results(results)
     console.say(f"deep ensemble of {len(runs)} runs, {view}: {', '.join(map(str, workdirs))}")
     console.say(results_report.results_table(results))
     if target is not None:
-        console.say(f"results: {target.path / 'results.json'}")
-    return results
+        console.say(f"results: {target.path / RESULTS}")
+    return described.plain(results)
 
 
 def _matching(named: str) -> list[str]:
@@ -120,10 +123,10 @@ def _matching(named: str) -> list[str]:
     return sorted(glob.glob(named)) or [named] if glob.has_magic(named) else [named]
 
 
-def _finished(folder: Workdir) -> dict[str, Any]:
+def _finished(folder: Workdir) -> Results:
     """results.json of a run that was evaluated."""
     _, results = folder.read_trained()
-    if results["status"] != "complete" or not (folder.path / "predictions" / "test.npz").exists():
+    if results.status != "complete" or not folder.has_predictions("test"):
         raise UserError(
             f"--ensemble {folder.path}: must have predictions/test.npz; "
             f"'{EVALUATE} {folder.path}' makes it"
@@ -131,7 +134,7 @@ def _finished(folder: Workdir) -> dict[str, Any]:
     return results
 
 
-def _check_alike(workdirs: Sequence[str], runs: Sequence[dict], *, mixed: bool) -> list[str]:
+def _check_alike(workdirs: Sequence[str], runs: Sequence[Results], *, mixed: bool) -> list[str]:
     """The fields other than the seed in which the runs' configs differ from the first one's.
 
     Raises:
@@ -140,10 +143,10 @@ def _check_alike(workdirs: Sequence[str], runs: Sequence[dict], *, mixed: bool) 
     if len(runs) < 2:
         raise UserError(f"--ensemble {workdirs[0]}: needs at least two runs, got one")
     for path, each in zip(workdirs[1:], runs[1:], strict=True):
-        first, own = runs[0]["data"], each["data"]
-        digest = "test_sha256" if "test_sha256" in first.keys() & own.keys() else "sha256"
+        first, own = runs[0].data, each.data
+        digest = "test_sha256" if first.test_sha256 and own.test_sha256 else "sha256"
         for field in ("name", "num_classes", digest):
-            there, here = first.get(field), own.get(field)
+            there, here = getattr(first, field), getattr(own, field)
             if there != here and None not in (there, here):  # old results lack some
                 raise UserError(
                     f"--ensemble: runs must be evaluated on the same test images, but data.{field} "
@@ -152,10 +155,10 @@ def _check_alike(workdirs: Sequence[str], runs: Sequence[dict], *, mixed: bool) 
     different = []
     for i, (path, each) in enumerate(zip(workdirs, runs, strict=True)):
         for earlier, other in zip(workdirs[:i], runs[:i], strict=True):
-            differences = config_lib.differences(other["config"], each["config"])
+            differences = config_lib.differences(other.config, each.config)
             if not differences:
                 raise UserError(
-                    f"--ensemble: {earlier} and {path} are the same run (seed = {each['seed']}); "
+                    f"--ensemble: {earlier} and {path} are the same run (seed = {each.seed}); "
                     "members must be trained with different seeds"
                 )
             others = [line for line in differences if not line.startswith("seed: ")]
@@ -173,17 +176,20 @@ def _target(output: str | None) -> Workdir | None:
     if output is None:
         return None
     folder = Workdir(output)
-    earlier = folder.read_json("results.json")
-    if (folder.path / "config.json").exists() or (earlier and "ensemble_of" not in earlier):
+    earlier = folder.read_results()
+    if (folder.path / CONFIG).exists() or (earlier and not earlier.ensemble_of):
         raise UserError(f"--output = {output!r}: holds a run; choose another folder")
     return folder
 
 
 def _joined(
-    folders: Sequence[Workdir], name: str, view: str
+    folders: Sequence[Workdir], runs: Sequence[Results], name: str, view: str
 ) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
     """Predictions of the ensemble as a run writes them, and each run's metrics if it has labels."""
-    found = [_load(folder, name, view, "label") for folder in folders]
+    found = [
+        folder.load_predictions(name, (view,), run)
+        for folder, run in zip(folders, runs, strict=True)
+    ]
     labels = found[0]["label"]
     for folder, own in zip(folders, found, strict=True):
         if not np.array_equal(own["label"], labels):
@@ -205,36 +211,45 @@ def _joined(
     return {"ensemble": ensemble, "label": labels, **between}, members
 
 
+def _check_order(folders: Sequence[Workdir], runs: Sequence[Results], view: str) -> None:
+    """Refuses predictions that are not those of the runs' results, or not in the first's order."""
+    first = None
+    for folder, results in zip(folders, runs, strict=True):
+        test = folder.load_predictions("test", (view,), results)
+        agreement.check_results(folder.path / "predictions" / "test.npz", test, results)
+        errors = metrics.example_scores(views.log_probs(test, view), test["label"])["nll"]
+        first = errors if first is None else first
+        if not agreement.in_one_order(first, errors):
+            raise UserError(
+                f"--ensemble: predictions/test.npz of {folder.path} must be in the order of "
+                f"{folders[0].path}, but what is hard for one is not for the other; "
+                f"'{EVALUATE} {folder.path}' makes them again"
+            )
+
+
 def _outside(
-    folders: Sequence[Workdir], runs: Sequence[dict[str, Any]], view: str
+    folders: Sequence[Workdir], runs: Sequence[Results], view: str
 ) -> dict[str, dict[str, np.ndarray]]:
     """`_joined` predictions of each out-of-distribution set of which all runs have the images."""
     found = {}
     for name in ood.OOD_SETS:
         file = f"ood_{name}"
-        has = [(folder.path / "predictions" / f"{file}.npz").exists() for folder in folders]
-        digests = {(run["data"].get("ood_digests") or {}).get(name) for run in runs} - {None}
+        has = [folder.has_predictions(file) for folder in folders]
+        digests = {(run.data.ood_digests or {}).get(name) for run in runs} - {None}
         if len(digests) > 1:
             console.warn(f"OOD set {name} is not reported: the runs were evaluated on other images")
         elif all(has):
-            found[name], _ = _joined(folders, file, view)
+            found[name], _ = _joined(folders, runs, file, view)
         elif any(has):
             lacking = folders[has.index(False)].path
             console.warn(f"OOD set {name} is not reported: {lacking} has no predictions of it")
     return found
 
 
-def _load(folder: Workdir, name: str, *arrays: str) -> dict[str, np.ndarray]:
-    """Some arrays of predictions/NAME.npz."""
-    file = folder.path / "predictions" / f"{name}.npz"
-    remedy = f"'{EVALUATE} {folder.path}' makes them again"
-    return predictions.load(file, arrays, remedy=remedy)
-
-
-def _num_parameters(results: dict[str, Any], view: str) -> int:
+def _num_parameters(results: Results, view: str) -> int:
     """Weights that one run brings in; as an ensemble it has K copies of the late-phase ones."""
-    copies = len(results["views"]["members"]) if view == "ensemble" else 1
-    return results["num_parameters"] + (copies - 1) * results["num_late_phase_parameters"]
+    copies = len(results.views.members) if view == "ensemble" else 1
+    return results.num_parameters + (copies - 1) * results.num_late_phase_parameters
 
 
 def _alike(values: Sequence[Any]) -> Any:
@@ -242,22 +257,23 @@ def _alike(values: Sequence[Any]) -> Any:
     return values[0] if all(value == values[0] for value in values) else None
 
 
-def _costs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _costs(runs: Sequence[Train]) -> Train:
     """`train` of several runs as if they had been trained one after the other.
 
     Their epochs and seconds add up; what they do not have alike (or at all) is null.
     """
 
     def together(name: str, combine: Callable) -> Any:
-        values = [each.get(name) for each in runs]
+        values = [getattr(each, name) for each in runs]
         return None if None in values else combine(values)
 
-    return {
-        "epochs": together("epochs", sum),
-        "seconds": together("seconds", sum),
-        "images_per_second": together("images_per_second", statistics.harmonic_mean),
-        "skipped_images": together("skipped_images", sum),
-        "num_devices": together("num_devices", _alike),
-        "device_kind": together("device_kind", _alike),
-        "peak_memory_bytes": together("peak_memory_bytes", max),
+    combined = {
+        "epochs": sum,
+        "seconds": sum,
+        "images_per_second": statistics.harmonic_mean,
+        "skipped_images": sum,
+        "num_devices": _alike,
+        "device_kind": _alike,
+        "peak_memory_bytes": max,
     }
+    return Train(**{name: together(name, combine) for name, combine in combined.items()})

@@ -12,8 +12,10 @@ from lpw_jax.data.source import Source
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.errors import SharedError
 from lpw_jax.evaluation.predict import Predictor
+from lpw_jax.files.nested import to_nested
 from lpw_jax.method.state import State
 from lpw_jax.models import functions
+from lpw_jax.weights import soundness
 
 
 class Evaluator:
@@ -38,7 +40,12 @@ class Evaluator:
         return self.measure(self.place(state), self.sources["test"], on_batch=on_batch)
 
     def place(self, state: State) -> Any:
-        """As in `Predictor`."""
+        """As in `Predictor`, of a state on the host.
+
+        Raises:
+          NotFinite: it is not that of a trained network.
+        """
+        soundness.check("weights", to_nested(networks.without_optimisers(state)))
         return self._predict.place(state)
 
     def measure(

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from etils import epath
 
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
+from lpw_jax.weights import soundness
 
 _DAMAGED = "damaged-"
 # Failures to read that say nothing about what is stored.
@@ -30,7 +30,7 @@ def save_weights(path: epath.PathLike, weights: dict[str, Any]) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    path = absolute(path)
+    path = storage.absolute(path)
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(weights)))
@@ -45,7 +45,7 @@ def load_weights(path: epath.PathLike) -> dict[str, Any]:
     Raises:
       UserError: it is damaged.
     """
-    path = absolute(path)
+    path = storage.absolute(path)
     try:
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path)
@@ -59,12 +59,34 @@ def load_arrays(path: epath.PathLike, number: int) -> dict[str, Any]:
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
     """
-    folder = epath.Path(path) / str(number) / "arrays"
+    folder = storage.absolute(path) / str(number)
     if not folder.exists():
-        numbers = sorted(int(p.name) for p in epath.Path(path).glob("*") if p.name.isdigit())
-        there = ", ".join(map(str, numbers)) or "none"
-        raise UserError(f"{folder.parent}: there is no such checkpoint; there are: {there}")
-    return load_weights(folder)
+        there = ", ".join(map(str, numbers(path))) or "none"
+        raise UserError(f"{folder}: there is no such checkpoint; there are: {there}")
+    with (
+        storage.reading(folder),
+        _failures_in_one_line(),
+        ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(), multiprocessing_options=_alone()
+        ) as checkpointer,
+    ):
+        return _checked(checkpointer.restore(folder, args=_restored()))[0]
+
+
+def numbers(path: epath.PathLike) -> list[int]:
+    """Of the checkpoints in the folder `path`, damaged ones included; none if it is not there."""
+    return sorted(int(place.name) for place in epath.Path(path).glob("*") if place.name.isdigit())
+
+
+def checksum(arrays: dict[str, Any], info: dict[str, Any] | None = None) -> int:
+    """CRC-32 of the JSON and of every leaf's path, type, shape and bytes, in whatever order."""
+    found = zlib.crc32(json.dumps(info or {}, sort_keys=True).encode())
+    for path, leaf in _leaves(arrays):
+        leaf = np.ascontiguousarray(leaf)
+        header = f"{path} {leaf.dtype} {np.shape(leaf)}"
+        found = zlib.crc32(header.encode(), found)
+        found = zlib.crc32(leaf.reshape(-1).view(np.uint8), found)
+    return found
 
 
 class Checkpoints:
@@ -78,7 +100,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: epath.PathLike, *, keep: int = 1):
-        self.path = absolute(path)
+        self.path = storage.absolute(path)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             cleanup_tmp_directories=True,
@@ -123,7 +145,7 @@ class Checkpoints:
         Raises:
           UserError: this or the one before cannot be written.
         """
-        info = info | {"checksum": _checksum(arrays, info)}
+        info = info | {"checksum": checksum(arrays, info)}
         args = ocp.args.Composite(
             arrays=ocp.args.StandardSave(arrays), info=ocp.args.JsonSave(info)
         )
@@ -176,12 +198,7 @@ class Checkpoints:
         return None
 
     def _read(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(), info=ocp.args.JsonRestore())
-        found = self._manager.restore(number, args=args)
-        arrays, info = found.arrays, dict(found.info)
-        if info.pop("checksum") != _checksum(arrays, info):
-            raise ValueError("the contents are not those that were saved (checksum)")
-        return arrays, info
+        return _checked(self._manager.restore(number, args=_restored()))
 
     def _not_written(self, error: Exception) -> UserError:
         newest = self.newest
@@ -229,7 +246,7 @@ def _failures_in_one_line() -> Iterator[None]:
     It logs each with its traceback besides, and tensorstore reports for every array that it could
     not tell orbax, which no longer listens. asyncio reports those that orbax did not wait for.
     """
-    report = sys.unraisablehook
+    report = getattr(sys.unraisablehook, "before", sys.unraisablehook)
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
     def reported(found):
@@ -239,45 +256,29 @@ def _failures_in_one_line() -> Iterator[None]:
     def is_heard(record):
         return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()
 
-    sys.unraisablehook = reported
+    reported.before, sys.unraisablehook = report, reported
     for logger in loggers:
         logger.addFilter(is_heard)
     try:
         yield
+        sys.unraisablehook = report  # not after a failure: tensorstore goes on to report it
     finally:
-        sys.unraisablehook = report
         for logger in loggers:
             logger.removeFilter(is_heard)
 
 
-def absolute(path: epath.PathLike) -> epath.Path:
-    """The path by which orbax and tensorstore find what the system calls `path`.
-
-    Raises:
-      UserError: there is none.
-    """
-    path = epath.Path(path)
-    if storage.is_remote(path):
-        return path  # to which epath would add the current directory
-    # epath takes LINK/../NAME for NAME, wherever the link leads.
-    path = epath.Path(os.path.realpath(path)) if ".." in path.parts else path.absolute()
-    if os.sep == "/" and "\\" in str(path):  # tensorstore reads it as "/"
-        raise UserError(
-            f"{str(path)!r}: weights and checkpoints cannot be where a path has a backslash; "
-            "choose another folder, or a link to it without one"
-        )
-    return path
+def _restored() -> ocp.args.Composite:
+    return ocp.args.Composite(arrays=ocp.args.StandardRestore(), info=ocp.args.JsonRestore())
 
 
-def _checksum(arrays: dict[str, Any], info: dict[str, Any]) -> int:
-    """CRC-32 of the JSON and of every leaf's path, type, shape and bytes, in whatever order."""
-    checksum = zlib.crc32(json.dumps(info, sort_keys=True).encode())
-    for path, leaf in _leaves(arrays):
-        leaf = np.ascontiguousarray(leaf)
-        header = f"{path} {leaf.dtype} {np.shape(leaf)}"
-        checksum = zlib.crc32(header.encode(), checksum)
-        checksum = zlib.crc32(leaf.reshape(-1).view(np.uint8), checksum)
-    return checksum
+def _checked(found: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays and the JSON of a checkpoint; raises ValueError if they are not what was saved."""
+    arrays, info = found.arrays, dict(found.info)
+    if info.pop("checksum") != checksum(arrays, info):
+        raise ValueError("the contents are not those that were saved (checksum)")
+    if fault := soundness.found({name: arrays.get(name) for name in ("state", "averages")}):
+        raise ValueError(fault)
+    return arrays, info
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

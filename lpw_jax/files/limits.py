@@ -7,9 +7,6 @@ from typing import IO, Any
 
 from etils import epath
 
-from lpw_jax.errors import UserError
-from lpw_jax.files import storage
-
 _FREE, _RATIO = 256 << 20, 8  # bytes, and how often its own size an honest file may be larger
 _MAX_JSON = 64 << 20  # bytes
 _MAX_HEADER, _MAX_HEADERS = 1 << 20, 64 << 20  # bytes of one of a tar's further headers, of all
@@ -49,26 +46,24 @@ def loads(text: bytes) -> Any:
         raise ValueError("its JSON is nested too deeply") from None
 
 
-def check_zip(file: IO[bytes], place: object, *, most: int) -> None:
+def check_zip(file: IO[bytes], *, most: int) -> None:
     """Refuses a zip archive that unpacks to far more than it is, or has too many entries.
 
     What it declares is enough: `zipfile` unpacks no more than that of an entry.
 
     Raises:
-      UserError: naming `place` and the numbers.
+      ValueError: naming the numbers.
+      zipfile.BadZipFile: it is no such archive.
     """
     packed = file.seek(0, 2)
-    with storage.reading(place):
-        if (listed := _directory_bytes(file, packed)) > _MAX_HEADERS:
-            raise ValueError(
-                f"its list of entries has {size(listed)}, more than any that is wanted"
-            )
-        with zipfile.ZipFile(file) as archive:
-            declared = sum(entry.file_size for entry in archive.infolist())
+    if (listed := _directory_bytes(file, packed)) > _MAX_HEADERS:
+        raise ValueError(f"its list of entries has {size(listed)}, more than any that is wanted")
+    with zipfile.ZipFile(file) as archive:
+        declared = sum(entry.file_size for entry in archive.infolist())
     if declared > (limit := unpacked(packed, most)):
-        raise UserError(
-            f"{place}: must unpack to at most {size(limit)}, as it has {size(packed)}, but "
-            f"unpacks to {size(declared)}"
+        raise ValueError(
+            f"it must unpack to at most {size(limit)}, as it has {size(packed)}, but unpacks to "
+            f"{size(declared)}"
         )
     file.seek(0)
 

@@ -1,30 +1,66 @@
 """The files predictions/*.npz of a run, as `Workdir.save_predictions` writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
 from lpw_jax.files import limits, storage
+from lpw_jax.files.results import Data
 
 _MAX_BYTES = 1 << 40  # 50 members' logits of ImageNet take 10 GB
 
 
-def load(file: epath.Path, names: Sequence[str], *, remedy: str = "") -> dict[str, NDArray]:
-    """The arrays `names` of a file; only these are read.
+def load(
+    file: epath.Path, arrays: Sequence[str], *, name: str, data: Data, remedy: str = ""
+) -> dict[str, NDArray]:
+    """Some arrays of a file, and `label`; what is read is checked by the file's own checksums.
 
     Args:
       file: predictions/NAME.npz, which may be remote.
-      names: of arrays, as `measures.views` describes them.
+      arrays: their names, as `measures.views` describes them.
+      name: of the set: 'test', 'validation', or 'ood_' and that of one out of distribution.
+      data: of the results that were made of it.
       remedy: what the user can do about a bad file, the end of the error's message.
 
     Raises:
-      UserError: the file is missing or damaged, or lacks an array.
+      UserError: the file is missing or damaged, lacks an array, or is not of these data.
     """
-    with storage.reading(file, remedy), file.open("rb") as opened:
-        limits.check_zip(opened, file, most=_MAX_BYTES)
-        with np.load(opened) as arrays:
-            if lacking := [name for name in names if name not in arrays]:
-                raise ValueError(f"predictions must have {', '.join(lacking)}")
-            return {name: arrays[name] for name in names}
+    with storage.reading(file, remedy):
+        with file.open("rb") as opened:
+            limits.check_zip(opened, most=_MAX_BYTES)
+            with np.load(opened) as stored:
+                arrays = (*arrays, "label")
+                if lacking := [array for array in arrays if array not in stored]:
+                    raise ValueError(f"predictions must have {', '.join(lacking)}")
+                found = {array: stored[array] for array in arrays}
+        _check_label(found["label"], name, data)
+        _check_shapes(found, len(found["label"]), data.num_classes)
+        return found
+
+
+def _check_label(label: NDArray, name: str, data: Data) -> None:
+    if label.ndim != 1 or not label.size or not np.issubdtype(label.dtype, np.integer):
+        raise ValueError(f"label: must be whole numbers [N], found {label.dtype} {label.shape}")
+    least, largest = (-1, -1) if name.startswith("ood_") else (0, data.num_classes - 1)
+    if label.min() < least or label.max() > largest:
+        raise ValueError(
+            f"label: must lie in {least}..{largest}, found {label.min()}..{label.max()}"
+        )
+    there = {"test": data.num_test, "validation": data.num_validation}.get(name)
+    rows = there and there - (data.skipped or {}).get(name, 0)
+    if rows and rows != len(label):
+        raise ValueError(
+            f"label: must be of {rows:,} images, as in results.json, found {len(label):,}"
+        )
+
+
+def _check_shapes(found: Mapping[str, NDArray], rows: int, num_classes: int) -> None:
+    for array, values in found.items():
+        shape = values.shape
+        fits = shape[-2:] == (rows, num_classes) if values.ndim > 1 else shape == (rows,)
+        if not fits:
+            raise ValueError(
+                f"{array}: must be of {rows:,} images, {num_classes} classes, found shape {shape}"
+            )

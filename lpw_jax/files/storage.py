@@ -1,6 +1,7 @@
 """Folders and files on this machine or in a bucket ('gs://bucket/folder')."""
 
 import contextlib
+import itertools
 import os
 import re
 import secrets
@@ -16,6 +17,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
@@ -36,6 +39,25 @@ def path(text: epath.PathLike) -> epath.Path:
     if unset := re.search(r"\$(\w+|{\w+})", found):
         raise UserError(f"{written!r}: the environment has no variable {unset[1].strip('{}')}")
     return epath.Path(found).expanduser()
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path by which orbax and tensorstore find what the system calls `path`.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = epath.Path(path)
+    if is_remote(path):
+        return path  # to which epath would add the current directory
+    # epath takes LINK/../NAME for NAME, wherever the link leads.
+    path = epath.Path(os.path.realpath(path)) if ".." in path.parts else path.absolute()
+    if os.sep == "/" and "\\" in str(path):  # tensorstore reads it as "/"
+        raise UserError(
+            f"{str(path)!r}: weights and checkpoints cannot be where a path has a backslash; "
+            "choose another folder, or a link to it without one"
+        )
+    return path
 
 
 def current_folder() -> str:
@@ -99,6 +121,15 @@ def reading(place: object, remedy: str = "") -> Iterator[None]:
     except Exception as error:
         remedy = remedy and f"; {remedy}"
         raise UserError(f"{place} cannot be read: {first_line(error)}{remedy}") from error
+
+
+def set_aside(place: epath.Path) -> epath.Path:
+    """Gives what is damaged another name, 'damaged-NAME', and returns it; nothing is deleted."""
+    names = itertools.chain([""], (f"{number}-" for number in itertools.count(2)))
+    targets = (place.with_name(f"damaged-{number}{place.name}") for number in names)
+    target = next(target for target in targets if not target.exists())
+    place.rename(target)
+    return target
 
 
 def copy(files: Iterable[epath.Path], folder: epath.Path) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: what is in it, and how it is written."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -10,11 +11,16 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
+from lpw_jax import config as config_lib
 from lpw_jax.devices import hosts
+from lpw_jax.display import console
 from lpw_jax.errors import UserError
-from lpw_jax.files import checkpoint, limits, lock, storage
-from lpw_jax.files.environment import environment
+from lpw_jax.files import checkpoint, checksums, described, lock, storage
+from lpw_jax.files.environment import differences, environment
+from lpw_jax.files.results import Results
+from lpw_jax.files.run_files import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFiles
 
 SCHEDULE = "schedule.png"
 PROFILE = "profile"
@@ -22,27 +28,20 @@ PROFILE = "profile"
 _NO_RUN = (lock.NAME, SCHEDULE, PROFILE)
 # Names of logs: shells make them before the program starts, in a new folder, too.
 _LOGS = ("*.log", "*.out", "*.err", "log*.txt", "*log.txt")
+_INFORMING = (CONFIG, ENVIRONMENT, METRICS, RESULTS)
 
 
-class Workdir:
-    """Files of one run under `path`, which may be local or remote (gs://...).
+class Workdir(RunFiles):
+    """Files of one run, to be written, too.
 
     config.json, environment.json, metrics.jsonl (one line an epoch), checkpoints/, weights/
     (`shared`, `late_phase` and `batch_stats` as trained), predictions/*.npz, results.json,
-    tensorboard/ (`events`) and report.html (`report`).
+    tensorboard/ (`events`) and report.html (`report`); and checksums.json, of what is read again.
+    Of several processes only the primary one writes.
 
     Methods that write are collective: of several processes all must call them, the primary one
     writes, and all raise its UserError when the file cannot be written.
     """
-
-    def __init__(self, path: epath.PathLike):
-        self.path = storage.path(path)
-        self._config = None  # of the run that goes on here
-
-    @property
-    def checkpoints(self) -> epath.Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -54,7 +53,7 @@ class Workdir:
         with contextlib.ExitStack() as stack:
 
             def claim():
-                checkpoint.absolute(self.path)
+                storage.absolute(self.path)
                 with self.writing(self.path):
                     new = not self.path.exists()
                     self.path.mkdir(parents=True, exist_ok=True)
@@ -70,127 +69,117 @@ class Workdir:
             if not any(self.path.iterdir()):
                 self.path.rmdir()
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """Contents of a JSON file, None if there is none.
-
-        Raises:
-          UserError: the file does not hold a JSON object.
-        """
-        file = self.path / name
-        if not file.exists():
-            return None
-        try:
-            value = limits.read_json(file)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file}: must be JSON as a run writes it; {error}") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{file}: must be JSON as a run writes it; found {value!r}")
-        return value
-
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file; numbers that are not finite become null."""
-        text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+        text = json.dumps(_finite(described.plain(value)), indent=2, allow_nan=False) + "\n"
         self._replace(name, lambda temporary: temporary.write_bytes(storage.utf8(text)))
 
-    def identify(self, config: dict[str, Any]) -> None:
-        """Writes config.json, unless an earlier session of the run has.
+    def write_results(self, results: Results) -> None:
+        """Writes results.json."""
+        self.write_json(RESULTS, results)
 
-        From then on `write_metrics` does so, too: a folder may be emptied under a run.
-        """
-        self._config = config
-        if hosts.on_primary(lambda: self.read_json("config.json")) is None:
-            self.write_json("config.json", config)
+    def known(self) -> tuple[ConfigDict | None, Results | None]:
+        """What the folder tells of the run in it, config and results; None is what it does not.
 
-    def start_session(self) -> None:
-        """Writes environment.json: that of the first session, and under `resumed` of later ones."""
-
-        def described():
-            first, now = self.read_json("environment.json"), environment()
-            return now if first is None else first | {"resumed": [*first.get("resumed", []), now]}
-
-        self.write_json("environment.json", hosts.on_primary(described))
-
-    def check_free(self) -> None:
-        """Refuses a folder that holds something else than a run.
+        Checkpoints tell what the run is, too: where they are, the others may be damaged or missing.
 
         Raises:
-          UserError: it is not empty and has no config.json.
+          UserError: it holds something else than a run, or damaged files and no checkpoint.
         """
-        if self.path.exists() and not (self.path / "config.json").exists():
-            others = sorted(path.name for path in self.path.iterdir() if not _may_be_there(path))
-            if others:
-                raise UserError(
-                    f"--workdir = {str(self.path)!r}: must be new, empty or a run's folder, but "
-                    f"holds {', '.join(others[:5])} and no config.json"
-                )
-
-    def read_results(self) -> dict[str, Any] | None:
-        """Contents of results.json, None if training has not ended.
-
-        Raises:
-          UserError: the file is not as a run writes it.
-        """
-        results = self.read_json("results.json")
-        if results is not None:
-            status = results.get("status")
-            parts = ["data", "train", *(["views"] if status == "complete" else [])]
-            is_whole = all(isinstance(results.get(name), dict) for name in parts)
-            if status not in ("trained", "complete") or not is_whole:
-                raise UserError(
-                    f"{self.path / 'results.json'}: must be JSON as a run writes it, with status, "
-                    f"data and train; found {', '.join(results) or 'nothing'}"
-                )
-        return results
-
-    def read_trained(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Contents of config.json and results.json of a run whose training has ended.
-
-        Raises:
-          UserError: there is no such run in the folder.
-        """
-        config, results = self.read_json("config.json"), self.read_results()
-        if config is None or results is None:
-            raise UserError(
-                f"--workdir = {str(self.path)!r}: must hold a finished training; see lpw_jax.main"
-            )
+        has_checkpoints = bool(checkpoint.numbers(self.checkpoints))
+        results = self._unless_damaged(self.read_results, may_be=has_checkpoints)
+        is_run = has_checkpoints or results is not None
+        config = self._unless_damaged(self.read_config, may_be=is_run)
+        if config is None and results is not None:
+            config = config_lib.from_dict(results.config)
+        if config is None and not is_run:
+            self._check_unused()
         return config, results
+
+    def _check_unused(self) -> None:
+        places = self.path.iterdir() if self.path.exists() else ()
+        if others := sorted(place.name for place in places if not _may_be_there(place)):
+            raise UserError(
+                f"--workdir = {str(self.path)!r}: must be new, empty or a run's folder, but "
+                f"holds {', '.join(others[:5])} and no {CONFIG}"
+            )
+
+    def _unless_damaged(self, read: Callable, *, may_be: bool) -> Any:
+        try:
+            return read()
+        except UserError:
+            if not may_be:
+                raise
+            return None
+
+    def identify(self, config: ConfigDict) -> None:
+        """Writes config.json, unless there is one; a damaged one is renamed."""
+
+        def is_new():
+            self._set_damaged_aside((CONFIG,))
+            return not (self.path / CONFIG).exists()
+
+        if hosts.on_primary(is_new):
+            self.write_json(CONFIG, config_lib.to_dict(config))
+
+    def start_session(self, config: ConfigDict, *, resumed: bool) -> list[str]:
+        """Writes config.json as `identify`, and environment.json.
+
+        The latter is that of the first session, and under `resumed` of later ones. What only
+        informs and is damaged is renamed, and written again in time.
+
+        Returns what differs from the first session's and could change results, a phrase each.
+        """
+
+        def sessions():
+            self._set_damaged_aside(_INFORMING, resumed=resumed)
+            first, now = self.read_environment(), environment()
+            if first is None:
+                return now, []
+            later = [*(first.resumed or []), now]
+            return dataclasses.replace(first, resumed=later), differences(first, now)
+
+        found, differing = hosts.on_primary(sessions)
+        self.identify(config)
+        self.write_json(ENVIRONMENT, found)
+        return differing
+
+    def _set_damaged_aside(self, names: Sequence[str], *, resumed: bool = False) -> None:
+        told = []
+        for name in names:
+            file = self.path / name
+            if resumed and name != RESULTS and not file.exists():
+                told.append(f"{file} is missing")
+            try:
+                self.read(name)
+            except UserError as error:
+                with self.writing(file):
+                    told.append(f"{error}; renamed {storage.set_aside(file).name}")
+        if told:
+            console.warn(f"{'; '.join(told)}. The run goes on, and writes anew what is to be there")
 
     def write_file(self, name: str, content: bytes) -> None:
         """Writes a file of any kind. The primary process alone calls it."""
-        self._replace_here(name, lambda temporary: temporary.write_bytes(content))
+        self._replace_here(name, lambda temporary: temporary.write_bytes(content), is_read=False)
 
     def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl, a line for each finished epoch."""
-        if self._config is not None:
-            self.identify(self._config)
         lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
         content = storage.utf8("".join(lines))
-        self._replace("metrics.jsonl", lambda temporary: temporary.write_bytes(content))
+        self._replace(METRICS, lambda temporary: temporary.write_bytes(content))
 
     def save_weights(self, weights: dict[str, Any]) -> None:
         """Saves the final `shared`, `late_phase` and `batch_stats`, in place of earlier ones."""
 
         def save():
             with self.writing(self.path):
+                self._checksums.add("weights", checkpoint.checksum(weights))
                 killed = self.path.glob("weights.orbax*")  # what an earlier process had begun
                 for earlier in (self.path / "weights", *killed):
                     _remove(earlier)
             checkpoint.save_weights(self.path / "weights", weights)
 
         hosts.on_primary(save)
-
-    def load_weights(self) -> dict[str, Any]:
-        """The final weights as numpy arrays.
-
-        Raises:
-          UserError: there are none, because training has not finished.
-        """
-        if not (self.path / "weights").exists():
-            raise UserError(
-                f"--workdir = {str(self.path)!r}: must hold the final weights of a finished "
-                "training, but there is no folder 'weights' in it"
-            )
-        return checkpoint.load_weights(self.path / "weights")
 
     def clear_predictions(self) -> None:
         """Removes predictions of an earlier evaluation, whose sets may have been others."""
@@ -213,12 +202,18 @@ class Workdir:
     def _replace(self, name: str, write: Callable[[epath.Path], Any]) -> None:
         hosts.on_primary(lambda: self._replace_here(name, write))
 
-    def _replace_here(self, name: str, write: Callable[[epath.Path], Any]) -> None:
+    def _replace_here(
+        self, name: str, write: Callable[[epath.Path], Any], *, is_read: bool = True
+    ) -> None:
+        """A reader sees the old file or the whole new one, with its checksum if it `is_read`."""
         target = self.path / name
         with self.writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.parent != self.path:
+                target.parent.mkdir(exist_ok=True)
             with storage.replacing(target) as temporary:
                 write(temporary)
+                if is_read:
+                    self._checksums.add(name, checksums.of_file(temporary, name))
 
     @contextlib.contextmanager
     def writing(self, path: epath.Path) -> Iterator[None]:
@@ -250,6 +245,8 @@ def _may_be_there(path: epath.Path) -> bool:
     """Whether a file is no sign that the folder is another's than a run's."""
     if path.name in _NO_RUN or path.name.endswith(storage.PARTIAL):
         return True
+    if path.name == CHECKPOINTS and path.is_dir():
+        return not any(path.iterdir())
     if any(fnmatch(path.name, pattern) for pattern in _LOGS):
         return not path.is_dir()
     with contextlib.suppress(OSError):  # what is printed goes there

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lpw_jax.method import keys
+
 Tree = Any
 
 
@@ -24,4 +26,6 @@ def perturb(key: jax.Array, members: Tree, sigma: float) -> Tree:
 
         return jax.vmap(one)(jnp.arange(leaf.shape[0], dtype=jnp.int32), leaf)
 
-    return jax.tree_util.tree_map_with_path(noisy, members)
+    key = keys.typed(key)
+    with keys.one_stream():
+        return jax.tree_util.tree_map_with_path(noisy, members)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lpw_jax.method import arguments
 from lpw_jax.method.gradients import check_batch
+from lpw_jax.method.keys import make_key, one_stream, typed
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
@@ -48,9 +49,10 @@ class RandomMember(LatePhase):
         check_batch(batch, num_members, self.num_microbatches)
 
         def train_one(state, minibatch):
-            draws = jax.random.fold_in(jax.random.key(0) if key is None else key, state.step)
+            draws = jax.random.fold_in(make_key(0) if key is None else typed(key), state.step)
             draws = jax.random.fold_in(draws, jnp.uint32(_PURPOSE))
-            chosen = jax.random.randint(draws, (), 0, num_members, dtype=jnp.int32)
+            with one_stream():
+                chosen = jax.random.randint(draws, (), 0, num_members, dtype=jnp.int32)
             everyone = {name: getattr(state, name) for name in _OF_MEMBERS}
             alone = jax.tree.map(
                 lambda leaf: jax.lax.dynamic_index_in_dim(leaf, chosen, keepdims=True), everyone

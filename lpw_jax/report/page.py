@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 
 from lpw_jax.display import console, html_page, results_report
+from lpw_jax.files import described
+from lpw_jax.files.environment import Environment
+from lpw_jax.files.results import Train
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.report import pictures, run_files
 from lpw_jax.report.run_files import Run
@@ -42,37 +45,31 @@ def _results(run: Run) -> Iterator[str]:
         yield html_page.paragraph(note)
         return
     yield html_page.rich_table(results_report.results_table(results))
-    if results.get("pretrained"):
-        yield html_page.paragraph(results_report.pretrained_line(results["pretrained"]))
-    if results.get("best_epoch"):
-        yield html_page.paragraph(results_report.best_line(results["best_epoch"]))
+    yield from map(html_page.paragraph, results_report.further_lines(results))
 
 
 def _status(run: Run) -> str:
-    imported = (run.results or {}).get("imported")
-    if imported:
-        return f"imported from {imported['file']}, {'' if run.views else 'not '}evaluated"
     if run.results:
+        if imported := run.results.imported:
+            return f"imported from {imported.file}, {'' if run.views else 'not '}evaluated"
         return "complete" if run.views else "trained, not evaluated"
     done, all_epochs = len(run.records), run.config["train"]["epochs"]
     return f"in training or interrupted, {done} of {all_epochs} epochs done"
 
 
 def _cost(run: Run) -> Iterator[str]:
-    train, members = (run.results or {}).get("train", {}), run.config["late_phase"]["num_members"]
-    seconds = train.get("seconds") or sum(record["seconds"] for record in run.records)
+    train = run.results.train if run.results else Train()
+    seconds = train.seconds or sum(record["seconds"] for record in run.records)
     if not seconds:
-        imported = (run.results or {}).get("imported")
-        why = "It was trained elsewhere." if imported else "No epoch has been timed yet."
-        yield html_page.paragraph(why)
+        yield html_page.paragraph(run.trained_elsewhere or "No epoch has been timed yet.")
         return
+    environment = run.environment or Environment()
     images = sum(record["images"] for record in run.records)
-    devices = train.get("num_devices") or (run.environment or {}).get("num_devices")
-    kind = train.get("device_kind") or (run.environment or {}).get("device_kind")
-    speed = train.get("images_per_second") or images / seconds
-    peak = train.get("peak_memory_bytes")
-    if run.config["late_phase"]["release_epoch"] < 0:
-        members = 1
+    devices = train.num_devices or environment.num_devices
+    kind = train.device_kind or environment.device_kind
+    speed = train.images_per_second or images / seconds
+    peak, late_phase = train.peak_memory_bytes, run.config["late_phase"]
+    members = 1 if late_phase["release_epoch"] < 0 else late_phase["num_members"]
     rows = {
         "training time": f"{seconds:,.1f} s ({seconds / 3600:.3g} h)",
         "devices": f"{devices or '-'} x {kind or 'unknown'}",
@@ -89,10 +86,11 @@ def _parameters(run: Run) -> Iterator[str]:
     if not run.results:
         yield html_page.paragraph("Parameters are counted in results.json, when training ends.")
         return
-    if run.results.get("parameters"):
-        yield html_page.rich_table(console.parameter_table(run.results["parameters"]))
+    if run.results.parameters:
+        counts = described.plain(run.results.parameters)
+        yield html_page.rich_table(console.parameter_table(counts))
         return
-    total, late = run.results["num_parameters"], run.results["num_late_phase_parameters"]
+    total, late = run.results.num_parameters, run.results.num_late_phase_parameters
     yield html_page.table(
         (), [("weights of one member", f"{total:,}"), ("late-phase", f"{late:,}")]
     )
@@ -102,8 +100,8 @@ def _environment(run: Run) -> Iterator[str]:
     if run.environment is None:
         yield html_page.paragraph("There is no environment.json, which a run writes at its start.")
         return
-    resumed = run.environment.get("resumed", [])
-    first = {name: value for name, value in run.environment.items() if name != "resumed"}
+    first = described.plain(run.environment)
+    resumed = first.pop("resumed", [])
     yield html_page.tree(first)
     for number, session in enumerate(resumed, 2):
         yield html_page.paragraph(f"Resumed, session {number}; what was different then:")

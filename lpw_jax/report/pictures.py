@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lpw_jax.display import html_page
-from lpw_jax.measures.views import VIEWS
+from lpw_jax.files.measured import Outside
 from lpw_jax.report import curves, predicted
 from lpw_jax.report.run_files import Run
 
@@ -17,9 +17,8 @@ def number(value: float | None) -> str:
 def learning_curves(run: Run) -> Iterator[str]:
     """Loss, accuracy and rates of the training."""
     if not run.records:
-        imported = (run.results or {}).get("imported")
         why = "metrics.jsonl has no epoch yet; training writes one line each."
-        yield html_page.paragraph("It was trained elsewhere." if imported else why)
+        yield html_page.paragraph(run.trained_elsewhere or why)
         return
     yield html_page.paragraph(_schedule(run.config))
     marks = curves.marks(run.config)
@@ -121,29 +120,33 @@ def calibration(run: Run) -> Iterator[str]:
         return
     yield html_page.figures(
         html_page.figure(
-            lambda view=view: predicted.reliability(
+            lambda view=view, found=found: predicted.reliability(
                 run.test[view]["confidence"],
                 run.test[view]["correct"],
-                f"{view}: ECE {run.views[view]['ece']:.4f}",
+                f"{view}: ECE {number(found.ece)}",
             ),
             f"Reliability diagram of the {view} predictions: accuracy against confidence",
         )
-        for view in _distinct_views(run)
+        for view, found in run.distinct_views.items()
     )
 
 
 def outside(run: Run) -> Iterator[str]:
     """How well images of other kinds are told apart from those of the test set."""
-    sets = {view: run.views[view].get("ood", {}) for view in VIEWS} if run.views else {}
-    scored = [name for name, found in sets.get("collapsed", {}).items() if found]
+    views = run.distinct_views if run.views else {}
+    ood_sets = next(iter(views.values())).ood if views else ()
+    scored = [name for name in ood_sets if all(view.ood.get(name) for view in views.values())]
     if not scored:
         yield html_page.paragraph(
             "No out-of-distribution set was evaluated; for CIFAR, data.ood_dir = DIR says where "
             "they are (data.dir for the other CIFAR)."
         )
         return
-    views = _distinct_views(run)
-    scores = {f"{name}, {v}": _ood_scores(sets[v][name]) for name in scored for v in views}
+    scores = {
+        f"{name}, {view}": _ood_scores(found.ood[name])
+        for name in scored
+        for view, found in views.items()
+    }
     columns = list(dict.fromkeys(title for found in scores.values() for title in found))
     rows = [[row, *(number(found.get(t)) for t in columns)] for row, found in scores.items()]
     yield html_page.table(["set, view", *columns], rows, align="l" + "r" * len(columns))
@@ -153,20 +156,23 @@ def outside(run: Run) -> Iterator[str]:
         return
     yield html_page.figures(
         html_page.figure(
-            lambda name=name, found=found: predicted.entropies(
+            lambda name=name, predicted_of=predicted_of: predicted.entropies(
                 {view: run.test[view]["entropy"] for view in views},
-                {view: found[view]["entropy"] for view in views},
-                titles={v: f"{name}, {v}: AUROC {sets[v][name]['auroc']:.3f}" for v in views},
-                num_classes=run.results["data"]["num_classes"],
+                {view: predicted_of[view]["entropy"] for view in views},
+                titles={
+                    view: f"{name}, {view}: AUROC {found.ood[name].auroc:.3f}"
+                    for view, found in views.items()
+                },
+                num_classes=run.results.data.num_classes,
             ),
             f"Histograms of entropy on the test set and on {name}",
         )
-        for name, found in run.outside.items()
+        for name, predicted_of in run.outside.items()
         if name in scored
     )
 
 
-def _ood_scores(found: Mapping[str, Any]) -> dict[str, float | None]:
+def _ood_scores(found: Outside) -> dict[str, float | None]:
     """Measures by entropy, then the AUROC by each other score that there is."""
     titles = {"auroc": "AUROC", "aupr_in": "AUPR in", "aupr_out": "AUPR out", "fpr95": "FPR95"}
     others = {
@@ -174,14 +180,6 @@ def _ood_scores(found: Mapping[str, Any]) -> dict[str, float | None]:
         "energy": "AUROC, energy",
         "mutual_information": "AUROC, mutual information",
     }
-    by_entropy = {title: found.get(name) for name, title in titles.items()}
-    rest = {title: found[name] for name, title in others.items() if found.get(name) is not None}
-    return by_entropy | {
-        title: score["auroc"] if isinstance(score, Mapping) else score
-        for title, score in rest.items()
-    }
-
-
-def _distinct_views(run: Run) -> tuple[str, ...]:
-    """Of one member, the ensemble is the collapsed network."""
-    return VIEWS if len(run.views["members"]) > 1 else VIEWS[:1]
+    by_entropy = {title: getattr(found, name) for name, title in titles.items()}
+    rest = {title: score.auroc for n, title in others.items() if (score := getattr(found, n))}
+    return by_entropy | rest

@@ -1,18 +1,19 @@
 """What the files of a run, finished or not, hold for its report."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
 from numpy.typing import NDArray
 
 from lpw_jax.errors import UserError
-from lpw_jax.files import predictions, storage
+from lpw_jax.files import storage
+from lpw_jax.files.environment import Environment
+from lpw_jax.files.measured import View, Views
+from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.measures import metrics, views
+from lpw_jax.measures import agreement, metrics, views
 from lpw_jax.measures.views import VIEWS
 
 _ROWS = 8192  # are scored at once: ImageNet's probabilities in float64 need not fit in memory
@@ -26,10 +27,10 @@ class Run:
 
     Attributes:
       name: of its folder, with the folder's folder.
-      config: config.json.
-      environment: environment.json; None in runs that have none.
+      config: its sections and fields.
+      environment: None in runs that have none.
       records: the lines of metrics.jsonl, an epoch each.
-      results: results.json; None before the training's end.
+      results: None before the training's end.
       test: for each view `confidence`, `correct` and `entropy` of the test images, all [N]; None
         without predictions.
       outside: likewise `entropy` [M] of each out-of-distribution set that there is.
@@ -37,16 +38,29 @@ class Run:
 
     name: str
     config: dict[str, Any]
-    environment: dict[str, Any] | None
+    environment: Environment | None
     records: list[dict[str, Any]]
-    results: dict[str, Any] | None
+    results: Results | None
     test: Scores | None
     outside: dict[str, Scores]
 
     @property
-    def views(self) -> dict[str, Any] | None:
-        """The `views` of results.json; None before the evaluation's end."""
-        return self.results and self.results.get("views")
+    def views(self) -> Views | None:
+        """Of the test set; None before the evaluation's end."""
+        is_complete = self.results and self.results.status == "complete"
+        return self.results.views if is_complete else None
+
+    @property
+    def trained_elsewhere(self) -> str:
+        """Says so if it was, else ''."""
+        imported = self.results and self.results.imported
+        return "It was trained elsewhere." if imported else ""
+
+    @property
+    def distinct_views(self) -> dict[str, View]:
+        """Of one member, the ensemble is the collapsed network; a deep ensemble has none."""
+        views = {name: view for name in VIEWS if (view := getattr(self.views, name))}
+        return views if len(self.views.members) > 1 else dict([next(iter(views.items()))])
 
 
 def read(folder: Workdir) -> Run:
@@ -55,51 +69,41 @@ def read(folder: Workdir) -> Run:
     Raises:
       UserError: there is no config.json, or a file is not as a run writes it.
     """
-    config = folder.read_json("config.json")
+    config, results = folder.read_config(), folder.read_results()
     if config is None:
         raise UserError(
             f"--workdir = {str(folder.path)!r}: must be the folder of a run, but holds no "
             "config.json; see lpw_jax.main"
         )
-    results = folder.read_results()
-    predicted = folder.path / "predictions"
     test, outside = None, {}
     # Before the evaluation's end they may be those of an earlier one.
-    if results and results["status"] == "complete" and (predicted / "test.npz").exists():
-        test = _scores(predicted / "test.npz")
+    if results and results.status == "complete" and folder.has_predictions("test"):
+        test = _scores(folder, "test", results)
         outside = {
-            name: _scores(file)
-            for name in results["views"]["collapsed"].get("ood", {})
-            if (file := predicted / f"ood_{name}.npz").exists()
+            name: _scores(folder, f"ood_{name}", results)
+            for name, found in results.views.ensemble.ood.items()
+            if found and folder.has_predictions(f"ood_{name}")
         }
     return Run(
         name="/".join(folder.path.absolute().parts[-2:]),
-        config=config,
-        environment=folder.read_json("environment.json"),
-        records=_records(folder.path / "metrics.jsonl"),
+        config=config.to_dict(),
+        environment=folder.read_environment(),
+        records=folder.read_metrics(),
         results=results,
         test=test,
         outside=outside,
     )
 
 
-def _records(file: epath.Path) -> list[dict[str, Any]]:
-    if not file.exists():
-        return []
-    with storage.reading(file, "remove it: the run writes it anew when it goes on"):
-        records = [json.loads(line) for line in file.read_text().splitlines()]
-        if not all(isinstance(record, dict) and "epoch" in record for record in records):
-            raise ValueError("every line must be a JSON object with an epoch")
-    return records
-
-
-def _scores(file: epath.Path) -> Scores:
-    """What figures need of predictions, for each view."""
-    remedy = "python -m lpw_jax.evaluate writes it again"
-    found = {}
+def _scores(folder: Workdir, name: str, results: Results) -> Scores:
+    """What figures need of predictions, for each view; those of the test set must be `results`'."""
+    found, place = {}, f"{folder.path}/predictions/{name}.npz"
     for view in VIEWS:  # one at a time in memory
-        arrays = predictions.load(file, (view, "label"), remedy=remedy)
-        found[view] = _view_scores(view, arrays[view], arrays["label"])
+        arrays = folder.load_predictions(name, (view,), results)
+        with storage.reading(place):
+            if name == "test":
+                agreement.check_results(place, arrays, results)
+            found[view] = _view_scores(view, arrays[view], arrays["label"])
     return found
 
 

@@ -65,7 +65,7 @@ class Progress:
         }
 
     def report(self) -> dict[str, Any]:
-        """The parts of results.json that tell of the finished training, by name."""
+        """The parts of `Results` that tell of the finished training, by name."""
         images, seconds = (
             sum(record[name] for record in self.records) for name in ("images", "seconds")
         )

@@ -58,6 +58,7 @@ class Runner:
         self._released_layout = layout
         self._source, self._batch_size = source, batch_size
         self._num_microbatches = num_microbatches
+        key_impl = jax.random.key_impl(key)
         self._resident, self._key = devices.replicate((source.resident, jax.random.key_data(key)))
 
         def train_program(layout, axes):
@@ -70,7 +71,7 @@ class Runner:
                     batches = jax.vmap(source.batch, in_axes=(None, 0, 0))(
                         resident, feed, state.step + member
                     )
-                key = jax.random.wrap_key_data(key)
+                key = jax.random.wrap_key_data(key, impl=key_impl)
                 return step(state, batches, key, **rate_arguments(rates))
 
             return devices.lift(
@@ -89,7 +90,8 @@ class Runner:
 
             def follow(average, resident, feed, number, key, momentum):
                 inputs = source.batch(resident, feed, number)["image"]
-                state = step(average.state, inputs, momentum, jax.random.wrap_key_data(key))
+                key = jax.random.wrap_key_data(key, impl=key_impl)
+                state = step(average.state, inputs, momentum, key)
                 return dataclasses.replace(average, state=state)
 
             axes = Average(None, state_axes(layout))

@@ -28,7 +28,8 @@ class Saver:
       preemption: whether the run was asked to end.
       every_minutes: the age from which the newest checkpoint is followed by another; 0 = none.
       identity: what identifies the run, of JSON's types.
-      snapshot: returns the minibatches done and the progress, on the host.
+      snapshot: returns the minibatches done, the progress, on the host, and why that must not take
+        the place of an earlier one, '' if it may.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Saver:
         *,
         every_minutes: float,
         identity: dict[str, Any],
-        snapshot: Callable[[], tuple[int, Progress]],
+        snapshot: Callable[[], tuple[int, Progress, str]],
     ):
         self._checkpoints, self._preemption = checkpoints, preemption
         self._seconds, self._identity, self._snapshot = 60 * every_minutes, identity, snapshot
@@ -112,8 +113,10 @@ class Saver:
 
     def save(self) -> None:
         """Starts to write a checkpoint, unless there is one of this very moment."""
-        number, progress = self._snapshot()
-        if self._checkpoints and number != self._last_number:
+        number, progress, fault = self._snapshot()
+        if fault:
+            console.warn(f"{fault}. They are not saved; last good checkpoint: {self.newest}")
+        elif self._checkpoints and number != self._last_number:
             arrays, info = progress.to_checkpoint()
             self._checkpoints.save(number, arrays, {"identity": self._identity, **info})
         self._last_save, self._last_number = time.monotonic(), number

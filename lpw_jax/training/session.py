@@ -16,6 +16,7 @@ from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
 from lpw_jax.display.progress_bar import TrainProgress
 from lpw_jax.files.checkpoint import Checkpoints
+from lpw_jax.files.nested import to_nested
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.average import Average
 from lpw_jax.method.state import State
@@ -25,6 +26,7 @@ from lpw_jax.training.progress import Progress, averaged, stacked
 from lpw_jax.training.saver import Saver
 from lpw_jax.training.tolerance import Tolerance
 from lpw_jax.training.tracking import Tracker
+from lpw_jax.weights import soundness
 
 
 class Session:
@@ -61,8 +63,13 @@ class Session:
             self._saver, train.on_nonfinite, train.learning_rate, late_phase.learning_rate
         )
         self._tracker = Tracker(training.runner, training.evaluator, self._saver, self._tolerance)
-        self._begin(self._saver.restore(training.like))
-        folder.start_session()
+        restored = self._saver.restore(training.like)
+        self._begin(restored)
+        if differing := folder.start_session(training.config, resumed=restored is not None):
+            console.warn(
+                "not all is as in the run's first session, so that results may differ by rounding: "
+                f"{'; '.join(differing)}"
+            )
         if training.origin and not self.progress.pretrained:
             self.progress.pretrained = self._tracker.pretrained(
                 training.initial_state, training.origin
@@ -192,16 +199,17 @@ class Session:
         to_come = timeline.begins_release(progress.epoch) and not progress.cycle
         return timeline.members(min(progress.epoch - to_come, timeline.epochs))
 
-    def _snapshot(self) -> tuple[int, Progress]:
-        """The minibatches done, and the progress on the host, all of it finite."""
+    def _snapshot(self) -> tuple[int, Progress, str]:
+        """The minibatches done, the progress on the host, and what is tolerated of unsoundness."""
         self._record()
         fetched = self._fetched()
         number = self._timeline.minibatches(fetched.epoch, fetched.cycle)
-        arrays = jax.tree.leaves((fetched.state, fetched.averages))
-        if not all(np.isfinite(array).all() for array in arrays):
-            what = f"a weight or statistic after step {number} is not finite"
-            self._tolerance.judge(what, epoch=fetched.epoch)
-        return number, fetched
+        arrays = {name: to_nested(getattr(fetched, name)) for name in ("state", "averages")}
+        fault = soundness.found(arrays)
+        if fault:
+            fault = f"weights and statistics after step {number} {fault}"
+            self._tolerance.judge(fault, epoch=fetched.epoch)
+        return number, fetched, fault
 
     def _fetched(self) -> Progress:
         """The progress with its arrays on the host."""
@@ -220,7 +228,7 @@ class Session:
 
     def _results(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What `run` returns."""
-        _, final = self._snapshot()
+        _, final, _ = self._snapshot()
         report = final.report()
         report["train"] |= {
             "num_devices": self._training.devices.count,

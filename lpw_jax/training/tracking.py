@@ -8,6 +8,8 @@ from lpw_jax import networks
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import NotFinite
 from lpw_jax.evaluation.evaluator import Evaluator
+from lpw_jax.files import described
+from lpw_jax.files.results import Pretrained
 from lpw_jax.method.average import Average
 from lpw_jax.method.state import State
 from lpw_jax.training.runner import Runner
@@ -64,7 +66,7 @@ class Tracker:
         console.say(f"evaluating the pretrained {origin['model']}")
         views = self.evaluator.views(networks.without_optimisers(initial), on_batch=self._pause)
         found = {**origin, **views["collapsed"]}
-        console.say(results_report.pretrained_line(found))
+        console.say(results_report.pretrained_line(described.read(Pretrained, found)))
         return found
 
     def _pause(self) -> None:

@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from lpw_jax import models, registry
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
-from lpw_jax.weights import state_dicts, torchvision_names, weight_files
+from lpw_jax.weights import soundness, state_dicts, torchvision_names, weight_files
 from lpw_jax.weights.weight_files import Arrays
 
 PUBLISHED_NAME = "imagenet1k_v1"
@@ -107,7 +107,6 @@ def encode_variables(
 ) -> bytes:
     """A file in our own format; `source` is the `{file, sha256}` that the variables come from."""
     own = {"version": _VERSION, "model": model_name, "source": source and dict(source)}
-    # In one entry, as the library writes several in any order: files are reproducible.
     return weight_files.encode(_flat(variables), {_OWN: json.dumps(own)})
 
 
@@ -184,7 +183,9 @@ def check_entries(place: epath.Path, entries: Arrays, wanted: Shapes, model: str
         ],
     }
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+        listed = "; ".join(
+            f"{kind}: {soundness.some(names)}" for kind, names in faults.items() if names
+        )
         raise UserError(f"{place}: must hold the weights of {model}; {listed}")
 
 
@@ -192,24 +193,16 @@ def floats(place: epath.Path, entries: Arrays) -> Arrays:
     """float64 as it is, narrower numbers as float32.
 
     Raises:
-      UserError: naming what are no finite such numbers.
+      UserError: naming what are no such numbers, or not those of a trained network.
     """
-    found, faults = {}, []
-    for name, array in entries.items():
-        array = weight_files.to_numpy(array)
-        if jnp.issubdtype(array.dtype, jnp.floating):
-            dtype = np.promote_types(array.dtype, np.float32)
-            found[name] = array.astype(dtype, copy=False)
-            # False for NaN too, and for what float32 cannot hold.
-            is_finite = (np.abs(found[name]) <= np.finfo(np.float32).max).all()
-        faults += [] if name in found and is_finite else [name]
-    if faults:
+    entries = {name: weight_files.to_numpy(array) for name, array in entries.items()}
+    if others := [n for n, a in entries.items() if not jnp.issubdtype(a.dtype, jnp.floating)]:
         raise UserError(
-            f"{place}: must hold finite floating-point numbers; not so: {_some(faults)}"
+            f"{place}: must hold finite floating-point numbers; not so: {soundness.some(others)}"
         )
+    found = {
+        name: array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+        for name, array in entries.items()
+    }
+    soundness.check(place, found)
     return found
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - 5
-    return ", ".join(names[:5]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,16 +1,17 @@
 """Trained networks of the published CIFAR code as runs of this program."""
 
-from typing import Any
+import dataclasses
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import data, evaluate, launch, networks, registry
+from lpw_jax import data, evaluate, experiment, launch, networks, registry
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError
+from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.training import schedules
 from lpw_jax.weights import reference_weights
@@ -18,7 +19,7 @@ from lpw_jax.weights import reference_weights
 
 def run(
     config: ConfigDict, *, weights: str, workdir: str, tied: bool = False, key: str = ""
-) -> dict[str, Any]:
+) -> Results:
     """Writes the network in a file of the published code as a trained run to `workdir`.
 
     The folder is as if this program had trained it, and can be evaluated, loaded and exported.
@@ -31,8 +32,7 @@ def run(
       key: which of several state dicts in the file, as for `state_dicts.choose`.
 
     Returns:
-      The contents of results.json, with status 'trained'. `imported` has `file`, `sha256`, `format`
-      and `tied`; what is not known of the training and its data is None.
+      results.json, with status 'trained'; what is not known of the training and its data is None.
 
     Raises:
       UserError: the file cannot be read, is not what `config` describes, or `workdir` is in use.
@@ -41,7 +41,7 @@ def run(
         config = config_lib.override(config, ["--config.late_phase.release_epoch=-1"])
     dataset = data.described(config.data.name)
     folder = Workdir(workdir)
-    with jax.enable_x64(config.train.compute_dtype == "float64"), folder.claimed():
+    with experiment.pinned(config), folder.claimed():
         _check_unused(config, folder)
         file = reference_weights.StateDict(weights, key=key)
         _check_agrees(config, file, dataset.num_classes, tied=tied)
@@ -52,23 +52,21 @@ def run(
         dtype = np.promote_types(config.train.compute_dtype, np.float32)
         trees = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), trees)
         training = {
-            "train": {"epochs": config.train.epochs, "seconds": None, "images_per_second": None},
-            "pretrained": None,
-            "best_epoch": None,
+            "train": {"epochs": config.train.epochs},
             "imported": {**file.origin, "tied": tied},
         }
         results = evaluate.summarize(config, trees, dataset, training)
-        results["data"] |= dict.fromkeys(("num_train", "num_validation", "num_test", "sha256"))
-        folder.identify(config_lib.to_dict(config))
-        folder.start_session()
+        unknown = dict.fromkeys(("num_train", "num_validation", "num_test", "sha256"))
+        results = dataclasses.replace(results, data=dataclasses.replace(results.data, **unknown))
+        folder.start_session(config, resumed=False)
         folder.save_weights(trees)
-        folder.write_json("results.json", results)
+        folder.write_results(results)
     if file.taken:
         console.say(file.taken)
     members = "its tied copy" if tied else f"K = {file.architecture.num_members}"
     console.say(f"{file.origin['format']} file {weights}, SHA-256 {file.origin['sha256']}")
     console.say(
-        f"{workdir}: {network_name(config.model)}, {members}, {results['num_parameters']:,} "
+        f"{workdir}: {network_name(config.model)}, {members}, {results.num_parameters:,} "
         f"parameters; evaluate it with: python -m lpw_jax.evaluate --workdir {workdir}"
     )
     return results

@@ -4,8 +4,10 @@ import argparse
 import collections
 import contextlib
 import io
+import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +28,7 @@ _NUMPY_TYPES = {
     **{f"F{8 * n}": np.dtype(f"<f{n}") for n in (2, 4, 8)},
     **{"BF16": np.dtype(jnp.bfloat16), "BOOL": np.dtype(bool)},
 }  # by the names of safetensors
+_METADATA, _CHECKSUM = "__metadata__", "lpw_jax_crc32"
 _REMEDY = "fetch or convert it again"
 
 
@@ -62,7 +65,7 @@ def decode(data: bytes, place: epath.Path) -> tuple[dict[str, Any], dict[str, st
         return *_decode_safetensors(data, place), "safetensors"
     if data.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(data)):
         with storage.reading(place, _REMEDY):
-            limits.check_zip(io.BytesIO(data), place, most=_MAX_BYTES)
+            limits.check_zip(io.BytesIO(data), most=_MAX_BYTES)
     if _is_npz(data):
         with storage.reading(place, _REMEDY), np.load(io.BytesIO(data)) as file:
             arrays = {name: file[name] for name in file.files}
@@ -86,8 +89,12 @@ def to_numpy(value: Any) -> np.ndarray:
 
 def _decode_safetensors(data: bytes, place: epath.Path) -> tuple[Arrays, dict[str, str]]:
     with storage.reading(place, _REMEDY):
-        header = limits.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header.pop("__metadata__", {})
+        header, tensors = _parts(data)
+        metadata = header.get(_METADATA, {})
+        written = metadata.pop(_CHECKSUM, None)
+        if written not in (None, _checksum(header, tensors)):
+            raise ValueError("the contents are not those that were written (checksum)")
+        header.pop(_METADATA, None)
         if unknown := {entry["dtype"] for entry in header.values()} - _NUMPY_TYPES.keys():
             raise UserError(
                 f"{place}: must hold numbers that numpy knows, not {', '.join(sorted(unknown))}"
@@ -110,10 +117,25 @@ def _is_npz(data: bytes) -> bool:
 
 
 def encode(entries: Arrays, metadata: dict[str, str]) -> bytes:
-    """Content of a .safetensors file."""
+    """Content of a .safetensors file, with its checksum in the metadata."""
     # In C order: the library writes memory as it lies.
     entries = {name: np.asarray(array, order="C") for name, array in sorted(entries.items())}
-    return safetensors.numpy.save(entries, metadata)
+    header, tensors = _parts(safetensors.numpy.save(entries, metadata))
+    # Sorted, as the library writes metadata in any order: files are reproducible.
+    header[_METADATA] = dict(sorted({**metadata, _CHECKSUM: _checksum(header, tensors)}.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of a .safetensors file, as JSON, and what follows it."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return limits.loads(data[8:end]), data[end:]
+
+
+def _checksum(header: dict[str, Any], tensors: bytes) -> str:
+    return str(zlib.crc32(tensors, zlib.crc32(json.dumps(header, sort_keys=True).encode())))
 
 
 def import_torch() -> Any:

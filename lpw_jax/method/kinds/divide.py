@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from lpw_jax.method import trees
+from lpw_jax.method.keys import one_stream, typed
 from lpw_jax.method.kinds.part import Kind
 
 Tree = Any
@@ -20,14 +21,15 @@ def divide(params: Tree, kinds: Sequence[Kind], key: jax.Array | None) -> tuple[
     """
     trees.check_arrays(params, "params")
     made: dict[str, tuple[Any, Any]] = {}
-    keys = [None] * len(kinds) if key is None else jax.random.split(key, len(kinds))
-    for kind, own_key in zip(kinds, keys, strict=True):
-        found = kind.make(params, own_key)
-        if twice := sorted(made.keys() & found.keys()):
-            raise ValueError(
-                f"late_phase: a weight must be of one kind, but {twice[0]!r} is chosen by two"
-            )
-        made |= found
+    with one_stream():
+        keys = [None] * len(kinds) if key is None else jax.random.split(typed(key), len(kinds))
+        for kind, own_key in zip(kinds, keys, strict=True):
+            found = kind.make(params, own_key)
+            if twice := sorted(made.keys() & found.keys()):
+                raise ValueError(
+                    f"late_phase: a weight must be of one kind, but {twice[0]!r} is chosen by two"
+                )
+            made |= found
     paths = iter([path for path, _ in trees.places(params)])
     both = trees.map_places(lambda leaf: made.get(next(paths), (leaf, None)), params)
     return tuple(trees.map_places(lambda _, pair, i=i: pair[i], params, both) for i in range(2))

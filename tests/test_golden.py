@@ -1,5 +1,6 @@
 """The program's own step, release, SWA and evaluation against the published code, in float64."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def initial_state(golden, config, state):
             array = recorded[path_name(path).removesuffix("/values"), coefficients]
             array = array[None] if own else array
             assert array.shape == like.shape, path
-            return jax.numpy.asarray(array)
+            return np.ascontiguousarray(array)
 
         return jax.tree_util.tree_map_with_path(place, tree)
 
@@ -137,6 +138,13 @@ def assert_weights_agree(weights, golden, prefix):
 def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     """The program's training from the recorded start; (losses, weights before SWA, final state)."""
     monkeypatch.setattr(session, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
+    drawn = networks.random_state
+
+    def not_drawn(*args):  # drawing weights takes long to compile
+        shapes = jax.eval_shape(functools.partial(drawn, *args[:-1]), args[-1])
+        return jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), shapes)
+
+    monkeypatch.setattr(networks, "random_state", not_drawn)
     training = train.Training(config, dataset, devices)
     training.initial_state = initial_state(golden, config, training.initial_state)
     losses, cycles = [], training.runner.cycles

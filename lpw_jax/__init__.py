@@ -31,6 +31,7 @@ Begin with `help(lpw_jax.LatePhase)`. The published experiments are a program on
 
 import importlib
 import os
+import re
 import sys
 
 # By module, loaded when first asked for: a mistake in a config is answered before JAX is imported.
@@ -59,7 +60,9 @@ _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = list(_MODULES)
 
 
-if sys.argv[:1] == ["-m"]:  # Python is about to import and run a program, such as lpw_jax.main
+_PROGRAM = re.compile(r"(-m)?lpw_jax(\.|$)")
+# Python is about to import and run one of the programs, such as lpw_jax.main.
+if sys.argv[:1] == ["-m"] and any(map(_PROGRAM.match, sys.orig_argv[1:])):
     if os.path.isdir(sys.path[0]) and os.path.samefile(sys.path[0], os.curdir):
         # The current directory may hold a random.py: it comes after all that is installed.
         sys.path.append(sys.path.pop(0))

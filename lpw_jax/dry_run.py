@@ -11,8 +11,7 @@ import numpy as np
 from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts
 from lpw_jax.display import console, schedule_picture
-from lpw_jax.errors import SharedError, UserError
-from lpw_jax.files.storage import first_line
+from lpw_jax.errors import SharedError, UserError, first_line
 from lpw_jax.files.workdir import PROFILE, SCHEDULE, Workdir
 from lpw_jax.training.memory import CYCLES_IN_FLIGHT
 from lpw_jax.training.train import Training

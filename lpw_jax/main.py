@@ -24,9 +24,9 @@ examples:
       --config.late_phase.patterns='.*/bn[^/]*/(scale|bias)'
 
 configs/base.py explains every field. The same command continues an interrupted run. Exit codes: 0
-done, 2 a mistake (named before anything is computed), 75 asked to end (SIGTERM, SIGHUP, SIGUSR1,
-SIGUSR2, SIGXCPU, preemption) and saved, 130 Ctrl-C. The results are in the working directory's
-results.json.
+done, 1 another process of the run was lost, 2 a mistake or too little memory or disk (named), 75
+asked to end (SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, preemption) and saved, 130 Ctrl-C. The
+results are in the working directory's results.json.
 """
 
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run():
         if not args.process_id:  # the others write nothing
             _check_workdir(workdir)
-        if args.profile and "://" in workdir:
+        if args.profile and storage.is_remote(workdir):
             raise UserError(f"--profile: needs a local folder, but --workdir = {workdir!r}")
         # Takes a moment.
         from lpw_jax import data
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_workdir(workdir: str) -> None:
     """Raises UserError unless the folder is writable or can be made; leaves nothing behind."""
-    if "://" in workdir:  # known when its folder is made
+    if storage.is_remote(workdir):  # known when its folder is made
         if not workdir.startswith("gs://"):
             raise UserError(
                 f"--workdir = {workdir!r}: must be a local folder or gs://BUCKET/FOLDER"

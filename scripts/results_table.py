@@ -35,8 +35,8 @@ HEADER = (
 def data_line(results: Results) -> str:
     """What was tested on, in one line; runs that share it share a table."""
     data = results.data
-    out = f" Out of distribution: {data.ood_note}." if data.ood_note else ""
-    return f"Test set of {markdown(data.name)}. {markdown(data.note)}{out}"
+    out = f" Out of distribution: {markdown(data.ood_note)}." if data.ood_note else ""
+    return f"Test set of {markdown(data.name)}. {markdown(data.note or '')}{out}"
 
 
 def rows(name: str, seeds: Sequence[Results]) -> str:

@@ -15,10 +15,9 @@ from lpw_jax.data import imagenet
 from lpw_jax.devices import preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.display import console
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import described
 from lpw_jax.files.environment import environment
-from lpw_jax.files.storage import first_line
 
 PLAIN, OWN_CONVOLUTIONS = "plain SGD", "plain SGD, JAX's convolutions"
 

@@ -20,7 +20,7 @@ examples:
 ImageNet's archives are ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, from
 https://image-net.org/download-images; the second alone is enough to evaluate. CIFAR is downloaded.
 Afterwards run with --config.data.dir=/data/tfds. An interrupted command begins anew. Exit codes: 0
-done, 2 a mistake, 75 asked to end (SIGTERM), 130 Ctrl-C.
+done, 2 a mistake, 75 asked to end, 130 Ctrl-C.
 """
 
 

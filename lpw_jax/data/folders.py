@@ -125,7 +125,7 @@ def images(place: epath.Path, left_out: LeftOut) -> list[epath.Path]:
     Raises:
       UserError: a folder cannot be read.
     """
-    found, waiting, seen = [], [place], set()
+    found, waiting, seen = [], [place], {_key(place)}
     while waiting:
         folder = waiting.pop()
         for path in _entries(folder):
@@ -134,7 +134,7 @@ def images(place: epath.Path, left_out: LeftOut) -> list[epath.Path]:
                 left_out.hidden(name)
             elif (kind := _kind(path)) == "folder":
                 key = _key(path)
-                if key in seen or key == _key(place):
+                if key in seen:
                     left_out.add(_TWICE, name)
                 else:
                     seen.add(key)

@@ -58,7 +58,8 @@ def load(
         left_out.tell(root / places[split], on_corrupt)
         read, labels = _read(files, image_size, on_corrupt if skip_corrupt else None)
         num_corrupt += len(files) - len(labels)
-        splits[split] = read, np.array([classes.index(label) for label in labels], np.int32)
+        numbers = {label: number for number, label in enumerate(classes)}
+        splits[split] = read, np.array([numbers[label] for label in labels], np.int32)
     train, test = decoding.with_equal_channels(splits["train"][0], splits["test"][0])
     if train.shape[1:] != test.shape[1:]:  # only with image_size = 0
         raise UserError(

@@ -15,7 +15,7 @@ from lpw_jax.data.imagenet_tars import FILES, Tars
 from lpw_jax.data.nearby import nearby
 from lpw_jax.data.tfds_prepared import Prepared, find_prepared, root
 from lpw_jax.data.tfds_source import import_tensorflow
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import storage
 
 NAME = next(name for name, known in registry.DATA.items() if known.archives)
@@ -85,7 +85,7 @@ def prepare(data_dir: str, manual_dir: str) -> Prepared:
         except Exception as error:  # tfds, array_record and TensorFlow share no base class
             raise UserError(
                 f"{NAME} could not be written to {folder} ({type(error).__name__}: "
-                f"{storage.first_line(error)})"
+                f"{first_line(error)})"
             ) from error
     prepared = find_prepared(NAME, data_dir)
     if prepared is None or prepared.split_sizes != counts:

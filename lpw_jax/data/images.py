@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.errors import UserError, first_line
 
 # Pillow's names. Others run programs (EPS), are no images to most people (PDF) or have no colours.
 FORMATS = (
@@ -87,7 +86,7 @@ def _decode(encoded, where, remedy, *, max_bytes=MAX_FILE, size=None, side=0):
             f"({', '.join(FORMATS[:6])} ...); {remedy}"
         ) from None
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
-        message = storage.first_line(error)
+        message = first_line(error)
         raise UserError(f"{where} is not a readable image: {message}; {remedy}") from None
     return pixels.reshape(*pixels.shape[:2], -1)
 

@@ -38,6 +38,8 @@ def check_outside(dataset: Dataset, outside: dict[str, NDArray[np.uint8]]) -> li
     Raises:
       UserError: half of a set or more are training or test images.
     """
+    if not outside:
+        return []
     own = _digests(dataset.train_images) | _digests(dataset.test_images)
     lines = []
     for name, images in outside.items():

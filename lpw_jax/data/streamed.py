@@ -18,8 +18,7 @@ from lpw_jax.data.dataset import check_labels
 from lpw_jax.data.records import Records
 from lpw_jax.data.tfds_prepared import REMEDY
 from lpw_jax.data.tfds_source import import_tensorflow
-from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.errors import UserError, first_line
 
 _RECORDS_PER_CALL = 64  # fewer, and each image costs more
 _CALLS = 8  # at a time: disks may be far away
@@ -214,7 +213,7 @@ class Streamed:
         return found
 
     def _report(self, number: int, record: bytes, error: Exception) -> None:
-        reason = storage.first_line(error).partition(" [Op:")[0]
+        reason = first_line(error).partition(" [Op:")[0]
         place = f"image {self._records.first + number}"
         what = f"{self._name}: {_file_name(record)} ({place}) is corrupt: {reason}"
         if not self._skip:
@@ -268,7 +267,7 @@ def _features(record: bytes) -> Any:
     try:
         return example.FromString(record).features.feature
     except Exception as error:  # of protobuf, which has several implementations
-        raise ValueError(f"it is no tf.train.Example ({storage.first_line(error)})") from error
+        raise ValueError(f"it is no tf.train.Example ({first_line(error)})") from error
 
 
 def _num_cpus() -> int:

@@ -7,7 +7,7 @@ from etils import epath
 
 from lpw_jax.data.tfds_prepared import Prepared, find_prepared, root
 from lpw_jax.data.tfds_source import import_tensorflow
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import storage
 
 
@@ -41,7 +41,7 @@ def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
         )
         raise UserError(
             f"data.dir: {name} is not in {folder} and could not be downloaded "
-            f"({type(error).__name__}: {storage.first_line(error)[:80]}). "
+            f"({type(error).__name__}: {first_line(error)[:80]}). "
             "On a machine with a network run\n"
             f'  python -c "{command}"\n'
             f"and copy the folder tfds/{name} to {_place(folder, name)}, or point data.dir at a "

@@ -8,7 +8,7 @@ from etils import epath
 
 from lpw_jax.data.folders import is_hidden
 from lpw_jax.data.nearby import nearby
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import limits, storage
 
 REMEDY = "copy the dataset anew, or remove its folder and prepare it again"
@@ -132,7 +132,7 @@ def _read_info(path: epath.Path) -> Prepared:
             raise ValueError(f"fileFormat must be {' or '.join(_FORMATS)}, not {file_format!r}")
         return Prepared(path.parent, description, file_format, sizes)
     except Exception as error:  # whatever a file of any content makes of the lines above
-        message = storage.first_line(error)
+        message = first_line(error)
         raise UserError(
             f"{path} is not a readable tfds dataset_info.json: {message}; {REMEDY}"
         ) from None

@@ -1,5 +1,6 @@
 """Waiting for the other processes of a run, with words, an end, and an ear for signals."""
 
+import math
 import os
 import socket
 import sys
@@ -23,8 +24,8 @@ def initialize(
       UserError: the others were not there after `timeout` seconds, or cannot be joined.
       ValueError: JAX does not know who the others are.
     """
-    if not timeout > 0:
-        raise UserError(f"--join_timeout = {timeout:g}: must be > 0 seconds")
+    if not 0 < timeout < math.inf:
+        raise UserError(f"--join_timeout = {timeout:g}: must be > 0 seconds, and finite")
     problems: list[BaseException] = []
 
     def join():

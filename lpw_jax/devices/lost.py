@@ -20,6 +20,8 @@ from typing import Any
 import jax
 
 _BYE = b"bye\n"
+_HERE = b"here\n"
+_LONGEST = 200  # bytes of a line
 _PATIENCE = 10.0  # seconds, to connect
 _SETTLED = 5.0  # seconds in which a loss is noticed, or did not happen
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # for lost machines
@@ -66,27 +68,24 @@ class Watch:
                 with contextlib.suppress(OSError):
                     connection.sendall(_BYE)
 
-    def settle(self) -> None:
-        """Waits as long as a loss may take to be noticed, which ends this process."""
-        time.sleep(_SETTLED)
-
     def _accept(self, server: socket.socket, token: str, number: int) -> None:
         end = time.monotonic() + _PATIENCE
         with server:
             while len(self._connections) < number and (left := end - time.monotonic()) > 0:
                 server.settimeout(left)
-                with contextlib.suppress(OSError, ValueError):
+                with contextlib.suppress(OSError, ValueError):  # of strangers, too
                     connection, _ = server.accept()
-                    connection.settimeout(left)
-                    told, _, who = _line(connection).partition(" ")
-                    if secrets.compare_digest(told, token):
+                    told, _, who = _line(connection, seconds=1.0).partition(" ")
+                    if secrets.compare_digest(told.encode(), token.encode()):
+                        connection.sendall(_HERE)
                         self._keep(connection, int(who))
 
     def _connect(self, host: str, port: int, token: str) -> None:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((host, port), timeout=_PATIENCE)
             connection.sendall(f"{token} {self._number}\n".encode())
-            self._keep(connection, 0)
+            if _line(connection, seconds=_PATIENCE):
+                self._keep(connection, 0)
 
     def _keep(self, connection: socket.socket, who: int) -> None:
         connection.settimeout(None)
@@ -139,7 +138,7 @@ def watched(exchange: Callable[[Any], list[Any]], host: str | None) -> Iterator[
     try:
         yield watch
     except RuntimeError:  # so JAX says that a process no longer answers
-        watch.settle()
+        time.sleep(_SETTLED)  # until a loss is noticed, which ends this process
         raise
 
 
@@ -152,9 +151,18 @@ def _name() -> str:
     return f"process {os.getpid()} on {platform.node()}{log}"
 
 
-def _line(connection: socket.socket) -> str:
-    """The next line, without its end; what there is of it if the connection is closed."""
-    text = b""
-    while not text.endswith(b"\n") and (more := connection.recv(1)):
+def _line(connection: socket.socket, *, seconds: float | None = None) -> str:
+    """The next line, without its end; what there is of it if the connection is closed.
+
+    Raises OSError: there is none after `seconds`, or it is longer than those of this module.
+    """
+    text, end = b"", seconds and time.monotonic() + seconds
+    while not text.endswith(b"\n"):
+        if end:
+            connection.settimeout(max(end - time.monotonic(), 0.001))
+        if len(text) > _LONGEST:
+            raise OSError("no line of a run's")
+        if not (more := connection.recv(1)):
+            break
         text += more
-    return text.decode().rstrip("\n")
+    return text.decode(errors="replace").rstrip("\n")

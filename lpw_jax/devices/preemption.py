@@ -96,5 +96,6 @@ class Preemption:
             self._stopped = True
             raise KeyboardInterrupt
         self._by_ctrl_c = True
-        print(_SAVING, file=sys.stderr)
+        with contextlib.suppress(OSError):  # no print: the program may be amid one
+            os.write(2, f"{_SAVING}\n".encode())
         self._ask()

@@ -13,11 +13,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import storage
 from lpw_jax.weights import soundness
 
-_DAMAGED = "damaged-"
 # Failures to read that say nothing about what is stored.
 _NO_ACCESS = (PermissionError, MemoryError, TimeoutError, ConnectionError)
 
@@ -36,7 +35,7 @@ def save_weights(path: epath.PathLike, weights: dict[str, Any]) -> None:
             checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(weights)))
             checkpointer.wait_until_finished()
     except Exception as error:  # orbax and tensorstore raise many kinds
-        raise UserError(f"{path}: cannot be written; {storage.first_line(error)}") from error
+        raise UserError(f"{path}: cannot be written; {first_line(error)}") from error
 
 
 def load_weights(path: epath.PathLike) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def load_weights(path: epath.PathLike) -> dict[str, Any]:
         with _checkpointer() as checkpointer:
             return checkpointer.restore(path)
     except Exception as error:  # orbax and tensorstore raise many kinds
-        raise UserError(f"{path}: damaged, cannot be read; {storage.first_line(error)}") from error
+        raise UserError(f"{path}: damaged, cannot be read; {first_line(error)}") from error
 
 
 def load_arrays(path: epath.PathLike, number: int) -> dict[str, Any]:
@@ -176,17 +175,14 @@ class Checkpoints:
             try:
                 arrays, info = self._read(number)
             except Exception as error:  # whatever a damaged file makes the readers raise
-                place, line = self.path / str(number), storage.first_line(error)[:120]
+                place, line = self.path / str(number), first_line(error)[:120]
                 if isinstance(error, _NO_ACCESS):
                     raise UserError(f"{place}: cannot be read, {line}; try again") from error
                 damage[number] = f"{place} is damaged: {line}"
                 continue
             for damaged in damage:
-                target = self.path / f"{_DAMAGED}{damaged}"
-                if target.exists():
-                    target.rmtree()
-                (self.path / str(damaged)).rename(target)
-                damage[damaged] += f"; renamed {target.name}"
+                renamed = storage.set_aside(self.path / str(damaged))
+                damage[damaged] += f"; renamed {renamed.name}"
             if damage:
                 self._manager.reload()
             return number, arrays, info, list(damage.values())
@@ -205,7 +201,7 @@ class Checkpoints:
         there = "there is none" if newest is None else f"the newest one is step {newest}"
         return UserError(
             f"{self.path}: a checkpoint could not be written; {there}. Make room, or mend the "
-            f"access, and run the same command again. {storage.first_line(error)}"
+            f"access, and run the same command again. {first_line(error)}"
         )
 
 

@@ -6,7 +6,7 @@ import zlib
 
 from etils import epath
 
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
 
 NAME = "checksums.json"
 
@@ -14,7 +14,7 @@ NAME = "checksums.json"
 class Checksums:
     """The checksums of what a run's folder holds, by name.
 
-    A name has two while it is being written: of what it will be, and of what it was.
+    A name has two: of what it is, and of what it was before, which a reader may still find.
     """
 
     def __init__(self, folder: epath.Path):
@@ -30,9 +30,8 @@ class Checksums:
             storage.set_aside(self._path)
         known = known or {}
         known[name] = [checksum, *known.get(name, [])][:2]
-        temporary = self._path.with_name(NAME + storage.PARTIAL)
-        temporary.write_text(json.dumps({"checksum": _of_all(known), "files": known}) + "\n")
-        temporary.replace(self._path)
+        text = json.dumps({"checksum": _of_all(known), "files": known})
+        storage.write_text(self._path, f"{text}\n")
 
     def agree(self, name: str, checksum: int) -> bool | None:
         """Whether `name` was written with this checksum; None if it is not known."""
@@ -44,7 +43,7 @@ class Checksums:
         if not self._path.exists():
             return {}
         try:
-            found = json.loads(self._path.read_text())
+            found = limits.read_json(self._path)
             return found["files"] if found["checksum"] == _of_all(found["files"]) else None
         except Exception:  # whatever a damaged file makes the readers raise
             return None

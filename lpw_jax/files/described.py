@@ -23,9 +23,9 @@ class Range(NamedTuple):
     largest: float = math.inf
 
 
-def optional(**options: Any) -> Any:
+def optional() -> Any:
     """A field that is not written where it is None."""
-    return dataclasses.field(default=None, metadata={"optional": True}, **options)
+    return dataclasses.field(default=None, metadata={"optional": True})
 
 
 def read(kind: type[T], value: Any, name: str = "") -> T:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lpw_jax import config as config_lib
 from lpw_jax.display import console
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import checkpoint, checksums, described, limits, predictions, storage
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import Epoch
@@ -22,7 +22,7 @@ from lpw_jax.weights import soundness
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
 METRICS, RESULTS = "metrics.jsonl", "results.json"
 CHECKPOINTS = "checkpoints"
-_OLD = "it has no checksum there, as in older runs, and cannot be checked"
+_OLD = "checksums.json has no checksum of it (older runs have none), so it cannot be checked"
 
 
 class RunFiles:
@@ -125,7 +125,7 @@ class RunFiles:
             found = _READERS[as_ or name](content)
         except Exception as error:  # bytes that are no text, endless brackets, other forms
             raise UserError(
-                f"{file}: must be JSON as a run writes it; {storage.first_line(error)}"
+                f"{file}: must be JSON as a run writes it; {first_line(error)}"
             ) from error
         if self._checksums.agree(name, zlib.crc32(content)) is False:
             self._warn(

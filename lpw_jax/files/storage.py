@@ -20,8 +20,6 @@ except ImportError:  # Windows
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
-
 
 def path(text: epath.PathLike) -> epath.Path:
     """The path that a user wrote: local, with '~' for the home folder, or remote.
@@ -178,7 +176,7 @@ def utf8(text: str) -> bytes:
 def _remove_left(target: epath.Path) -> None:
     """Removes files of earlier attempts at `target` that no living process holds."""
     for name in os.listdir(target.parent):
-        if name.startswith(f"{target.name}.") and name.endswith(PARTIAL):
+        if re.fullmatch(rf"{re.escape(target.name)}\.([0-9a-f]{{8}}\.)?partial", name):
             path = os.path.join(target.parent, name)
             with contextlib.suppress(OSError), open(path, "rb") as file:
                 if _is_mine(file):

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from lpw_jax import config as config_lib
 from lpw_jax.devices import hosts
 from lpw_jax.display import console
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import checkpoint, checksums, described, lock, storage
 from lpw_jax.files.environment import differences, environment
 from lpw_jax.files.results import Results
@@ -227,7 +227,7 @@ class Workdir(RunFiles):
                 raise  # a fault of the program; clients of buckets raise anything
             raise UserError(
                 f"--workdir = {str(self.path)!r}: {path} cannot be written, "
-                f"{storage.first_line(error)}; make room or mend the access, and run the same "
+                f"{first_line(error)}; make room or mend the access, and run the same "
                 "command again"
             ) from error
 

@@ -17,7 +17,8 @@ _SUMMED = 1e-9  # areas that are sums may be above 1 by so much
 _SEPARATION = ("auroc", "aupr_in", "aupr_out", "fpr95")
 _FRACTIONS = ("accuracy", "top5_accuracy", "ece", "ood_mean_auroc", "disagreement", *_SEPARATION)
 _RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0)) | {
-    "nll": (0.0, math.inf),
+    "nll": (-1e-3, math.inf),  # probabilities are rounded, and may be a little above 1
+    "ece": (0.0, 1.001),
     "brier": (0.0, 2.0),
     "mutual_information": (-_ROUNDED, math.inf),
     "temperature": (0.0, math.inf),

@@ -22,6 +22,7 @@ from lpw_jax.method.release import released, tied
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
 
+_collapse = jax.jit(collapse, static_argnames="batch_norm_epsilon")
 LossFn = Callable[[Tree, Tree, Tree, jax.Array | None], tuple[jax.Array, tuple[Tree, dict]]]
 
 
@@ -232,8 +233,7 @@ class LatePhase:
           ValueError: batch norms are to be folded, and there is no `batch_norm_epsilon`.
         """
         arguments.check_state(state, "collapse")
-        of_state = functools.partial(collapse, batch_norm_epsilon=self.batch_norm_epsilon)
-        return jax.jit(of_state)(state)
+        return _collapse(state, batch_norm_epsilon=self.batch_norm_epsilon)
 
     def _tied_step(self, state, batch, key, members, num_members, shared_args):
         shared_grads, member_grads, metrics, states = gradients(

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lpw_jax import models, registry
 from lpw_jax.errors import UserError
-from lpw_jax.files import storage
+from lpw_jax.files import limits, storage
 from lpw_jax.weights import soundness, state_dicts, torchvision_names, weight_files
 from lpw_jax.weights.weight_files import Arrays
 
@@ -140,9 +140,10 @@ def _own_metadata(
     if _OWN not in metadata:
         return None
     with storage.reading(place, "convert it again"):
-        own = json.loads(metadata[_OWN])
-        version, model = own["version"], own["model"]
-        if own["source"] and not own["source"].keys() >= {"file", "sha256"}:
+        own = limits.loads(metadata[_OWN].encode())
+        version, model, source = own["version"], own["model"], own["source"] or {}
+        told = [source.get(name, "") for name in ("file", "sha256")]
+        if not all(isinstance(text, str) and bool(text) == bool(source) for text in told):
             raise ValueError("it does not say what it was made from")
     if version != _VERSION:
         raise UserError(

@@ -56,7 +56,8 @@ def run(
             "imported": {**file.origin, "tied": tied},
         }
         results = evaluate.summarize(config, trees, dataset, training)
-        unknown = dict.fromkeys(("num_train", "num_validation", "num_test", "sha256"))
+        counts = ("num_train", "num_validation", "num_test")
+        unknown = dict.fromkeys((*counts, "sha256", "test_sha256", "in_training"))
         results = dataclasses.replace(results, data=dataclasses.replace(results.data, **unknown))
         folder.start_session(config, resumed=False)
         folder.save_weights(trees)

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from lpw_jax.display import console
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import storage
 from lpw_jax.weights import weight_files
 from lpw_jax.weights.pretrained import PUBLISHED
@@ -52,7 +52,7 @@ def fetch(model_name: str, *, url: str = URL, folder: epath.PathLike | None = No
             digest = _download(source, temporary)
         except requests.RequestException as error:
             raise UserError(
-                f"{source} cannot be fetched: {storage.first_line(error)}; on a machine with a "
+                f"{source} cannot be fetched: {first_line(error)}; on a machine with a "
                 "network get that file, copy it here, and give it as --weights FILE"
             ) from error
         if not digest.startswith(published.sha256_start):

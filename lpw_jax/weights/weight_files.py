@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from lpw_jax.errors import UserError
+from lpw_jax.errors import UserError, first_line
 from lpw_jax.files import limits, storage
 from lpw_jax.weights import state_dicts
 
@@ -199,4 +199,4 @@ def replacing(target: epath.Path) -> Iterator[epath.Path]:
     except Exception as error:
         if not isinstance(error, OSError) and not storage.is_remote(target):
             raise  # a fault of the program; clients of buckets raise anything
-        raise UserError(f"{target} cannot be written: {storage.first_line(error)}") from error
+        raise UserError(f"{target} cannot be written: {first_line(error)}") from error

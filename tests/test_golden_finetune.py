@@ -124,7 +124,9 @@ def test_fine_tuning_agrees_with_the_published_code(
     monkeypatch.setattr(experiment, "train_source", lambda *_: Floats(images, labels))
     monkeypatch.setattr(experiment, "evaluation_sources", lambda *_: {"test": test})
     monkeypatch.setattr(session, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
-    dataset = types.SimpleNamespace(num_classes=NUM_CLASSES, identity=dict, name="recorded")
+    dataset = types.SimpleNamespace(
+        num_classes=NUM_CLASSES, image_shape=images.shape[1:], identity=dict, name="recorded"
+    )
     devices = Devices.over(jax.devices()[:num_devices])
     training = train.Training(config, dataset, devices)
 

@@ -45,6 +45,7 @@ def test_operations_of_a_resnet_are_torchvisions_less_its_padding():
     assert 0.94 * 4.089e9 < forward < 4.089e9  # multiplications that torchvision states
 
 
+@pytest.mark.slow
 def test_the_streamed_input_is_measured_beside_a_bare_pipeline(tmp_path, monkeypatch):
     monkeypatch.setattr(input_pipeline, "BATCHES", 3)
     make_tars(tmp_path / "tars", num_val=1)

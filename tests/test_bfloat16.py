@@ -46,7 +46,7 @@ def after_a_cycle(network, dtype, member_mode):
 @pytest.mark.parametrize(
     ("network", "member_mode"),
     [
-        ("densenet", "vmap"),
+        pytest.param("densenet", "vmap", marks=pytest.mark.slow),
         pytest.param("wide_resnet", "vmap", marks=pytest.mark.slow),
         pytest.param("wide_resnet", "unroll", marks=pytest.mark.slow),
     ],

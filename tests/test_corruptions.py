@@ -169,6 +169,7 @@ def test_means_are_over_corruptions_and_severities():
         assert [means["nll"], means["ece"]] == pytest.approx(expected[1:], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_every_corruption_and_severity(workdir, evaluated):
     found = found_in(workdir)
     assert (found["data"], found["folder"]) == ("cifar10", str(evaluated))
@@ -182,6 +183,7 @@ def test_a_run_is_evaluated_on_every_corruption_and_severity(workdir, evaluated)
         assert part["corruptions"]["frost"][4] != part["corruptions"]["frost"][0]
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_loaded_networks_predictions(workdir, evaluated):
     found, trained = found_in(workdir)["views"], lpw_jax.load(workdir)
     images = np.load(evaluated / "contrast.npy")[2 * len(LABELS) : 3 * len(LABELS)]
@@ -199,6 +201,7 @@ def test_figures_are_those_of_the_loaded_networks_predictions(workdir, evaluated
         assert part["ece"] == pytest.approx(ece, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_other_labels_are_warned_about_and_recorded(workdir, evaluated, tmp_path, capsys):
     results = workdir / "results.json"
     before = found_in(workdir), results.read_text()
@@ -212,6 +215,7 @@ def test_other_labels_are_warned_about_and_recorded(workdir, evaluated, tmp_path
     (workdir / "corruptions.json").write_text(json.dumps(before[0]))
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_before_anything_is_computed(workdir, folder, capsys, monkeypatch):
     (folder / "zoom_blur.npy").unlink()
     monkeypatch.setattr(evaluate.Workdir, "load_weights", None)  # calling it would be an error
@@ -219,6 +223,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(workdir, folder, ca
     assert "all 16 files of CIFAR-10-C, but lacks zoom_blur.npy" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_results_of_the_run_hold_every_measure(workdir):
     found = json.loads((workdir / "results.json").read_text())["views"]
     assert 0 <= found["ensemble"]["disagreement"] <= 1

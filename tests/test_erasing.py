@@ -78,6 +78,7 @@ def test_none_and_all_are_erased(probability, share):
     assert (drawn(200, probability).height > 0).mean() == share
 
 
+@pytest.mark.slow
 def test_rectangles_depend_on_the_key_alone_and_not_on_64_bit_types():
     def of(keys):
         return erasing.draw(keys, probability=0.5, height=H, width=W)

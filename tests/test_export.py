@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 import safetensors.numpy
 import torchvision_weights
 from comparison_files import results
@@ -46,6 +47,7 @@ def trained(folder, name, *, with_weights):
     return {}
 
 
+@pytest.mark.slow
 def test_the_file_holds_the_collapsed_network_under_every_name_of_torchvision(tmp_path):
     folder, output = tmp_path / "run", tmp_path / "resnet50.safetensors"
     shapes = trained(folder, "resnet50", with_weights=True)

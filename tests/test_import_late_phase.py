@@ -71,7 +71,7 @@ def assert_same(trees, others):
 @pytest.mark.parametrize(
     ("run", "prefix"),
     [
-        ("cifar_sgd_coasting", "final/"),
+        pytest.param("cifar_sgd_coasting", "final/", marks=pytest.mark.slow),
         pytest.param("cifar_sgd_paper", "final/", marks=pytest.mark.slow),
         ("cifar_swa_coasting", "final/"),
         pytest.param("cifar_swa_coasting", "swa/", marks=pytest.mark.slow),

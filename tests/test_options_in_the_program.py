@@ -46,6 +46,7 @@ def changed(one, other):
     return [(a != b).any() for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_network")
 @pytest.mark.parametrize(
     "optimizer",

@@ -111,7 +111,8 @@ def activations(model, batch_size, platform="gpu"):
     return preflight.activation_bytes(model, (batch_size, 32, 32, 3), platform=platform)
 
 
-@pytest.mark.parametrize("name", ["wide_resnet", pytest.param("densenet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wide_resnet", "densenet"])
 def test_estimated_memory_is_near_what_xla_plans(name, num_members=2):
     model = network()
     if name == "densenet":

@@ -163,6 +163,7 @@ def test_corrupt_images_are_replaced_in_training(damaged):
     np.testing.assert_array_equal(feeds[0]["image"][0, 3], feeds[0]["image"][1, 0])
 
 
+@pytest.mark.slow
 def test_what_takes_a_corrupt_images_place_does_not_depend_on_what_was_met(damaged):
     order = np.random.default_rng(3).permutation(NUM).reshape(4, 10)
     options = {"skip_corrupt": True, "replace_corrupt": True}

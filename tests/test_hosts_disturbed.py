@@ -54,8 +54,8 @@ def test_two_processes_survive_a_preemption_and_a_kill(disturbed):
 
 def test_a_lost_process_is_named_at_once_with_its_log(disturbed):
     assert disturbed.lost_codes == [1, -signal.SIGKILL]
-    *waited, line = disturbed.lost.splitlines()  # on a busy machine for the other's start
-    assert all(told.startswith("waiting for the other") for told in waited)
+    *told, line = disturbed.lost.splitlines()  # on a busy machine of waiting for the other's start
+    assert not [one for one in told if not one.startswith(("waiting for the other", "warning: "))]
     assert line.startswith("process 1 of the run was lost")
     assert f"process {disturbed.killed.process.pid} on " in line and "run.3.err" in line
     assert disturbed.seconds_to_end < 10

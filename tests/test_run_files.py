@@ -155,7 +155,7 @@ def test_weights_of_another_run_are_refused_and_unknown_ones_told(run_copy, caps
     (run_copy / "checksums.json").unlink()
     lpw_jax.load_weights(run_copy)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("has no checksum there, as in older runs, and cannot be checked")
+    assert line.endswith("(older runs have none), so it cannot be checked")
 
 
 @pytest.mark.parametrize("name", INFORMING)

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _ROUNDED = 1e-4  # figures may have been rounded to so many places
-_SUMMED = 1e-9  # areas that are sums may be above 1 by so much
+# Areas are sums, and probabilities are rounded: figures may be out of range by so much.
+_BEYOND = {"nll": 1e-3, "ece": 1e-3}
+_SUMMED = 1e-9
 _SEPARATION = ("auroc", "aupr_in", "aupr_out", "fpr95")
 _FRACTIONS = ("accuracy", "top5_accuracy", "ece", "ood_mean_auroc", "disagreement", *_SEPARATION)
 _RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0)) | {
-    "nll": (-1e-3, math.inf),  # probabilities are rounded, and may be a little above 1
-    "ece": (0.0, 1.001),
+    "nll": (0.0, math.inf),
     "brier": (0.0, 2.0),
     "mutual_information": (-_ROUNDED, math.inf),
     "temperature": (0.0, math.inf),
@@ -43,7 +44,8 @@ def impossible(found: Mapping[str, Any], num_classes: int | None = None) -> str:
             or not math.isfinite(value)
         ):
             return f"{name} must be a finite number, found {value!r}"
-        if not low - _SUMMED <= value <= high + _SUMMED:
+        beyond = _BEYOND.get(name, _SUMMED)
+        if not low - beyond <= value <= high + beyond:
             percent = f" (as a percentage that is {value / 100:g})" if 1 < value <= 100 else ""
             hint = percent if name in _FRACTIONS else ""
             return f"{name} must be {low:g} to {high:g}, found {value:g}{hint}"

@@ -167,9 +167,10 @@ def finish(
     results = dataclasses.replace(
         results, status="complete", data=dataclasses.replace(results.data, **data), **found
     )
-    folder.write_results(results)
-    events.write_results(folder, results)
-    report.refresh(folder)
+    with preemption.deferred():  # once results.json is complete, nothing is made again
+        events.write_results(folder, results)
+        folder.write_results(results)
+        report.refresh(folder)
     results_report.say(results)
     console.say(f"results: {folder.path / 'results.json'}, shown in {report.NAME} beside it")
     return described.plain(results)

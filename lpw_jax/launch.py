@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import dry_run, evaluate, experiment, networks, registry
+from lpw_jax import dry_run, evaluate, experiment, networks, registry, report
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -51,6 +51,8 @@ def run(
 
         if not rehearsal and _is_finished(results := earlier()):  # it may be read-only
             console.say(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
+            if not (folder.path / report.NAME).exists():  # it was killed on the way
+                report.refresh(folder)
             results_report.say(results)
             return described.plain(results)
         with folder.claimed():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from short_run import COMMAND
 import lpw_jax
 from lpw_jax import evaluate, experiment, main
 from lpw_jax.data import load_dataset
+from lpw_jax.display import events
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
 
@@ -127,3 +129,16 @@ def test_an_interrupted_evaluation_is_done_again(run_copy, monkeypatch):
     assert results(run_copy)["status"] == "trained"
     assert run(run_copy) == 0
     assert results(run_copy)["views"] == before["views"]
+
+
+def test_a_finished_run_without_its_report_gets_one(run_copy):
+    (run_copy / "report.html").unlink()
+    assert run(run_copy) == 0
+    assert "<h2>Results</h2>" in (run_copy / "report.html").read_text()
+
+
+def test_a_request_to_end_waits_while_results_are_written(run_copy, monkeypatch):
+    (run_copy / "report.html").unlink()
+    monkeypatch.setattr(events, "write_results", lambda *_: signal.raise_signal(signal.SIGUSR1))
+    assert evaluate.main(["--workdir", str(run_copy)]) == 0
+    assert results(run_copy)["status"] == "complete" and (run_copy / "report.html").exists()

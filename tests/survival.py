@@ -26,6 +26,7 @@ for number in (*signals.ENDING, signal.SIGINT):
         signal.signal(number, lambda *_: None)
 
 ROOT = Path(__file__).parents[1]
+TINY_PROGRAM = str(ROOT / "tests" / "tiny_program.py")
 PATIENCE = 600  # seconds; machines may be busy
 EPOCHS = 5
 # Digits through every phase, in seconds once it is compiled: an epoch is 16 tied cycles or 8 of two
@@ -175,9 +176,7 @@ def start(workdir: Path, **options: Any) -> Program:
 
 def start_tiny(workdir: Path, flags: Sequence[str] = TINY_FLAGS, **options: Any) -> Program:
     """The same with a tiny network, where the network is not the point."""
-    return start(
-        workdir, flags=flags, program=(str(ROOT / "tests" / "tiny_program.py"),), **options
-    )
+    return start(workdir, flags=flags, program=(TINY_PROGRAM,), **options)
 
 
 def undisturbed() -> Path:

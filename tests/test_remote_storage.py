@@ -50,8 +50,8 @@ def end(process):
 
 
 def train(storage, workdir):
-    command = ("-m", "lpw_jax.main", "--config", short_run.DIGITS, "--workdir", workdir)
-    return start(storage, *command, *survival.FLAGS)
+    command = (survival.TINY_PROGRAM, "--config", short_run.DIGITS, "--workdir", workdir)
+    return start(storage, *command, *survival.TINY_FLAGS)
 
 
 @pytest.fixture(scope="module")

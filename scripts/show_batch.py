@@ -19,10 +19,7 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # runs uninstalled too
 
 from lpw_jax import config as config_lib  # noqa: E402
-from lpw_jax import (
-    experiment,  # noqa: E402
-    streams,  # noqa: E402
-)
+from lpw_jax import experiment, streams  # noqa: E402
 from lpw_jax.data import Dataset, epoch_order  # noqa: E402
 from lpw_jax.errors import UserError  # noqa: E402
 

@@ -78,6 +78,14 @@ class Dataset:
         return {"name": self.name, **self._sizes_and_digest}
 
     @functools.cached_property
+    def image_digests(self) -> dict[str, list[bytes]]:
+        """Of each image by split, by which equal ones are found."""
+        return {
+            split: digests_of(getattr(self, f"{split}_images"))
+            for split in ("train", "validation", "test")
+        }
+
+    @functools.cached_property
     def _sizes_and_digest(self) -> dict[str, Any]:
         # Asked for at every stage of a run; the arrays do not change.
         digest = hashlib.sha256()
@@ -142,6 +150,11 @@ def normalised(dataset: Any, mean: tuple[float, ...], std: tuple[float, ...]) ->
         if not all(std):
             raise UserError(f"data.std: must be given for {dataset.name}, whose pixels are all one")
     return dataclasses.replace(dataset, mean=mean, std=std)
+
+
+def digests_of(images: np.ndarray) -> list[bytes]:
+    """A digest of each of the images [N, ...]."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 
 
 def check_scale(mean: Any, std: Any, *, where: str) -> None:

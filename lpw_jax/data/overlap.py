@@ -1,12 +1,10 @@
 """Sets of images that are not apart, and labels that are not of their images, by content."""
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
 
 from lpw_jax.data import resemblance
-from lpw_jax.data.dataset import Dataset
+from lpw_jax.data.dataset import Dataset, digests_of
 from lpw_jax.errors import UserError
 
 TOLERATED = 0.01  # of the images; CIFAR, too, has some twice
@@ -19,12 +17,12 @@ def in_training(dataset: Dataset) -> dict[str, int]:
     Raises:
       UserError: all of them are.
     """
-    trained = _digests(dataset.train_images)
+    trained = set(dataset.image_digests["train"])
     found = {}
     for split in ("test", "validation"):
-        images = getattr(dataset, f"{split}_images")
-        found[split] = sum(digest in trained for digest in _digests_of_each(images))
-        if len(images) and found[split] == len(images):
+        images = dataset.image_digests[split]
+        found[split] = sum(digest in trained for digest in images)
+        if images and found[split] == len(images):
             raise UserError(
                 f"{dataset.name}: {split} images must be others than the training images, but all "
                 f"{len(images):,} are among them"
@@ -40,10 +38,10 @@ def check_outside(dataset: Dataset, outside: dict[str, NDArray[np.uint8]]) -> li
     """
     if not outside:
         return []
-    own = _digests(dataset.train_images) | _digests(dataset.test_images)
+    own = {*dataset.image_digests["train"], *dataset.image_digests["test"]}
     lines = []
     for name, images in outside.items():
-        shared = sum(digest in own for digest in _digests_of_each(images))
+        shared = sum(digest in own for digest in digests_of(images))
         line = f"OOD set {name}: {shared:,} of its {len(images):,} images are of {dataset.name}"
         if 2 * shared >= len(images):
             raise UserError(f"{line}, so that they are not out of distribution")
@@ -78,11 +76,3 @@ def labels_look_random(dataset: Dataset) -> str:
         f"training image that is most like them, by chance {100 * chance:.1f} % would; are images "
         "and labels in the same order?"
     )
-
-
-def _digests(images: NDArray[np.uint8]) -> set[bytes]:
-    return set(_digests_of_each(images))
-
-
-def _digests_of_each(images: NDArray[np.uint8]) -> list[bytes]:
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]

@@ -70,8 +70,9 @@ def run(
     different = _check_alike(workdirs, runs, mixed=mixed)
     target = _target(output)
     first = runs[0]
-    test, members = _joined(folders, runs, "test", view)
-    _check_order(folders, runs, view)
+    predicted = _predicted(folders, runs, "test", view)
+    _check_order(folders, runs, predicted, view)
+    test, members = _joined(predicted, view)
     outside = _outside(folders, runs, view)
     found = metrics.classification_metrics(test["ensemble"], test["label"])
     for name in ("mutual_information", "disagreement"):
@@ -182,22 +183,29 @@ def _target(output: str | None) -> Workdir | None:
     return folder
 
 
-def _joined(
+def _predicted(
     folders: Sequence[Workdir], runs: Sequence[Results], name: str, view: str
-) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
-    """Predictions of the ensemble as a run writes them, and each run's metrics if it has labels."""
+) -> list[dict[str, np.ndarray]]:
+    """Each run's predictions, all of the same images."""
     found = [
         folder.load_predictions(name, (view,), run)
         for folder, run in zip(folders, runs, strict=True)
     ]
-    labels = found[0]["label"]
     for folder, own in zip(folders, found, strict=True):
-        if not np.array_equal(own["label"], labels):
+        if not np.array_equal(own["label"], found[0]["label"]):
             raise UserError(
                 f"--ensemble: predictions/{name}.npz of {folder.path} must be on the images "
                 f"of {folders[0].path}, but their labels or number differ; "
                 f"'{EVALUATE} {folder.path}' makes them again"
             )
+    return found
+
+
+def _joined(
+    found: Sequence[dict[str, np.ndarray]], view: str
+) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+    """Predictions of the ensemble as a run writes them, and each run's metrics if it has labels."""
+    labels = found[0]["label"]
     outputs = np.stack([own[view] for own in found])  # log probabilities are logits, too
     ensemble = metrics.ensemble_log_probs(outputs).astype(outputs.dtype)
     between = uncertainty.between_members(outputs)
@@ -211,11 +219,15 @@ def _joined(
     return {"ensemble": ensemble, "label": labels, **between}, members
 
 
-def _check_order(folders: Sequence[Workdir], runs: Sequence[Results], view: str) -> None:
+def _check_order(
+    folders: Sequence[Workdir],
+    runs: Sequence[Results],
+    predicted: Sequence[dict[str, np.ndarray]],
+    view: str,
+) -> None:
     """Refuses predictions that are not those of the runs' results, or not in the first's order."""
     first = None
-    for folder, results in zip(folders, runs, strict=True):
-        test = folder.load_predictions("test", (view,), results)
+    for folder, results, test in zip(folders, runs, predicted, strict=True):
         agreement.check_results(folder.path / "predictions" / "test.npz", test, results)
         errors = metrics.example_scores(views.log_probs(test, view), test["label"])["nll"]
         first = errors if first is None else first
@@ -239,7 +251,7 @@ def _outside(
         if len(digests) > 1:
             console.warn(f"OOD set {name} is not reported: the runs were evaluated on other images")
         elif all(has):
-            found[name], _ = _joined(folders, runs, file, view)
+            found[name], _ = _joined(_predicted(folders, runs, file, view), view)
         elif any(has):
             lacking = folders[has.index(False)].path
             console.warn(f"OOD set {name} is not reported: {lacking} has no predictions of it")

@@ -18,7 +18,7 @@ from lpw_jax.method.gradients import check_batch, gradients
 from lpw_jax.method.kinds.divide import divide
 from lpw_jax.method.kinds.part import Kind
 from lpw_jax.method.optimizer_trees import joint, separate, update_members, update_weights
-from lpw_jax.method.release import released, tied
+from lpw_jax.method.release import released_state, tied_state
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
 
@@ -128,7 +128,7 @@ class LatePhase:
         shared, members = divide(params, self.late_phase, key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
-        begin = functools.partial(tied, self.shared_optimizer)
+        begin = functools.partial(tied_state, self.shared_optimizer)
         return jax.jit(begin)(shared, members, shared_model_state, member_model_state)
 
     def release(
@@ -152,8 +152,8 @@ class LatePhase:
             if not holds:
                 raise ValueError(f"release: {rule}, got {got}")
         optimizers = self.shared_optimizer, self.member_optimizer
-        release = functools.partial(released, *optimizers, num_members=num_members, sigma=sigma)
-        return jax.jit(release)(state, key)
+        settings = dict(num_members=num_members, sigma=sigma)
+        return jax.jit(functools.partial(released_state, *optimizers, **settings))(state, key)
 
     def step(
         self,

@@ -10,7 +10,7 @@ from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree
 
 
-def tied(
+def tied_state(
     shared_optimizer: optax.GradientTransformation,
     shared: Tree,
     members: Tree,
@@ -38,7 +38,7 @@ def tied(
     )
 
 
-def released(
+def released_state(
     shared_optimizer: optax.GradientTransformation,
     member_optimizer: optax.GradientTransformation,
     state: State,

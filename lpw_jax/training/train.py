@@ -55,12 +55,7 @@ class Training:
         )
         if self.origin:
             self.identity["pretrained"] = self.origin["sha256"]
-        self.final_like = networks.like(
-            config,
-            self.model,
-            self.initial_state,
-            is_released=self.timeline.is_released(self.timeline.epochs),
-        )
+        self.final_like = self.like(self.timeline.is_released(self.timeline.epochs))
         self.step_bytes = functools.partial(
             memory.step_bytes,
             model=self.model,

@@ -5,7 +5,8 @@
 A tiny run on digits is made once undisturbed. Then the same command is started in another folder,
 ended at a random moment and started again, until it ends by itself; its weights, predictions,
 results and epochs must be those of the first, bit for bit. Half of the ends are SIGKILL, the others
-SIGHUP and SIGUSR1, which must save; a third of the starts have full or closed outputs. Half of the
+SIGHUP and SIGUSR1, which must save (before the program listens, while Python starts, they kill; the
+report says "heard": false); a third of the starts have full or closed outputs. Half of the
 moments are anywhere in what remains of the run, half are aimed: into the writing of a checkpoint,
 into the re-estimation of statistics, the writing of the final weights, the evaluation. This goes on
 in new folders until there were enough kills. Exit code 1 if any run ended otherwise.
@@ -38,6 +39,10 @@ AIMS = (
 )
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1)
 MUTE = 1 / 3  # of the starts, whose outputs are full and closed
+OUTSIDE = (
+    "loading",
+    "evaluation",
+)  # phases with moments in which Python alone runs, and hears nothing
 SHARE = 0.5  # of these moments that a run is killed at
 TRAINING = ("tied", "late", "SWA", "re-estimation")
 PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
@@ -82,7 +87,9 @@ class Soak:
                 continue
             self._wait_for_moment(program, aim, trained)
             phase, sent = program.phase(), self._random.choice(SIGNALS)
-            if program.end(sent) != (-sent if sent == signal.SIGKILL else 75):
+            code = program.end(sent)
+            is_unheard = code == -sent and (sent == signal.SIGKILL or phase in OUTSIDE)
+            if not is_unheard and (code != 75 or sent == signal.SIGKILL):
                 break  # it was quicker, or has failed
             found.append(
                 {
@@ -90,13 +97,15 @@ class Soak:
                     "aim": aim,
                     "phase": phase,
                     "signal": signal.Signals(sent).name,
+                    "heard": not is_unheard,
                     "mute": mute,
                     "in_checkpoint_write": program.writes_checkpoint(),
                     "resumed_from": program.resumed_from(),
                 }
             )
             inside = ", inside a checkpoint write" * found[-1]["in_checkpoint_write"]
-            how = f"{signal.Signals(sent).name}{', mute' * mute}"
+            unheard = ", unheard" * (is_unheard and sent != signal.SIGKILL)
+            how = f"{signal.Signals(sent).name}{unheard}{', mute' * mute}"
             print(f"{name}: {how} in {phase}{inside} (aim: {aim})", flush=True)
             mute = self._random.random() < MUTE
             program = self._start(name, is_mute=mute)
@@ -164,6 +173,9 @@ def main() -> int:
             "runs_equal": sum(run["equal"] for run in runs),
             "kills_in_phase": dict(Counter(kill["phase"] for kill in kills)),
             "kills_by_signal": dict(Counter(kill["signal"] for kill in kills)),
+            "kills_unheard": sum(
+                not kill["heard"] for kill in kills if kill["signal"] != "SIGKILL"
+            ),
             "kills_with_mute_outputs": sum(kill["mute"] for kill in kills),
             "kills_in_checkpoint_write": sum(kill["in_checkpoint_write"] for kill in kills),
             "seed": args.seed,

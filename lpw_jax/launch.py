@@ -78,6 +78,8 @@ def run(
                 found = hosts.exchange(preflight.device_memory(jax.local_devices()[0]))
                 room = None if None in found else min(found)
                 training = hosts.together(lambda: _prepared(config, dataset, devices, room))
+                if not folder.checkpoints.exists():
+                    training.begin(1, fresh=True)
                 weights = {"sha256": training.identity.get("pretrained")}
                 hosts.check_same("pretrained weights", weights)
                 evaluator = training.evaluator
@@ -141,7 +143,7 @@ def _prepared(
     if not registry.data(config.data.name).is_known:
         networks.check(config, dataset)
     training = Training(config, dataset, devices, device_memory=room)
-    weights = networks.to_weights(training.initial_state)
+    weights = networks.to_weights(training.tied_like)
     shown = config_lib.to_dict(config)
     for field in {"depth", "width"} - set(registry.network(config.model.name).settings):
         del shown["model"][field]  # not this network's

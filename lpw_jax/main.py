@@ -90,8 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--profile: needs a local folder, but --workdir = {workdir!r}")
         # Takes a moment.
         from lpw_jax import data
+        from lpw_jax.display import console
 
         data.check_name(config.data.name, config.data.dir)
+        if not args.process_id:
+            name = config_lib.config_name(args.config)
+            console.say(f"{name}, seed {config.seed}: starting JAX")
         # Takes seconds: only once the user's part is right.
         from lpw_jax import launch
         from lpw_jax.devices import compilation, hosts

@@ -11,6 +11,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from lpw_jax import experiment, registry
+from lpw_jax.devices.compilation import Program
 from lpw_jax.errors import UserError
 from lpw_jax.files.nested import from_nested, to_nested
 from lpw_jax.method.collapse import collapse
@@ -33,17 +34,17 @@ WEIGHTS = {
 }
 
 
-def initial_state(
+def initial(
     config: ConfigDict, model: nn.Module, image_shape: tuple[int, int, int]
-) -> tuple[State, dict[str, Any] | None]:
-    """The tied state, of random or pretrained weights, and what is known of the latter.
+) -> tuple[Program, tuple[Any, ...], dict[str, Any] | None]:
+    """What makes the tied state, its arguments, and what is known of pretrained weights.
 
     That is what `pretrained.load_variables` says of them, and `published_accuracy`, the fraction
     that torchvision states for its own weights of this network.
 
     Raises:
-      UserError: the pretrained weights cannot be read, or are not those of `model`; late-phase
-        patterns match nothing.
+      UserError: the pretrained weights cannot be read, or are not those of `model`. Traced, the
+        program raises it where late-phase patterns match nothing.
     """
     found = experiment.pretrained_weights(config, num_classes=model.num_classes)
     key = experiment.purpose_key(config.seed, "init")
@@ -52,12 +53,12 @@ def initial_state(
         # With less effort CPUs have the same numbers, as soon, and compiled in a third of the time.
         on_cpu = jax.default_backend() == "cpu"
         options = {"xla_backend_optimization_level": 1} if on_cpu else None
-        return jax.jit(init, compiler_options=options)(key), None
+        return Program(jax.jit(init, compiler_options=options)), (key,), None
     variables, origin = found
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
     origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
-    return jax.jit(functools.partial(_tied, config, model))(variables, key), origin
+    return Program(jax.jit(functools.partial(_tied, config, model))), (variables, key), origin
 
 
 def random_state(

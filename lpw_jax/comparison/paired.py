@@ -13,6 +13,8 @@ from scipy import stats
 from lpw_jax.errors import UserError
 from lpw_jax.measures.metrics import finite
 
+_AT_ONCE = 50_000  # examples that are drawn at once: more would leave the caches
+
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> dict[str, float]:
     """McNemar's exact test: do two networks classify equally well?
@@ -76,11 +78,11 @@ def bootstrap_mean_difference(
     a, b = _same_length(a=finite("a", a, ndim=1), b=finite("b", b, ndim=1))
     differences = a - b
 
-    # One resample at a time: 50,000 examples fill caches as they are.
-    def resampled(rng: np.random.Generator) -> float:
-        return rng.choice(differences, differences.size).mean()
+    def resampled(rng: np.random.Generator, number: int) -> NDArray[np.float64]:
+        return rng.choice(differences, (number, differences.size)).mean(1)
 
-    return _bootstrap(differences.mean(), resampled, num_resamples, seed, confidence)
+    at_once = max(1, _AT_ONCE // differences.size)
+    return _bootstrap(differences.mean(), resampled, num_resamples, seed, confidence, at_once)
 
 
 def bootstrap_auroc_difference(
@@ -117,8 +119,9 @@ def bootstrap_auroc_difference(
     def difference(in_counts: NDArray[np.int_], out_counts: NDArray[np.int_]) -> float:
         return auroc_a(in_counts, out_counts) - auroc_b(in_counts, out_counts)
 
-    def resampled(rng: np.random.Generator) -> float:
-        return difference(*(_draw_counts(rng, scores.size) for scores in (in_a, out_a)))
+    def resampled(rng: np.random.Generator, number: int) -> list[float]:
+        counts = ([_draw_counts(rng, s.size) for s in (in_a, out_a)] for _ in range(number))
+        return [difference(*both) for both in counts]
 
     once = (np.ones(scores.size, int) for scores in (in_a, out_a))
     return _bootstrap(difference(*once), resampled, num_resamples, seed, confidence)
@@ -151,17 +154,20 @@ def _draw_counts(rng: np.random.Generator, size: int) -> NDArray[np.int_]:
 
 def _bootstrap(
     difference: float,
-    resampled: Callable[[np.random.Generator], float],
+    resampled: Callable[[np.random.Generator, int], ArrayLike],
     num_resamples: int,
     seed: int,
     confidence: float,
+    at_once: int = 1,
 ) -> dict[str, float]:
+    """The result, of `resampled` differences, so many `at_once`."""
     if num_resamples < 1:
         raise UserError(f"num_resamples: must be 1 or more, got {num_resamples}")
     if not 0 < confidence < 1:
         raise UserError(f"confidence: must lie between 0 and 1, got {confidence}")
     rng = np.random.default_rng(seed)
-    found = np.array([resampled(rng) for _ in range(num_resamples)])
+    numbers = [min(at_once, num_resamples - n) for n in range(0, num_resamples, at_once)]
+    found = np.concatenate([resampled(rng, number) for number in numbers])
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
     # The difference as found counts as one more resample on either side: no p of 0 by chance.
     rarer_side = min((found <= 0).sum(), (found >= 0).sum()) + 1

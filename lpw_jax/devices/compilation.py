@@ -1,15 +1,18 @@
 """Compiled programs are kept on disk, so that the next run of a program starts without compiling.
 
-They lie in `$XDG_CACHE_HOME/lpw_jax/xla`, by default `~/.cache/lpw_jax/xla`, which may be
+What must be compiled can be begun before it is called, beside other work (`Program`). Kept programs
+lie in `$XDG_CACHE_HOME/lpw_jax/xla`, by default `~/.cache/lpw_jax/xla`, which may be
 deleted at any time.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -76,6 +79,46 @@ def _unsafe(folder: Path) -> str:
                 f"and chmod go-w {place}"
             )
     return ""
+
+
+# XLA takes one core for a program, on CPUs; what is begun first is compiled first.
+_threads = concurrent.futures.ThreadPoolExecutor(2, "compilation")
+
+
+class Program:
+    """A compiled function that can be compiled, in a thread, before its arguments are there.
+
+    Args:
+      fn: of `jax.jit` or `Devices.lift`, which keep what was compiled for some shapes.
+    """
+
+    def __init__(self, fn: Callable):
+        self._fn, self._begun = fn, {}
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """As `jax.jit`'s, of arrays or shapes."""
+        return self._fn.lower(*args)
+
+    def shapes(self, *args: Any) -> Any:
+        """Of what is returned; of `jax.jit` only."""
+        return self._fn.eval_shape(*args)
+
+    def begin(self, *like: Any) -> None:
+        """Traces for arrays or shapes `like`, and compiles in a thread.
+
+        `like` has the shardings of the arguments; without, these are numpy arrays. A call with such
+        arguments waits for the thread.
+        """
+        self._begun[_signature(like)] = _threads.submit(self.lower(*like).compile)
+
+    def __call__(self, *args: Any) -> Any:
+        if self._begun and (begun := self._begun.pop(_signature(args), None)):
+            begun.result()
+        return self._fn(*args)
+
+
+def _signature(tree: Any) -> tuple:
+    return tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree))
 
 
 @contextlib.contextmanager

@@ -35,6 +35,10 @@ class Evaluator:
             batch_size=config.evaluate.batch_size,
         )
 
+    def begin(self, like: State) -> None:
+        """Begins to compile, in threads, what states like `like` need; images are in memory."""
+        self._predict.begin(like, self.sources["test"])
+
     def views(self, state: State, *, on_batch: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Metrics of the three views on the test set; `on_batch` may end it."""
         return self.measure(self.place(state), self.sources["test"], on_batch=on_batch)

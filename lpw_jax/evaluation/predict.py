@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from lpw_jax.data.source import Source
+from lpw_jax.devices.compilation import Program
 from lpw_jax.devices.parallel import AXIS, Devices
 from lpw_jax.method.members import map_members
 from lpw_jax.method.state import State
@@ -34,7 +35,7 @@ class Predictor:
         member_mode: str,
         batch_size: int,
     ):
-        self._devices, self._collapse = devices, collapse
+        self._devices, self._collapse = devices, Program(collapse)
         self._per_device = -(-batch_size // devices.count)
 
         def eval_batch(weights, feed):
@@ -48,7 +49,18 @@ class Predictor:
             # Every host gets all of them: [D, ...].
             return jax.lax.all_gather({**logits, **examples}, AXIS)
 
-        self._eval_batch = devices.lift(eval_batch, in_axes=(None, 0), out_axes=None)
+        self._eval_batch = Program(devices.lift(eval_batch, in_axes=(None, 0), out_axes=None))
+
+    def begin(self, like: State, source: Source) -> None:
+        """Begins to compile what predictions need of states like `like`; reads the first batch."""
+        self._collapse.begin(like)
+        whole = self._devices.replicate(np.zeros(())).sharding
+        weights = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+            (self._collapse.shapes(like), like),
+        )
+        feed = next(iter(source.feeds(self._indices(source)[:1], epoch=0)))
+        self._eval_batch.begin(weights, self._devices.send(feed))
 
     def place(self, state: State) -> Any:
         """Puts a state and the network that it collapses to on devices."""
@@ -65,21 +77,24 @@ class Predictor:
         Raises:
           UserError: an example is damaged.
         """
-        shape = (self._devices.count, self._per_device)
-        numbers = np.arange(len(source))
-        num_batches = -(-len(source) // np.prod(shape))
-        numbers = np.pad(
-            numbers, (0, num_batches * np.prod(shape) - len(source)), constant_values=-1
-        )
-        indices = numbers.reshape(num_batches, *shape)[:, self._devices.own]
         dispatched = None
-        for feed in source.feeds(indices, epoch=0):
+        for feed in source.feeds(self._indices(source), epoch=0):
             result = self._eval_batch(weights, self._devices.send(feed))
             if dispatched is not None:  # fetched while the devices compute the next
                 yield _fetched(dispatched)
             dispatched = result
         if dispatched is not None:
             yield _fetched(dispatched)
+
+    def _indices(self, source: Source) -> np.ndarray:
+        """Examples [batches, own devices, B], -1 where there are no more."""
+        shape = (self._devices.count, self._per_device)
+        numbers = np.arange(len(source))
+        num_batches = -(-len(source) // np.prod(shape))
+        numbers = np.pad(
+            numbers, (0, num_batches * np.prod(shape) - len(source)), constant_values=-1
+        )
+        return numbers.reshape(num_batches, *shape)[:, self._devices.own]
 
 
 def _fetched(result: dict[str, jax.Array]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lpw_jax.data import split_order
 from lpw_jax.data.source import Source
+from lpw_jax.devices.compilation import Program
 from lpw_jax.devices.parallel import AXIS, Devices
 from lpw_jax.method.average import Average, statistics_step
 from lpw_jax.method.devices import members_here
@@ -103,13 +104,13 @@ class Runner:
             )
 
         self._member_distance = {
-            "data": jax.jit(member_distance),
+            "data": Program(jax.jit(member_distance)),
             "members": devices.lift(
                 functools.partial(member_distance, axis=AXIS), in_axes=(0,), out_axes=None
             ),
         }
         self._train_cycle = {
-            name: train_program(name, state_axes(name)) for name in ("data", "members")
+            name: Program(train_program(name, state_axes(name))) for name in ("data", "members")
         }
         self._statistics = statistics_program("data", AXIS)
         # Every device sees whole batches: its own members', or a last one too short to divide.
@@ -136,6 +137,25 @@ class Runner:
         """Likewise, an average."""
         state = self.place(average.state, num_members=num_members)
         return Average(self._devices.replicate(average.count), state)
+
+    def begin(self, like: State, rates: Rates, *, num_members: int) -> None:
+        """Begins to compile what cycles of so many members need, for `place`d states like `like`.
+
+        Examples are in memory. Where devices divide the members, nothing is begun.
+        """
+        layout = self._layout(num_members)
+        if layout == "members":
+            return
+        whole = self._key.sharding
+        state = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), like
+        )
+        order = np.arange(num_members * self._batch_size)
+        (feed,) = self._source.feeds(self._indices(order, num_members), epoch=1)
+        feed, rates = self._devices.send(feed), self._devices.replicate(rates)
+        self._train_cycle[layout].begin(state, self._resident, feed, self._key, rates)
+        if num_members > 1:
+            self._member_distance[layout].begin(state.members)
 
     def fetch(self, state: State, *, num_members: int) -> State:
         """Inverse of `place`: whole host copies, which later cycles do not change."""
@@ -179,16 +199,8 @@ class Runner:
           UserError: an example is damaged.
         """
         layout = self._layout(num_members)
-        indices = split_order(
-            order,
-            num_members=num_members,
-            batch_size=self._batch_size,
-            num_microbatches=self._num_microbatches,
-            num_devices=self._devices.count,
-            layout=layout,
-        )
         rates = self._devices.replicate(rates)
-        for feed in self._source.feeds(indices[done:, self._devices.own], epoch=epoch):
+        for feed in self._source.feeds(self._indices(order, num_members)[done:], epoch=epoch):
             feed = self._devices.send(feed)
             state, metrics = self._train_cycle[layout](
                 state, self._resident, feed, self._key, rates
@@ -245,6 +257,18 @@ class Runner:
     def member_distance(self, state: State, *, num_members: int) -> float:
         """`spread.member_distance` of a placed state; only a scalar leaves the devices."""
         return float(self._member_distance[self._layout(num_members)](state.members))
+
+    def _indices(self, order: np.ndarray, num_members: int) -> np.ndarray:
+        """The examples of every cycle for this host's devices, as sources take them."""
+        indices = split_order(
+            order,
+            num_members=num_members,
+            batch_size=self._batch_size,
+            num_microbatches=self._num_microbatches,
+            num_devices=self._devices.count,
+            layout=self._layout(num_members),
+        )
+        return indices[:, self._devices.own]
 
     def _layout(self, num_members: int) -> str:
         return self._released_layout if num_members > 1 else "data"

@@ -97,6 +97,9 @@ class Session:
 
     def _begin(self, restored: Progress | None) -> None:
         """Puts the restored progress, or that of a fresh run, on the devices."""
+        epoch = restored.epoch if restored else 1
+        if epoch <= self._timeline.epochs:
+            self._training.begin(epoch, fresh=restored is None)
         self.progress = progress = restored or Progress(self._training.initial_state)
         if restored:
             console.say(f"resumed at epoch {progress.epoch}, step {int(progress.state.step)}")
@@ -129,6 +132,7 @@ class Session:
                 jax.block_until_ready(self._unfetched[-1 - CYCLES_IN_FLIGHT])
             progress.epoch_seconds = time.perf_counter() - start
             self._bar.update(num_members, epoch=epoch, phase=timeline.phase(epoch))
+            self._training.begin_later(epoch)  # while the devices are at work
             self._saver.pause()
         self._record()
         progress.epoch_seconds = time.perf_counter() - start

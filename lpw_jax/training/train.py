@@ -4,10 +4,12 @@ import contextlib
 import functools
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks, recipe
+from lpw_jax.data import Dataset
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -50,9 +52,10 @@ class Training:
         }
         self.layout = experiment.layout(config, devices.count)
         self.model = experiment.build_model(config, dataset.num_classes)
-        self.initial_state, self.origin = networks.initial_state(
+        self._initial, self._start, self.origin = networks.initial(
             config, self.model, self.source.image_shape
         )
+        self.tied_like = self._initial.shapes(*self._start)
         if self.origin:
             self.identity["pretrained"] = self.origin["sha256"]
         self.final_like = self.like(self.timeline.is_released(self.timeline.epochs))
@@ -70,6 +73,9 @@ class Training:
             config, fits=lambda: preflight.has_room(self.step_bytes("vmap"), device_memory)
         )
         self.evaluator = Evaluator(config, dataset, devices)
+        on_cpus = devices.all[0].platform == "cpu" and jax.process_count() == 1
+        self._compiles_ahead = on_cpus and isinstance(dataset, Dataset)
+        self._begun = self._later = False
         self.runner = Runner(
             devices=devices,
             layout=self.layout,
@@ -109,10 +115,41 @@ class Training:
             )
             return Session(self, folder, preemption or Preemption(), checkpoints).run()
 
+    @functools.cached_property
+    def initial_state(self) -> State:
+        """The tied state at the start."""
+        return self._initial(*self._start)
+
+    def begin(self, epoch: int, *, fresh: bool) -> None:
+        """Begins, once, to compile what an epoch needs, and if `fresh` the initial state.
+
+        Only on CPUs: accelerators try out programs while they compile them. And only where the
+        examples are in memory: others would have to be read to know their shapes.
+        """
+        if not self._compiles_ahead or self._begun:
+            return
+        self._begun = self._later = True
+        if fresh:
+            self._initial.begin(*self._start)
+        self._begin_cycle(epoch)
+
+    def begin_later(self, epoch: int) -> None:
+        """Begins, once, to compile what comes after the cycles of `epoch`, in the order of need."""
+        if not self._later:
+            return
+        self._later, last = False, self.timeline.epochs
+        if self.timeline.members(last) > self.timeline.members(epoch):
+            self._begin_cycle(last)
+        self.evaluator.begin(networks.without_optimisers(self.final_like))
+
+    def _begin_cycle(self, epoch: int) -> None:
+        members, like = self.timeline.members(epoch), self.like(self.timeline.is_released(epoch))
+        self.runner.begin(like, self.timeline.rates(epoch), num_members=members)
+
     def released(self, tied: State) -> State:
         """The state at the release: members, made of the tied copy. Both on the host."""
         return networks.released(self.config, self.model, tied)
 
     def like(self, released: bool) -> State:
         """Shapes of a state, of the tied or of the released one."""
-        return networks.like(self.config, self.model, self.initial_state, is_released=released)
+        return networks.like(self.config, self.model, self.tied_like, is_released=released)

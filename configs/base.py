@@ -223,6 +223,9 @@ def get_config() -> ml_collections.ConfigDict:
                 num_devices=0,
                 # Kind of devices there must be: 'cpu', 'gpu' or 'tpu'; '' = use what is there.
                 platform="",
+                # What of JAX drives them: 'pmap', which JAX only maintains, or 'shard_map', its
+                # successor. Results are the same, bit for bit.
+                backend="pmap",
                 # How devices share the work after the release (before it: 'data'). 'data': each
                 # takes a part of every minibatch. 'members': each takes whole members, so their
                 # number must divide num_members. 'auto': 'members' where possible.

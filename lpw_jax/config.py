@@ -47,6 +47,7 @@ NOT_TRAINED = (
     "train.on_nonfinite",
     "parallel.num_devices",
     "parallel.platform",
+    "parallel.backend",
     "parallel.layout",
     "checkpoint.every_epochs",
     "checkpoint.every_minutes",

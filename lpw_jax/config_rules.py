@@ -13,6 +13,7 @@ _CHOICES = {
     "train.matmul_precision": ("default", "high", "highest"),
     "train.on_nonfinite": ("stop", "warn"),
     "parallel.platform": ("", "cpu", "gpu", "tpu"),
+    "parallel.backend": ("pmap", "shard_map"),
     "parallel.layout": ("auto", "data", "members"),
     "late_phase.coasting": ("reference", "every_minibatch", "none"),
     "late_phase.kind": ("copies", "rank_one", "low_rank", "templates"),

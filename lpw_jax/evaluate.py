@@ -202,10 +202,10 @@ def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "
         weights = folder.load_weights()
         if corrupted:
             dataset = experiment.load_dataset(config)
-            evaluator = Evaluator(config, dataset, Devices.over())
+            evaluator = Evaluator(config, dataset, Devices.over(backend=config.parallel.backend))
             return corruptions.evaluate(evaluator, weights, corrupted, folder, preemption)
         dataset, ood_sets = experiment.load_data(config, to_train=False)
-        evaluator = Evaluator(config, dataset, Devices.over())
+        evaluator = Evaluator(config, dataset, Devices.over(backend=config.parallel.backend))
         return finish(evaluator, weights, ood_sets, folder, results, preemption)
 
 

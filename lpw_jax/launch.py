@@ -40,7 +40,7 @@ def run(
     with experiment.pinned(config), preemption.watched():
         if not hosts.is_primary():
             console.be_quiet()
-        devices = Devices.over()
+        devices = Devices.over(backend=config.parallel.backend)
         flags = {"--dry_run": rehearse, "--profile": profile}
         hosts.check_same("config", {**config_lib.agreed(config), **flags})
         hosts.together(lambda: _check_devices(config, devices))

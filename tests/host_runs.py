@@ -86,14 +86,16 @@ def alone() -> Path:
     return shared.once("hosts_alone", make) / "run"
 
 
-def both(layout: str) -> Path:
+def both(layout: str, backend: str = "pmap") -> Path:
     """Folder of the run of two that nothing disturbed, made on first use.
 
     What the first and the second process printed lies beside it: run.0.out, run.1.out.
     """
 
     def make(folder):
-        programs = start(folder / "run", f"--config.parallel.layout={layout}")
+        flags = {"layout": layout, "backend": backend}
+        flags = [f"--config.parallel.{field}={value}" for field, value in flags.items()]
+        programs = start(folder / "run", *flags)
         assert outcome(programs) == [0, 0], [program.errors for program in programs]
 
-    return shared.once(f"hosts_{layout}_layout", make) / "run"
+    return shared.once(f"hosts_{layout}_{backend}", make) / "run"

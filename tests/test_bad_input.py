@@ -92,6 +92,7 @@ CASES = {
     # Devices and sizes.
     "devices counted": (digits("parallel.num_devices=3"), r"num_devices = 3: .*found 8"),
     "devices of a kind": (digits("parallel.platform=tpu"), r"platform = 'tpu': .*found 8 x cpu"),
+    "no such backend": (digits("parallel.backend=jit"), r"backend = 'jit': .*pmap, shard_map"),
     "devices for members": (digits("parallel.layout=members"), r"'members': .*4 is not by 8"),
     "hosts half told": (joined("--coordinator", "localhost:1"), r"--process_id: missing"),
     "hosts miscounted":

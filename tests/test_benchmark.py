@@ -14,7 +14,7 @@ import tiny_net
 from imagenet_files import make_tars
 
 from lpw_jax import models
-from lpw_jax.benchmark import collectives, counts, input_pipeline, report
+from lpw_jax.benchmark import collectives, counts, dispatch, input_pipeline, report
 from lpw_jax.benchmark.__main__ import main
 from lpw_jax.config import load_config
 from lpw_jax.devices.parallel import AXIS, Devices
@@ -90,6 +90,18 @@ def test_members_of_their_own_need_one_all_reduce_of_the_shared_gradient(monkeyp
     share = members["bytes_per_image"] / run["plain"]["bytes_per_image"]
     assert share <= 1.03 / config.late_phase.num_members
     assert run["data"]["bytes_per_image"] > members["bytes_per_image"]
+
+
+def test_dispatch_is_measured_for_both_backends(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "CALLS", 2)
+    output = tmp_path / "dispatch.json"
+    flags = ["--config.train.batch_size=8", "--parts=dispatch", "--repeats=3"]
+    assert main([DIGITS, *flags, f"--output={output}"]) == 0
+    found = json.loads(output.read_text())["dispatch"]
+    assert list(found) == ["pmap", "shard_map"]
+    for each in found.values():
+        assert len(each["rounds"]) == 3 and each["clock"] > 0
+    assert "a step of 250 arrays, `shard_map`" in output.with_suffix(".md").read_text()
 
 
 def test_a_number_of_devices_that_does_not_divide_the_minibatch_is_not_run():

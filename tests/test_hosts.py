@@ -23,9 +23,12 @@ def assert_agree(ours, theirs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["members", "data"])
-def test_two_processes_make_the_run_of_one(layout):
-    workdir, alone = host_runs.both(layout), host_runs.alone()
+@pytest.mark.parametrize(
+    ("layout", "backend"), [("members", "pmap"), ("data", "pmap"), ("members", "shard_map"),
+                            ("data", "shard_map")],
+)  # fmt: skip
+def test_two_processes_make_the_run_of_one(layout, backend):
+    workdir, alone = host_runs.both(layout, backend), host_runs.alone()
     jax.tree.map(assert_agree, *map(lpw_jax.load_weights, (workdir, alone)))
     ours, theirs = (np.load(run / "predictions" / "test.npz") for run in (workdir, alone))
     for view in ("collapsed", "ensemble", "members"):

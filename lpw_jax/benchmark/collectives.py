@@ -49,7 +49,8 @@ def of_devices(config: ConfigDict, num_classes: int) -> dict[str, Any]:
 
     Compiled as for accelerators, with merged members, so that no loop hides a collective.
     """
-    devices, num_members = Devices.over(), config.late_phase.num_members
+    devices = Devices.over(backend=config.parallel.backend)
+    num_members = config.late_phase.num_members
     model = experiment.build_model(config, num_classes, member_mode="vmap")
     programs = {"plain": PlainSGD(config, devices, model)}
     for layout in ("data", "members"):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment
-from lpw_jax.benchmark import collectives, counts, input_pipeline, pytorch, whole
+from lpw_jax.benchmark import collectives, counts, dispatch, input_pipeline, pytorch, whole
 from lpw_jax.benchmark.programs import Cycle, PlainSGD
 from lpw_jax.benchmark.timing import Contender, matmul_flops_per_second
 from lpw_jax.data import imagenet
@@ -50,7 +50,7 @@ def measure(
     if "start" in parts:  # first, while the devices are free for other processes
         console.say("benchmark: start")
         results["start"] = whole.first_step(arguments)
-    devices = Devices.over()
+    devices = Devices.over(backend=config.parallel.backend)
     config_lib.check_devices(config, devices.count)
     bench = _Steps(config, devices)
     results |= {
@@ -67,6 +67,7 @@ def measure(
         "collectives": lambda: collectives.measure(
             config, num_classes=bench.num_classes, device_counts=device_counts
         ),
+        "dispatch": lambda: dispatch.measure(devices, repeats=repeats),
         "pytorch": lambda: pytorch.compare(
             config, bench.fastest, code=pytorch_code, python=pytorch_python, repeats=repeats
         ),

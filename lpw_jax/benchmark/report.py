@@ -149,6 +149,12 @@ def _communication(results: Mapping[str, Any]) -> Iterator[Row]:
                 yield _row(what, share * num_members, "<=", 1.03)
 
 
+def _dispatch(results: Mapping[str, Any]) -> Iterator[Row]:
+    for backend, found in results["dispatch"].items():
+        what = f"microseconds to dispatch a step of 250 arrays, `{backend}`"
+        yield (what, "-", f"{found['clock']:.0f} ({found['cpu']:.0f} of processors)", "")
+
+
 def _pytorch(results: Mapping[str, Any]) -> Iterator[Row]:
     found, on_cpu = results["pytorch"], _on_cpu(results)
     limits = {"published": 1.0 if on_cpu else 3.0, "tuned": None if on_cpu else 1.2}
@@ -171,6 +177,7 @@ _PARTS = {
     "program": ("whole program", _program),
     "input": ("streamed input", _input),
     "collectives": ("communication", _communication),
+    "dispatch": ("dispatch", _dispatch),
     "start": ("start", _start),
     "pytorch": ("published PyTorch code", _pytorch),
 }

@@ -1,6 +1,7 @@
 """The one place that knows devices: lifting per-device functions, and placing arrays."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,20 +33,29 @@ def found() -> list[jax.Device]:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """The devices of all hosts, in one order, driven with `jax.pmap`.
+    """The devices of all hosts, in one order, driven with `jax.pmap` or `jax.shard_map`.
 
-    Arrays that every device needs whole are *replicated* (pmap axis None); arrays with a leading
-    device axis are *sharded* (axis 0). Both are placed once, so that a call moves nothing. Every
-    host calls the same functions in the same order with the same host arrays.
+    Arrays that every device needs whole are *replicated* (axis None); arrays with a leading device
+    axis are *sharded* (axis 0). Both are placed once, so that a call moves nothing. Every host
+    calls the same functions in the same order with the same host arrays. With `pmap` a placed array
+    is that of this host's devices, with `shard_map` that of all.
+
+    Attributes:
+      all: the devices, by host.
+      backend: 'pmap' or 'shard_map'; results are the same, bit for bit.
     """
 
     all: tuple[jax.Device, ...]
+    backend: str = "pmap"
 
     @classmethod
-    def over(cls, devices: Sequence[jax.Device] | None = None) -> "Devices":
+    def over(
+        cls, devices: Sequence[jax.Device] | None = None, *, backend: str = "pmap"
+    ) -> "Devices":
         """Over `devices`, by default all; ordered by host, as `unshard` needs them."""
         devices = found() if devices is None else devices
-        return cls(tuple(sorted(devices, key=lambda device: (device.process_index, device.id))))
+        in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
+        return cls(tuple(in_order), backend)
 
     @property
     def count(self) -> int:
@@ -63,18 +73,34 @@ class Devices:
 
         Axes are None, 0, or trees of these, which must be hashable.
         """
-        return jax.pmap(
-            fn,
-            axis_name=AXIS,
-            in_axes=tuple(in_axes),
-            out_axes=out_axes,
-            devices=self.all,
-            donate_argnums=tuple(donate_argnums),
-        )
+        in_axes, donated = tuple(in_axes), tuple(donate_argnums)
+        if self.backend == "pmap":
+            return jax.pmap(
+                fn,
+                axis_name=AXIS,
+                in_axes=in_axes,
+                out_axes=out_axes,
+                devices=self.all,
+                donate_argnums=donated,
+            )
 
-    def replicate(self, tree: Any) -> Any:
-        """Copies every leaf to every device. Never aliases its argument."""
-        return self._put(tree, PartitionSpec())
+        def on_entries(*args):
+            found = fn(*_sharded_leaves(lambda leaf: leaf[0], in_axes, args))
+            return _sharded_leaves(lambda leaf: leaf[None], out_axes, found)
+
+        mesh = self._mesh(self.all)
+        in_specs, out_specs = map(_specs, (in_axes, out_axes))
+        # Unchecked, as in pmap: JAX then sums no gradient over devices by itself.
+        mapped = jax.shard_map(
+            on_entries, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+        in_shardings, out_shardings = (
+            jax.tree.map(functools.partial(NamedSharding, mesh), specs)
+            for specs in (in_specs, out_specs)
+        )
+        return jax.jit(
+            mapped, in_shardings=in_shardings, out_shardings=out_shardings, donate_argnums=donated
+        )
 
     @property
     def own(self) -> list[int]:
@@ -82,27 +108,68 @@ class Devices:
         here = jax.process_index()
         return [i for i, device in enumerate(self.all) if device.process_index == here]
 
+    def replicate(self, tree: Any) -> Any:
+        """Copies every leaf to every device. Never aliases its argument."""
+        return self._put(_copied(tree), PartitionSpec())
+
     def shard(self, tree: Any) -> Any:
         """Places host leaves [D, ...], one entry per device; each host takes its own devices'."""
         own = jax.tree.map(lambda leaf: np.asarray(leaf)[self.own], tree)
-        return self._put(own, PartitionSpec(AXIS))
+        return self._put(_copied(own), PartitionSpec(AXIS))
 
     def send(self, tree: Any) -> Any:
         """Places leaves [len(own), ...] of this host's own devices, for functions that donate none.
 
         May alias its argument.
         """
-        return jax.device_put(tree, self._sharding(PartitionSpec(AXIS)))
+        return self._put(tree, PartitionSpec(AXIS))
 
     def unshard(self, tree: Any) -> Any:
         """Inverse of `shard`: host leaves [D, ...], whole on every host."""
-        tree = jax.tree.map(np.array, tree)
-        return multihost_utils.process_allgather(tree, tiled=True)
+        own = jax.tree.map(lambda x: np.array(x) if x.is_fully_addressable else x, tree)
+        return multihost_utils.process_allgather(own, tiled=True)
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
-        # A copy through the host: device_put alone may alias, and donation would then delete both.
-        sharding = self._sharding(spec)
-        return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), sharding), tree)
+        """Places leaves whole, or [len(own), ...], on this host's devices."""
+        own = self._mesh([self.all[i] for i in self.own])
+        placed = jax.device_put(tree, NamedSharding(own, spec))
+        if self.backend == "pmap":
+            return placed
+        sharding = NamedSharding(self._mesh(self.all), spec)
 
-    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
-        return NamedSharding(Mesh(np.array([self.all[i] for i in self.own]), (AXIS,)), spec)
+        def of_all_hosts(leaf):
+            shape = (self.count, *leaf.shape[1:]) if spec else leaf.shape
+            parts = [shard.data for shard in leaf.addressable_shards]
+            return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+        return jax.tree.map(of_all_hosts, placed)
+
+    def _mesh(self, devices: Sequence[jax.Device]) -> Mesh:
+        return Mesh(np.array(devices), (AXIS,))
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _specs(axes: Any) -> Any:
+    return jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else PartitionSpec(AXIS),
+        axes,
+        is_leaf=_is_none,
+    )
+
+
+def _sharded_leaves(change: Callable, axes: Any, tree: Any) -> Any:
+    """`tree` with its sharded leaves changed; `axes` is a prefix of it."""
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(change, part),
+        axes,
+        tree,
+        is_leaf=_is_none,
+    )
+
+
+def _copied(tree: Any) -> Any:
+    """Through the host: placing alone may alias, and donation would then delete both."""
+    return jax.tree.map(np.array, tree)

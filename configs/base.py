@@ -228,7 +228,10 @@ def get_config() -> ml_collections.ConfigDict:
                 backend="pmap",
                 # How devices share the work after the release (before it: 'data'). 'data': each
                 # takes a part of every minibatch. 'members': each takes whole members, so their
-                # number must divide num_members. 'auto': 'members' where possible.
+                # number must divide num_members. 'groups' (of shard_map): as many equal groups of
+                # devices as can have the same number of members each; the devices of a group take
+                # a part of its members' minibatches. 'auto': 'members' where possible, otherwise
+                # 'groups' with shard_map, 'data' with pmap.
                 layout="auto",
             ),
             checkpoint=dict(

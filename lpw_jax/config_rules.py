@@ -14,7 +14,7 @@ _CHOICES = {
     "train.on_nonfinite": ("stop", "warn"),
     "parallel.platform": ("", "cpu", "gpu", "tpu"),
     "parallel.backend": ("pmap", "shard_map"),
-    "parallel.layout": ("auto", "data", "members"),
+    "parallel.layout": ("auto", "data", "members", "groups"),
     "late_phase.coasting": ("reference", "every_minibatch", "none"),
     "late_phase.kind": ("copies", "rank_one", "low_rank", "templates"),
     "late_phase.member_mode": ("auto", "vmap", "scan", "unroll"),
@@ -178,8 +178,13 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     ),
     (
         ("parallel.layout", "late_phase.inner_training"),
-        lambda layout, inner: inner or layout != "members",
+        lambda layout, inner: inner or layout in ("data", "auto"),
         "must be data or auto where each minibatch goes to a random member",
+    ),
+    (
+        ("parallel.layout", "parallel.backend"),
+        lambda layout, backend: layout != "groups" or backend == "shard_map",
+        "needs parallel.backend = 'shard_map', since pmap has one axis only",
     ),
     (("late_phase.shared_grad_scale",), lambda scale: scale > 0, "must be > 0"),
     (

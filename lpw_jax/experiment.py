@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -238,24 +239,30 @@ def member_mode(config: ConfigDict, fits: Callable[[], bool]) -> str:
     return "scan" if jax.default_backend() == "cpu" or not fits() else "vmap"
 
 
-def layout(config: ConfigDict, num_devices: int) -> str:
-    """`parallel.layout` after the release, with 'auto' resolved.
+def num_groups(config: ConfigDict, num_devices: int) -> int:
+    """Groups of devices that share the members after the release, as `parallel.layout` asks.
 
-    Members on devices of their own need no batch-norm communication, and reduce the shared
-    gradient only.
+    1 is the layout 'data', `num_devices` is 'members'. The more groups, the fewer bytes are
+    all-reduced: batch norm's and members' gradients only within each group.
 
     Raises:
-      UserError: 'members' is asked for and the devices do not divide them.
+      UserError: the devices do not divide the members as is asked for.
     """
     asked, num_members = config.parallel.layout, config.late_phase.num_members
-    divides = num_members % num_devices == 0
-    if not config.late_phase.inner_training:
-        return "data"
-    if asked == "members" and not divides:
+    most, field = math.gcd(num_members, num_devices), "late_phase.num_members"
+    if asked == "members" and most < num_devices:
         raise UserError(
-            "parallel.layout = 'members': late_phase.num_members must be divisible by the number "
-            f"of devices, but {num_members} is not by {num_devices}; 'auto' uses 'data' then"
+            f"parallel.layout = 'members': {field} must be divisible by the number of devices, but "
+            f"{num_members} is not by {num_devices}; 'auto' uses 'data' then, or, with "
+            "parallel.backend = 'shard_map', 'groups' if it can"
         )
-    if asked == "auto":
-        return "members" if divides and num_devices > 1 else "data"
-    return asked
+    if asked == "groups" and most == 1 < num_devices:
+        raise UserError(
+            f"parallel.layout = 'groups': {field} and the number of devices must have a common "
+            f"divisor, but {num_members} and {num_devices} have none; 'auto' uses 'data' then"
+        )
+    if asked == "data" or not config.late_phase.inner_training:
+        return 1
+    if asked == "auto" and config.parallel.backend == "pmap" and most < num_devices:
+        return 1  # it has no groups of several devices
+    return most

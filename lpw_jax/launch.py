@@ -132,7 +132,7 @@ def _check_devices(config: ConfigDict, devices: Devices) -> None:
         found=devices.all,
     )
     config_lib.check_devices(config, devices.count)
-    experiment.layout(config, devices.count)
+    experiment.num_groups(config, devices.count)
     networks.check(config)
 
 
@@ -152,7 +152,7 @@ def _prepared(
     console.say(console.parameter_table(counts))
     console.say(
         f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
-        f"members: {training.member_mode}, layout: {training.layout}"
+        f"members: {training.member_mode}, layout: {training.in_groups.layout}"
     )
     console.say(schedule_report.schedule_table(training.timeline.plan()))
     return training

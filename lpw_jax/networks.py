@@ -113,7 +113,7 @@ def _check_in_turn(config, path):
     """Refuses a config by which members could not change a shared statistic in turn."""
     mode, layout = config.late_phase.member_mode, config.parallel.layout
     merged = mode == "vmap" or (mode == "auto" and jax.default_backend() != "cpu")
-    divided = experiment.layout(config, jax.device_count()) == "members"
+    divided = experiment.num_groups(config, jax.device_count()) > 1
     parts = config.train.num_microbatches
     for field, value, broken, wanted in (
         ("late_phase.member_mode", mode, merged, "'scan'"),

@@ -106,7 +106,7 @@ def test_a_run_is_resumed_and_does_not_depend_on_devices(tmp_path):
 
 
 def test_members_stay_together_on_every_device():
-    assert experiment.layout(configured(), 2) == "data"
+    assert experiment.num_groups(configured(), 2) == 1
     message = "parallel.layout = 'members': must be data or auto .*inner_training = False"
     with pytest.raises(ConfigError, match=message):
         configured("parallel.layout=members")

@@ -26,9 +26,11 @@ NUM_CYCLES = {1: 6, 2: 6, 3: 3, 4: 3, 5: 3}  # of 48 images in batches of 8; K =
 
 
 def training(layout, *options, num_images, num_devices):
-    options = [f"parallel.layout={layout}", "train.batch_size=8", *options]
-    config = load_config(DIGITS, [f"--config.{option}" for option in options])
-    return train.Training(config, subset(num_images), Devices.over(jax.devices()[:num_devices]))
+    backend = "shard_map" if layout == "groups" else "pmap"
+    first = (f"parallel.layout={layout}", f"parallel.backend={backend}", "train.batch_size=8")
+    config = load_config(DIGITS, [f"--config.{option}" for option in (*first, *options)])
+    devices = Devices.over(jax.devices()[:num_devices], backend=config.parallel.backend)
+    return train.Training(config, subset(num_images), devices)
 
 
 @contextlib.contextmanager
@@ -63,9 +65,19 @@ class Record:
         self.num_cycles, self.kept, self.sent = [], set(), []
 
 
-@pytest.fixture(scope="module", params=[pytest.param("data", marks=pytest.mark.slow), "members"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("data", 2, "pmap"), marks=pytest.mark.slow),
+        ("members", 2, "pmap"),
+        pytest.param(("members", 2, "shard_map"), marks=pytest.mark.slow),
+        pytest.param(("groups", 4, "shard_map"), marks=pytest.mark.slow),
+    ],
+    ids=lambda param: f"{param[0]}-{param[2]}",
+)
 def record(request, tmp_path_factory):
     """Of a run with a release, changing rates and a checkpoint after every epoch."""
+    layout, num_devices, backend = request.param
     record, step, cycles, send = Record(), LatePhase.step, Runner.cycles, Devices.send
 
     def traced(self, state, batch, *args, **options):
@@ -104,25 +116,26 @@ def record(request, tmp_path_factory):
         patch.setattr(train.Training, "begin", lambda self, epoch, *, fresh: None)
         options = ["epochs=5", "anneal_start=1", "anneal_end=5"]
         run = training(
-            request.param,
+            layout,
+            f"parallel.backend={backend}",
             *(f"train.{option}" for option in options),
             "late_phase.release_epoch=2",
             "late_phase.num_members=2",
             "late_phase.member_mode=vmap",  # compiles soonest
             "checkpoint.every_epochs=1",
             num_images=48,
-            num_devices=2,
+            num_devices=num_devices,
         )
-        run.run(Workdir(tmp_path_factory.mktemp(request.param)))
+        run.run(Workdir(tmp_path_factory.mktemp(layout)))
     assert record.num_cycles == [*NUM_CYCLES.values()]
-    record.layout = request.param
+    record.num_devices = num_devices
+    record.released = {"data": (2, 4), "members": (1, 8), "groups": (1, 4)}[layout]
     return record
 
 
 def test_a_run_has_exactly_two_traces(record):
     """Of [K, B] labels on a device: rates, epochs and checkpoints cause no other."""
-    released = {"data": (2, 4), "members": (1, 8)}[record.layout]
-    assert record.traces == [(1, 4), released]
+    assert record.traces == [(1, 8 // record.num_devices), record.released]
 
 
 def test_only_the_first_cycles_before_and_after_the_release_are_compiled(record):
@@ -138,10 +151,10 @@ def test_nothing_is_read_from_devices_inside_an_epoch(record):
 
 def test_of_a_data_set_in_memory_only_numbers_of_examples_are_sent(record):
     """[D, K, B] once a cycle; of anything else the transfer guard would have ended the run."""
-    released = {"data": (2, 2, 4), "members": (2, 1, 8)}[record.layout]
+    number = record.num_devices
     tied_cycles = NUM_CYCLES[1] + NUM_CYCLES[2]
     late_cycles = sum(NUM_CYCLES.values()) - tied_cycles
-    tied, late = ("int32", (2, 1, 4)), ("int32", released)
+    tied, late = ("int32", (number, 1, 8 // number)), ("int32", (number, *record.released))
     assert record.sent == [tied] * tied_cycles + [late] * late_cycles
 
 
@@ -175,16 +188,17 @@ def lowered_cycle(layout, mode, num_devices, *, num_members=8, seed=0):
     )
     runner, calls = run.runner, []
     programs = runner._train_cycle
-    runner._train_cycle = {layout: lambda *arguments: calls.append(arguments) or arguments[:2]}
+    devices = run.in_groups
+    runner._train_cycle = {devices: lambda *arguments: calls.append(arguments) or arguments[:2]}
     state = runner.place(run.released(run.initial_state), num_members=num_members)
     order, rates = np.arange(8 * num_members, dtype=np.int32), run.timeline.rates(12)
     next(runner.cycles(state, order, rates, epoch=12, num_members=num_members))
-    return programs[layout].lower(*calls[0]), state
+    return programs[devices].lower(*calls[0]), state
 
 
-def compiled_cycle(layout, mode, num_devices):
+def compiled_cycle(layout, mode, num_devices, **options):
     """`lowered_cycle`, compiled."""
-    lowered, state = lowered_cycle(layout, mode, num_devices)
+    lowered, state = lowered_cycle(layout, mode, num_devices, **options)
     # Machine code is not looked at: the least effort for it.
     fast = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return lowered.compile(fast), state
@@ -234,9 +248,19 @@ def test_shared_minibatches_need_one_all_reduce_and_three_a_batch_norm_one_of_th
     }
 
 
-@pytest.mark.parametrize("layout", ["data", "members"])
+def test_groups_reduce_shared_gradients_over_all_and_all_else_within_each():
+    """By as many all-reduces as shared minibatches: members' gradients go with a batch norm's."""
+    program, state = compiled_cycle("groups", "vmap", 4, num_members=2)
+    norms = len(jax.tree.leaves(state.member_model_state)) // 2
+    assert sum(collectives(program).values()) == 3 * norms + 1
+    groups = re.findall(r" all-reduce(?:-start)?\(.*?replica_groups=(\S+),", program.as_text())
+    assert Counter(groups) == {"{{0,1,2,3}}": 1, "{{0,1},{2,3}}": 3 * norms}
+
+
+@pytest.mark.parametrize("layout", ["data", "members", "groups"])
 def test_the_compiled_cycle_writes_the_state_where_it_was(layout):
-    program, state = compiled_cycle(layout, "vmap", num_devices=2)
+    sizes = dict(num_devices=4, num_members=2) if layout == "groups" else dict(num_devices=2)
+    program, state = compiled_cycle(layout, "vmap", **sizes)
     on_one_device = [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(state)]
     num_bytes, plan = preflight.tree_bytes(on_one_device), program.memory_analysis()
     assert 0.999 * num_bytes < plan.alias_size_in_bytes <= num_bytes

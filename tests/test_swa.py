@@ -53,13 +53,14 @@ def seen(patterns):
     ]
 
 
-def reestimated(patterns, num_devices, layout):
+def reestimated(patterns, num_devices, num_groups):
     """The state after the program's pass over all images."""
     start = released(method(patterns=patterns), K)
     images, order, key = training_set()
     runner = Runner(
-        devices=Devices.over(jax.devices()[:num_devices]),
-        layout=layout,
+        devices=Devices.over(jax.devices()[:num_devices], backend="shard_map").in_groups(
+            num_groups
+        ),
         method=method,
         statistics=lambda axis: functions.statistics(functions.on_axis(TinyNet(), axis)),
         source=in_memory.TrainingSet(images, labels(0, N), key=key, **OPTIONS),
@@ -81,16 +82,17 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize(
-    ("num_devices", "layout"),
+    ("num_devices", "num_groups"),
     [
-        pytest.param(1, "data", marks=pytest.mark.slow),
-        pytest.param(8, "data", marks=pytest.mark.slow),
-        pytest.param(K, "members", marks=pytest.mark.slow),
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        pytest.param(8, 1, marks=pytest.mark.slow),
+        pytest.param(K, K, marks=pytest.mark.slow),
+        pytest.param(2 * K, K, marks=pytest.mark.slow),
     ],
 )
-def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, layout):
+def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, num_groups):
     """All members see all images, the short batch included."""
-    state = reestimated(PATTERNS, num_devices, layout)
+    state = reestimated(PATTERNS, num_devices, num_groups)
     for k in range(K):
         shares = [
             jax.tree.map(lambda s, size=size: s * size / N, members[k])
@@ -101,9 +103,9 @@ def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices
 
 
 @pytest.mark.parametrize(
-    ("num_devices", "layout"), [pytest.param(8, "data", marks=pytest.mark.slow), (K, "members")]
+    ("num_devices", "num_groups"), [pytest.param(8, 1, marks=pytest.mark.slow), (2 * K, K)]
 )
-def test_statistics_of_shared_batch_norm_follow_members_in_turn(float64, num_devices, layout):
+def test_statistics_of_shared_batch_norm_follow_members_in_turn(float64, num_devices, num_groups):
     patterns = ("bn1/.*",)
     running, done = {"mean": 0.0, "var": 0.0}, 0
     for size, members in seen(patterns):
@@ -113,6 +115,6 @@ def test_statistics_of_shared_batch_norm_follow_members_in_turn(float64, num_dev
                 name: old + size / done * (found["bn2"][name] - old)
                 for name, old in running.items()
             }
-    state = reestimated(patterns, num_devices, layout)
+    state = reestimated(patterns, num_devices, num_groups)
     assert_close(state.shared_model_state["bn2"], running)
     assert state.member_model_state["bn2"] == {"mean": None, "var": None}

@@ -135,10 +135,11 @@ def test_members_distance_is_the_mean_deviation_over_the_mean_on_any_devices(flo
     lengths = [np.linalg.norm(member - mean) for member in members]
     expected = sum(lengths) / 4 / np.linalg.norm(mean)
     assert expected > 0.1
-    for num_devices, layout in ((2, "data"), (2, "members"), (4, "members")):
+    for num_devices, num_groups in ((2, 1), (2, 2), (4, 2), (4, 4)):
         runner = Runner(
-            devices=Devices.over(jax.devices()[:num_devices]),
-            layout=layout,
+            devices=Devices.over(jax.devices()[:num_devices], backend="shard_map").in_groups(
+                num_groups
+            ),
             method=tiny_net.method,
             statistics=lambda axis: functions.statistics(TinyNet(axis_name=axis)),
             key=jax.random.key(0),

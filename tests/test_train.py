@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("tiny_network")
 
 
 def trained(config, data, num_devices, folder):
-    devices = Devices.over(jax.devices()[:num_devices])
+    devices = Devices.over(jax.devices()[:num_devices], backend=config.parallel.backend)
     folder.mkdir()
     state, _ = train.Training(config, data, devices).run(Workdir(folder))
     return networks.to_weights(state)
@@ -49,15 +49,19 @@ def one_device(request, tmp_path_factory):
         pytest.param("float64", 4, "data", marks=pytest.mark.slow),
         pytest.param("float64", 4, "members", marks=pytest.mark.slow),
         pytest.param("float64", 8, "data", marks=pytest.mark.slow),
+        pytest.param("float64", 8, "groups", marks=pytest.mark.slow),
         pytest.param("float32", 2, "members", marks=pytest.mark.slow),
         pytest.param("float32", 8, "data", marks=pytest.mark.slow),
+        pytest.param("float32", 8, "groups", marks=pytest.mark.slow),
     ],
     indirect=["one_device"],
 )
 def test_a_run_does_not_depend_on_devices_and_layout(one_device, num_devices, layout, tmp_path):
     config, one = one_device
     tolerance = TOLERANCES[config.train.compute_dtype]
-    config = override(config, [f"--config.parallel.layout={layout}"])
+    backend = "shard_map" if layout == "groups" else "pmap"
+    options = [f"parallel.layout={layout}", f"parallel.backend={backend}"]
+    config = override(config, [f"--config.{option}" for option in options])
     with jax.enable_x64(config.train.compute_dtype == "float64"):
         many = trained(config, subset(70), num_devices, tmp_path / "many")
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):

@@ -5,6 +5,7 @@ devices may be fake, and then nothing is run. `measure` does so in processes of 
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -47,16 +48,18 @@ def measure(config: ConfigDict, *, num_classes: int, device_counts: Sequence[int
 def of_devices(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """Collectives of plain SGD's step and of a cycle in each layout, on all devices there are.
 
-    Compiled as for accelerators, with merged members, so that no loop hides a collective.
+    Compiled as for accelerators, with merged members, so that no loop hides a collective. The
+    layouts are all that `shard_map` has, by their names in words.
     """
-    devices = Devices.over(backend=config.parallel.backend)
+    devices = Devices.over(backend="shard_map")
     num_members = config.late_phase.num_members
     model = experiment.build_model(config, num_classes, member_mode="vmap")
     programs = {"plain": PlainSGD(config, devices, model)}
-    for layout in ("data", "members"):
-        if layout == "data" or num_members % devices.count == 0:
-            programs[layout] = Cycle(
-                config, devices, model, num_members=num_members, member_mode="vmap", layout=layout
+    for num_groups in range(1, devices.count + 1):
+        if math.gcd(num_members, devices.count) % num_groups == 0:
+            grouped = devices.in_groups(num_groups)
+            programs[grouped.layout] = Cycle(
+                config, grouped, model, num_members=num_members, member_mode="vmap"
             )
     found = {"devices": devices.count}
     for name, program in programs.items():

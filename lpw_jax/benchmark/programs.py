@@ -13,7 +13,7 @@ from lpw_jax import experiment, networks, recipe
 from lpw_jax.devices.parallel import AXIS, Devices
 from lpw_jax.method import model_state as ms
 from lpw_jax.models.functions import on_axis
-from lpw_jax.training.runner import MEMBER_FIELDS, axis_names, state_axes
+from lpw_jax.training.runner import MEMBER_FIELDS, state_axes
 from lpw_jax.training.schedules import Rates
 
 RATES = Rates(1e-3, 5e-4, 1e-3, 5e-4, 1.0)
@@ -110,11 +110,10 @@ class Cycle:
 
     Args:
       config: what it trains.
-      devices: which share each minibatch ('data') or the members ('members').
+      devices: which share the members by group, and each minibatch in it.
       model: network without a device axis.
       num_members: K; 1 is a step before the release.
       member_mode: as in `cycle.over_members`.
-      layout: as in `runner.Runner`.
     """
 
     def __init__(
@@ -125,11 +124,9 @@ class Cycle:
         *,
         num_members: int,
         member_mode: str,
-        layout: str = "data",
     ):
         image_shape, batch_size = experiment.image_shape(config), config.train.batch_size
-        method = recipe.method(config, model, member_mode=member_mode, **axis_names(layout))
-        by_member = layout == "members"
+        method = recipe.method(config, model, member_mode=member_mode, **devices.axes)
 
         def init(key):
             tied = networks.random_state(config, model, image_shape, key)
@@ -138,12 +135,11 @@ class Cycle:
         def step(state, batch, rates):
             return method.step(state, batch, **recipe.rate_arguments(rates))
 
-        axes = state_axes(layout)
+        axes = state_axes(devices)
         self.init = jax.jit(init)
         self.images_per_call = num_members * batch_size
-        per_device = num_members // devices.count if by_member else num_members
-        images = batch_size if by_member else batch_size // devices.count
-        self._shape, self._by_member = (devices.count, per_device, images), by_member
+        own, images = num_members // devices.num_groups, batch_size // devices.group_size
+        self._shape = devices.count, own, images
         self._step = devices.lift(
             step, in_axes=(axes, 0, None), out_axes=(axes, None), donate_argnums=(0,)
         )
@@ -152,11 +148,11 @@ class Cycle:
     def lower(self) -> Any:
         """Traces the step for shapes alone."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
-        if self._by_member:
+        if (num_groups := self._devices.num_groups) > 1:
             divided = {
                 name: jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(
-                        (*self._shape[:2], *leaf.shape[1:]), leaf.dtype
+                        (num_groups, self._shape[1], *leaf.shape[1:]), leaf.dtype
                     ),
                     getattr(shapes, name),
                 )
@@ -167,7 +163,7 @@ class Cycle:
         return self._step.lower(shapes, batch, self._devices.replicate(RATES))
 
     def arguments(self) -> tuple[Any, tuple[Any, ...]]:
-        """What a call changes, and what else it needs, on the devices; layout 'data' only."""
+        """What a call changes, and what else it needs, on the devices; of one group only."""
         batch = random_batch(
             self._shape,
             size=self._image_size,

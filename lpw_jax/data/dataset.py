@@ -203,21 +203,20 @@ def split_order(
     batch_size: int,
     num_microbatches: int,
     num_devices: int,
-    layout: str,
+    num_groups: int,
 ) -> np.ndarray:
-    """The epoch's whole cycles, divided over D devices; the remainder is dropped.
+    """The epoch's whole cycles, divided over D devices in G groups; the remainder is dropped.
 
     Minibatch m of the epoch, order[m B : (m + 1) B], is member m % K's in cycle m // K, as in the
     reference's loop. `batch_size` B is that of a whole minibatch; its microbatches lie in it one
     after the other, and so do a device's parts of them.
 
     Returns:
-      int32 [cycles, D, K, B / D] for layout 'data', where devices share each microbatch, and
-      [cycles, D, K / D, B] for 'members', where each takes the minibatches of its own members.
+      int32 [cycles, D, K / G, B / (D / G)]: each group takes the minibatches of its own members,
+      and its D / G devices, which are neighbours, share each of their microbatches.
     """
     cycles = cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
     order = order[: cycles * num_members * batch_size]
-    if layout == "members":
-        return order.reshape(cycles, num_devices, -1, batch_size)
-    parts = order.reshape(cycles, num_members, num_microbatches, num_devices, -1)
-    return parts.transpose(0, 3, 1, 2, 4).reshape(cycles, num_devices, num_members, -1)
+    own, size = num_members // num_groups, num_devices // num_groups
+    parts = order.reshape(cycles, num_groups, own, num_microbatches, size, -1)
+    return parts.transpose(0, 1, 4, 2, 3, 5).reshape(cycles, num_devices, own, -1)

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lpw_jax.errors import UserError, first_line
 
-AXIS = "devices"
+AXIS = "devices"  # over the devices of a group, which are all where there is one group
+GROUPS = "groups"  # over the groups
 
 
 def found() -> list[jax.Device]:
@@ -35,18 +36,22 @@ def found() -> list[jax.Device]:
 class Devices:
     """The devices of all hosts, in one order, driven with `jax.pmap` or `jax.shard_map`.
 
-    Arrays that every device needs whole are *replicated* (axis None); arrays with a leading device
-    axis are *sharded* (axis 0). Both are placed once, so that a call moves nothing. Every host
-    calls the same functions in the same order with the same host arrays. With `pmap` a placed array
-    is that of this host's devices, with `shard_map` that of all.
+    Arrays that every device needs whole are *replicated* (axis None); arrays with a leading axis of
+    D devices (axis 0) or G groups (axis `GROUPS`) are *sharded*. All are placed once, so that a
+    call moves nothing. Every host calls the same functions in the same order with the same host
+    arrays. With `pmap` a placed array is that of this host's devices, with `shard_map` that of all.
 
     Attributes:
       all: the devices, by host.
-      backend: 'pmap' or 'shard_map'; results are the same, bit for bit.
+      backend: 'pmap' or 'shard_map'; results are the same, bit for bit. `pmap` has one axis, so
+        that its groups are all devices or each a device of its own.
+      num_groups: G, groups of neighbours, for what is divided over groups and over the devices of
+        each.
     """
 
     all: tuple[jax.Device, ...]
     backend: str = "pmap"
+    num_groups: int = 1
 
     @classmethod
     def over(
@@ -57,9 +62,47 @@ class Devices:
         in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
         return cls(tuple(in_order), backend)
 
+    def in_groups(self, num_groups: int) -> "Devices":
+        """The same devices in so many groups; what was placed without groups is placed here, too.
+
+        Raises:
+          ValueError: the groups cannot be equal, or `backend` has none such.
+        """
+        if self.count % num_groups:
+            raise ValueError(f"num_groups: must divide {self.count} devices, got {num_groups}")
+        if self.backend == "pmap" and num_groups not in (1, self.count):
+            raise ValueError(
+                f"num_groups: must be 1 or {self.count} with pmap, which has one axis, "
+                f"got {num_groups}"
+            )
+        return dataclasses.replace(self, num_groups=num_groups)
+
     @property
     def count(self) -> int:
         return len(self.all)
+
+    @property
+    def group_size(self) -> int:
+        """Devices in a group."""
+        return self.count // self.num_groups
+
+    @property
+    def axes(self) -> dict[str, str | None]:
+        """What groups share members over, and their devices minibatches, as in `LatePhase`."""
+        alone = self.num_groups > 1 and self.group_size == 1
+        return {
+            "batch_axis": None if alone else AXIS,
+            "member_axis": GROUPS if self.num_groups > 1 else None,
+        }
+
+    @property
+    def layout(self) -> str:
+        """How members are shared, in words."""
+        if self.num_groups == 1:
+            return "data"
+        if self.group_size == 1:
+            return "members"
+        return f"groups, {self.num_groups} of {self.group_size} devices"
 
     def lift(
         self,
@@ -69,17 +112,17 @@ class Devices:
         out_axes: Any,
         donate_argnums: Sequence[int] = (),
     ) -> Callable:
-        """`fn` of one device, with collectives over `AXIS`, on all devices at once.
+        """`fn` of one device, with collectives over `axes`, on all devices at once.
 
-        Axes are None, 0, or trees of these, which must be hashable.
+        Axes of arrays are None, 0, `GROUPS`, or trees of these, which must be hashable.
         """
         in_axes, donated = tuple(in_axes), tuple(donate_argnums)
         if self.backend == "pmap":
             return jax.pmap(
                 fn,
-                axis_name=AXIS,
-                in_axes=in_axes,
-                out_axes=out_axes,
+                axis_name=self._pmap_axis_name,
+                in_axes=_by_axis(_pmap_axis, in_axes),
+                out_axes=_by_axis(_pmap_axis, out_axes),
                 devices=self.all,
                 donate_argnums=donated,
             )
@@ -88,14 +131,13 @@ class Devices:
             found = fn(*_sharded_leaves(lambda leaf: leaf[0], in_axes, args))
             return _sharded_leaves(lambda leaf: leaf[None], out_axes, found)
 
-        mesh = self._mesh(self.all)
-        in_specs, out_specs = map(_specs, (in_axes, out_axes))
+        in_specs, out_specs = (_by_axis(_spec, axes) for axes in (in_axes, out_axes))
         # Unchecked, as in pmap: JAX then sums no gradient over devices by itself.
         mapped = jax.shard_map(
-            on_entries, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+            on_entries, mesh=self._mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
         in_shardings, out_shardings = (
-            jax.tree.map(functools.partial(NamedSharding, mesh), specs)
+            jax.tree.map(functools.partial(NamedSharding, self._mesh), specs)
             for specs in (in_specs, out_specs)
         )
         return jax.jit(
@@ -110,63 +152,76 @@ class Devices:
 
     def replicate(self, tree: Any) -> Any:
         """Copies every leaf to every device. Never aliases its argument."""
-        return self._put(_copied(tree), PartitionSpec())
+        return self._put(_copied(tree), None)
 
-    def shard(self, tree: Any) -> Any:
-        """Places host leaves [D, ...], one entry per device; each host takes its own devices'."""
-        own = jax.tree.map(lambda leaf: np.asarray(leaf)[self.own], tree)
-        return self._put(_copied(own), PartitionSpec(AXIS))
+    def shard(self, tree: Any, axis: Any = 0) -> Any:
+        """Places host leaves [D, ...], one entry per device, or [G, ...], one per group.
+
+        `axis` says which, 0 or `GROUPS`. Each host takes the entries of its own devices.
+        """
+        size = self.group_size if axis == GROUPS else 1
+        entries = [i // size for i in self.own]
+        return self._put(_copied(jax.tree.map(lambda leaf: np.asarray(leaf)[entries], tree)), axis)
 
     def send(self, tree: Any) -> Any:
         """Places leaves [len(own), ...] of this host's own devices, for functions that donate none.
 
         May alias its argument.
         """
-        return self._put(tree, PartitionSpec(AXIS))
+        return self._put(tree, 0)
 
     def unshard(self, tree: Any) -> Any:
-        """Inverse of `shard`: host leaves [D, ...], whole on every host."""
+        """Inverse of `shard`: host leaves [D, ...] or [G, ...], whole on every host."""
         own = jax.tree.map(lambda x: np.array(x) if x.is_fully_addressable else x, tree)
         return multihost_utils.process_allgather(own, tiled=True)
 
-    def _put(self, tree: Any, spec: PartitionSpec) -> Any:
-        """Places leaves whole, or [len(own), ...], on this host's devices."""
-        own = self._mesh([self.all[i] for i in self.own])
+    def _put(self, tree: Any, axis: Any) -> Any:
+        """Places leaves whole (axis None), or [len(own), ...], on this host's devices."""
+        name = self._pmap_axis_name  # placed under another, a program would be traced twice
+        own = Mesh(np.array([self.all[i] for i in self.own]), (name,))
+        spec = PartitionSpec() if axis is None else PartitionSpec(name)
         placed = jax.device_put(tree, NamedSharding(own, spec))
         if self.backend == "pmap":
             return placed
-        sharding = NamedSharding(self._mesh(self.all), spec)
+        sharding = NamedSharding(self._mesh, _spec(axis))
+        entries = {None: None, 0: self.count, GROUPS: self.num_groups}[axis]
 
         def of_all_hosts(leaf):
-            shape = (self.count, *leaf.shape[1:]) if spec else leaf.shape
+            shape = leaf.shape if entries is None else (entries, *leaf.shape[1:])
             parts = [shard.data for shard in leaf.addressable_shards]
             return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
         return jax.tree.map(of_all_hosts, placed)
 
-    def _mesh(self, devices: Sequence[jax.Device]) -> Mesh:
-        return Mesh(np.array(devices), (AXIS,))
+    @property
+    def _pmap_axis_name(self) -> str:
+        return self.axes["batch_axis"] or GROUPS
+
+    @property
+    def _mesh(self) -> Mesh:
+        """For `shard_map`."""
+        return Mesh(np.array(self.all).reshape(self.num_groups, -1), (GROUPS, AXIS))
 
 
-def _is_none(x: Any) -> bool:
-    return x is None
+def _pmap_axis(axis: Any) -> int | None:
+    return None if axis is None else 0
 
 
-def _specs(axes: Any) -> Any:
-    return jax.tree.map(
-        lambda axis: PartitionSpec() if axis is None else PartitionSpec(AXIS),
-        axes,
-        is_leaf=_is_none,
-    )
+def _spec(axis: Any) -> PartitionSpec:
+    if axis is None:
+        return PartitionSpec()
+    return PartitionSpec(GROUPS) if axis == GROUPS else PartitionSpec((GROUPS, AXIS))
+
+
+def _by_axis(change: Callable, axes: Any, *trees: Any) -> Any:
+    """`change` of each axis, and of the parts of `trees` that it is for."""
+    return jax.tree.map(change, axes, *trees, is_leaf=lambda axis: axis is None)
 
 
 def _sharded_leaves(change: Callable, axes: Any, tree: Any) -> Any:
     """`tree` with its sharded leaves changed; `axes` is a prefix of it."""
-    return jax.tree.map(
-        lambda axis, part: part if axis is None else jax.tree.map(change, part),
-        axes,
-        tree,
-        is_leaf=_is_none,
+    return _by_axis(
+        lambda axis, part: part if axis is None else jax.tree.map(change, part), axes, tree
     )
 
 

@@ -78,6 +78,21 @@ def total(tree: Tree, axis: str | None) -> Tree:
     return tree if axis is None else jax.lax.psum(tree, axis)
 
 
+def mean_and_total(tree: Tree, batch_axis: str, member_axis: str) -> Tree:
+    """The `total` over one axis of the `mean` over another, by one all-reduce of all devices."""
+    leaves, structure = jax.tree.flatten(tree)
+    floating = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    sums = jax.lax.psum(
+        [leaf for leaf, sums in zip(leaves, floating, strict=True) if sums],
+        (member_axis, batch_axis),
+    )
+    size, sums = jax.lax.axis_size(batch_axis), iter(sums)
+    return structure.unflatten(
+        next(sums) / size if is_sum else total(mean(leaf, batch_axis), member_axis)
+        for leaf, is_sum in zip(leaves, floating, strict=True)
+    )
+
+
 def gather(tree: Tree) -> Tree:
     """Arrays with all that other devices have of them, where their types say how they are divided.
 

@@ -49,16 +49,6 @@ def gradients(
             keys,
         )
     with jax.named_scope("all_reduce"):
-        shared_grads, member_grads, metrics, news = devices.mean(
-            (
-                cycle.shared_grads,
-                cycle.member_grads,
-                cycle.metrics,
-                (cycle.shared_news, cycle.member_news),
-            ),
-            method.batch_axis,
-        )
-        # One all-reduce serves the gradient and what is known of members.
         of_all = functools.partial(
             devices.of_all_members,
             members=members,
@@ -68,9 +58,18 @@ def gradients(
         own_seen = trees.keep(state.member_model_state, cycle.observed)
         shared_seen = trees.keep(state.shared_model_state, cycle.observed)
         in_turn = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), shared_seen)
-        shared_grads, metrics, in_turn = devices.total(
-            (shared_grads, of_all(metrics), of_all(in_turn)), method.member_axis
-        )
+        in_turn = of_all(in_turn)
+        own = cycle.member_grads, (cycle.shared_news, cycle.member_news)
+        of_cycle = cycle.shared_grads, of_all(cycle.metrics)
+        # One all-reduce serves all that goes over the same devices.
+        if method.batch_axis and method.member_axis:
+            of_cycle = devices.mean_and_total(of_cycle, method.batch_axis, method.member_axis)
+            own = devices.mean(own, method.batch_axis)
+            in_turn = devices.total(in_turn, method.member_axis)
+        else:
+            of_cycle, own = devices.mean((of_cycle, own), method.batch_axis)
+            of_cycle, in_turn = devices.total((of_cycle, in_turn), method.member_axis)
+        (shared_grads, metrics), (member_grads, news) = of_cycle, own
     with jax.named_scope("model_state"):
         if method.member_axis and not trees.is_empty(news[0]):
             changed = next(path for path, new in trees.places(news[0]) if new is not None)

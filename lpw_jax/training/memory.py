@@ -21,7 +21,6 @@ def step_bytes(
     batch_size: int,
     num_microbatches: int,
     devices: Devices,
-    layout: str,
 ) -> int:
     """Estimate of a device's memory in a training step.
 
@@ -29,14 +28,15 @@ def step_bytes(
       model: without a device axis.
       state: its shapes.
       source: of training examples.
-      batch_size, num_microbatches, layout: as in `Runner`.
+      batch_size, num_microbatches: as in `Runner`.
+      devices: in the groups of the state.
     """
     num_members = state.num_members
     # Images whose activations a device holds at once.
     size = batch_size // num_microbatches
-    images = size // devices.count * num_members
-    if member_mode != "vmap":
-        images = size // (1 if layout == "members" else devices.count)
+    images = size // devices.group_size
+    if member_mode == "vmap":
+        images *= num_members // devices.num_groups
     data = preflight.tree_bytes(source.resident)
     if not data:
         minibatches = (CYCLES_IN_FLIGHT + 1) * num_members

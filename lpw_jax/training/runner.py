@@ -11,7 +11,7 @@ import numpy as np
 from lpw_jax.data import split_order
 from lpw_jax.data.source import Source
 from lpw_jax.devices.compilation import Program
-from lpw_jax.devices.parallel import AXIS, Devices
+from lpw_jax.devices.parallel import GROUPS, Devices
 from lpw_jax.method.average import Average, statistics_step
 from lpw_jax.method.devices import members_here
 from lpw_jax.method.late_phase import LatePhase
@@ -27,12 +27,11 @@ MEMBER_FIELDS = ("members", "member_model_state", "member_opt_state")
 class Runner:
     """The compiled programs of a run, and its training examples.
 
-    States are *placed* on the devices: in layout 'data' every device has all of them, in layout
-    'members' (only after the release) members' arrays are [D, K / D, ...], one entry per device.
+    States are *placed* on the devices: every device has all of them, but members' arrays of G
+    groups of devices are [G, K / G, ...], one entry per group.
 
     Args:
-      devices: where to run.
-      layout: that of the released state, 'data' or 'members'; the tied one's is always 'data'.
+      devices: where to run, in the groups of the released state. The tied one's is always one.
       method: builds the `LatePhase`, given its device axes.
       statistics: builds what `statistics_step` takes, likewise.
       source: of training examples.
@@ -46,7 +45,6 @@ class Runner:
         self,
         *,
         devices: Devices,
-        layout: str,
         method: Callable[..., LatePhase],
         statistics: Callable[..., Callable],
         source: Source,
@@ -55,15 +53,17 @@ class Runner:
         num_microbatches: int,
         member_mode: str,
     ):
-        self._devices = devices
-        self._released_layout = layout
+        self._devices, self._in_groups = devices.in_groups(1), devices
         self._source, self._batch_size = source, batch_size
         self._num_microbatches = num_microbatches
         key_impl = jax.random.key_impl(key)
-        self._resident, self._key = devices.replicate((source.resident, jax.random.key_data(key)))
+        self._resident, self._key = self._devices.replicate(
+            (source.resident, jax.random.key_data(key))
+        )
 
-        def train_program(layout, axes):
-            step, member_axis = method(**axis_names(layout)).step, axis_names(layout)["member_axis"]
+        def train_program(devices):
+            step, member_axis = method(**devices.axes).step, devices.axes["member_axis"]
+            axes = state_axes(devices)
 
             def train_cycle(state, resident, feed, key, rates):
                 num_here = jax.tree.leaves(feed)[0].shape[0]
@@ -82,11 +82,11 @@ class Runner:
                 donate_argnums=(0,),
             )
 
-        def statistics_program(layout, batch_axis):
+        def statistics_program(devices, batch_axis):
             step = statistics_step(
                 statistics(batch_axis),
                 member_mode=member_mode,
-                member_axis=axis_names(layout)["member_axis"],
+                member_axis=devices.axes["member_axis"],
             )
 
             def follow(average, resident, feed, number, key, momentum):
@@ -95,7 +95,7 @@ class Runner:
                 state = step(average.state, inputs, momentum, key)
                 return dataclasses.replace(average, state=state)
 
-            axes = Average(None, state_axes(layout))
+            axes = Average(None, state_axes(devices))
             return devices.lift(
                 follow,
                 in_axes=(axes, None, 0, None, None, None),
@@ -103,33 +103,33 @@ class Runner:
                 donate_argnums=(0,),
             )
 
-        self._member_distance = {
-            "data": Program(jax.jit(member_distance)),
-            "members": devices.lift(
-                functools.partial(member_distance, axis=AXIS), in_axes=(0,), out_axes=None
-            ),
+        def distance_program(devices):
+            axis = devices.axes["member_axis"]
+            if axis is None:
+                return Program(jax.jit(member_distance))
+            distance = functools.partial(member_distance, axis=axis)
+            return devices.lift(distance, in_axes=(GROUPS,), out_axes=None)
+
+        both = {self._devices, self._in_groups}
+        self._member_distance = {each: distance_program(each) for each in both}
+        self._train_cycle = {each: Program(train_program(each)) for each in both}
+        self._statistics = {
+            each: statistics_program(each, each.axes["batch_axis"]) for each in both
         }
-        self._train_cycle = {
-            name: Program(train_program(name, state_axes(name))) for name in ("data", "members")
-        }
-        self._statistics = statistics_program("data", AXIS)
-        # Every device sees whole batches: its own members', or a last one too short to divide.
-        self._whole_batch_statistics = {
-            name: statistics_program(name, None) for name in ("data", "members")
-        }
+        # Of a last batch too short to be shared, every device sees the whole.
+        self._whole_batch_statistics = {each: statistics_program(each, None) for each in both}
 
     def place(self, state: State, *, num_members: int) -> State:
         """Puts a host state with [K, ...] arrays on the devices."""
-        layout = self._layout(num_members)
-        num_devices = self._devices.count
+        devices = self._of(num_members)
 
         def put(name, tree):
-            if layout == "data" or name not in MEMBER_FIELDS:
-                return self._devices.replicate(tree)
+            if devices.num_groups == 1 or name not in MEMBER_FIELDS:
+                return devices.replicate(tree)
             divided = jax.tree.map(
-                lambda leaf: np.reshape(leaf, (num_devices, -1, *leaf.shape[1:])), tree
+                lambda leaf: np.reshape(leaf, (devices.num_groups, -1, *leaf.shape[1:])), tree
             )
-            return self._devices.shard(divided)
+            return devices.shard(divided, GROUPS)
 
         return _map_fields(put, state)
 
@@ -143,8 +143,8 @@ class Runner:
 
         Examples are in memory. Where devices divide the members, nothing is begun.
         """
-        layout = self._layout(num_members)
-        if layout == "members":
+        devices = self._of(num_members)
+        if devices.num_groups > 1:
             return
         whole = self._key.sharding
         state = jax.tree.map(
@@ -152,20 +152,20 @@ class Runner:
         )
         order = np.arange(num_members * self._batch_size)
         (feed,) = self._source.feeds(self._indices(order, num_members), epoch=1)
-        feed, rates = self._devices.send(feed), self._devices.replicate(rates)
-        self._train_cycle[layout].begin(state, self._resident, feed, self._key, rates)
+        feed, rates = devices.send(feed), devices.replicate(rates)
+        self._train_cycle[devices].begin(state, self._resident, feed, self._key, rates)
         if num_members > 1:
-            self._member_distance[layout].begin(state.members)
+            self._member_distance[devices].begin(state.members)
 
     def fetch(self, state: State, *, num_members: int) -> State:
         """Inverse of `place`: whole host copies, which later cycles do not change."""
-        layout = self._layout(num_members)
+        devices = self._of(num_members)
 
         def get(name, tree):
-            if layout == "data" or name not in MEMBER_FIELDS:
+            if devices.num_groups == 1 or name not in MEMBER_FIELDS:
                 return jax.tree.map(np.array, tree)
             return jax.tree.map(
-                lambda leaf: leaf.reshape(num_members, *leaf.shape[2:]), self._devices.unshard(tree)
+                lambda leaf: leaf.reshape(num_members, *leaf.shape[2:]), devices.unshard(tree)
             )
 
         return _map_fields(get, state)
@@ -198,11 +198,11 @@ class Runner:
         Raises:
           UserError: an example is damaged.
         """
-        layout = self._layout(num_members)
-        rates = self._devices.replicate(rates)
+        devices = self._of(num_members)
+        rates = devices.replicate(rates)
         for feed in self._source.feeds(self._indices(order, num_members)[done:], epoch=epoch):
-            feed = self._devices.send(feed)
-            state, metrics = self._train_cycle[layout](
+            feed = devices.send(feed)
+            state, metrics = self._train_cycle[devices](
                 state, self._resident, feed, self._key, rates
             )
             yield state, metrics
@@ -223,69 +223,62 @@ class Runner:
         short batch counts by its size (reference, SWA). Yields after every batch but the first
         `done`; `average` is placed, and donated to the next batch.
         """
-        layout, size, own = self._layout(num_members), self._batch_size, self._devices.own
+        devices, size = self._of(num_members), self._batch_size
         last = len(order) // size * size
-        whole_batch = self._whole_batch_statistics[layout]
 
-        def on_each(batches):
-            return np.repeat(batches[:, None], len(own), axis=1)
+        def shared_out(batches, sharing):
+            """Batches [T, B] to [T, own devices, B / sharing], alike for each `sharing` devices."""
+            parts = batches.reshape(len(batches), sharing, -1)
+            return np.tile(parts, (1, devices.count // sharing, 1))[:, devices.own]
 
-        full = order[:last].reshape(-1, size)
-        if layout == "data":
-            shared_out = full.reshape(len(full), self._devices.count, -1)[:, own]
-            passes = [(self._statistics, shared_out)]
-        else:
-            passes = [(whole_batch, on_each(full))]
+        passes = [
+            (self._statistics, shared_out(order[:last].reshape(-1, size), devices.group_size))
+        ]
         if last < len(order):
-            passes.append((whole_batch, on_each(order[None, last:])))
+            passes.append((self._whole_batch_statistics, shared_out(order[None, last:], 1)))
         number = 0
-        for program, indices in passes:
+        for programs, indices in passes:
             skipped = max(min(done - number, len(indices)), 0)
             number += skipped
             for feed in self._source.feeds(indices[skipped:], epoch=epoch):
                 start, end = number * size, min((number + 1) * size, len(order))
                 momentum = np.asarray((end - start) / end)
-                step, momentum = self._devices.replicate(
+                step, momentum = devices.replicate(
                     (np.asarray(first_step + number, np.int32), momentum)
                 )
-                feed = self._devices.send(feed)
-                average = program(average, self._resident, feed, step, self._key, momentum)
+                feed = devices.send(feed)
+                average = programs[devices](
+                    average, self._resident, feed, step, self._key, momentum
+                )
                 jax.block_until_ready(average)
                 number += 1
                 yield average
 
     def member_distance(self, state: State, *, num_members: int) -> float:
         """`spread.member_distance` of a placed state; only a scalar leaves the devices."""
-        return float(self._member_distance[self._layout(num_members)](state.members))
+        return float(self._member_distance[self._of(num_members)](state.members))
 
     def _indices(self, order: np.ndarray, num_members: int) -> np.ndarray:
         """The examples of every cycle for this host's devices, as sources take them."""
+        devices = self._of(num_members)
         indices = split_order(
             order,
             num_members=num_members,
             batch_size=self._batch_size,
             num_microbatches=self._num_microbatches,
-            num_devices=self._devices.count,
-            layout=self._layout(num_members),
+            num_devices=devices.count,
+            num_groups=devices.num_groups,
         )
-        return indices[:, self._devices.own]
+        return indices[:, devices.own]
 
-    def _layout(self, num_members: int) -> str:
-        return self._released_layout if num_members > 1 else "data"
-
-
-def axis_names(layout: str) -> dict[str, str | None]:
-    """The device axes of a `LatePhase` in a layout."""
-    by_member = layout == "members"
-    return {
-        "batch_axis": None if by_member else AXIS,
-        "member_axis": AXIS if by_member else None,
-    }
+    def _of(self, num_members: int) -> Devices:
+        """The devices, as they share a state of so many members."""
+        return self._in_groups if num_members > 1 else self._devices
 
 
-def state_axes(layout: str) -> State:
-    """pmap axes of a placed state."""
-    axis = 0 if layout == "members" else None
+def state_axes(devices: Devices) -> State:
+    """Axes of a placed state, as `Devices.lift` takes them."""
+    axis = None if devices.num_groups == 1 else GROUPS
     names = [field.name for field in dataclasses.fields(State)]
     return State(**{name: axis if name in MEMBER_FIELDS else None for name in names})
 

@@ -29,6 +29,10 @@ CHECKPOINT_FORMAT = 2  # of the arrays in a checkpoint
 class Training:
     """One training run. Building it checks all that can be checked before the start.
 
+    Attributes:
+      devices: in one group, as before the release.
+      in_groups: the same in the groups of the released state.
+
     Args:
       device_memory: bytes that a device of any host has at least; None if that is not known.
     """
@@ -50,7 +54,7 @@ class Training:
             "config": config_lib.digest(config),
             "data": dataset.identity(),
         }
-        self.layout = experiment.layout(config, devices.count)
+        self.in_groups = devices.in_groups(experiment.num_groups(config, devices.count))
         self.model = experiment.build_model(config, dataset.num_classes)
         self._initial, self._start, self.origin = networks.initial(
             config, self.model, self.source.image_shape
@@ -66,8 +70,7 @@ class Training:
             source=self.source,
             batch_size=config.train.batch_size,
             num_microbatches=config.train.num_microbatches,
-            devices=devices,
-            layout=self.layout,
+            devices=self.in_groups,
         )
         self.member_mode = experiment.member_mode(
             config, fits=lambda: preflight.has_room(self.step_bytes("vmap"), device_memory)
@@ -77,8 +80,7 @@ class Training:
         self._compiles_ahead = on_cpus and isinstance(dataset, Dataset)
         self._begun = self._later = False
         self.runner = Runner(
-            devices=devices,
-            layout=self.layout,
+            devices=self.in_groups,
             method=functools.partial(
                 recipe.method, config, self.model, member_mode=self.member_mode
             ),

@@ -146,6 +146,10 @@ def get_config() -> ml_collections.ConfigDict:
                 # one bfloat16 pass on TPUs), 'high' (TF32; three bfloat16 passes), 'highest'
                 # (float32; six bfloat16 passes).
                 matmul_precision="highest",
+                # What the backward pass computes anew instead of storing it, to need less memory:
+                # 'none', or 'batch_norm', which is batch norm and ReLU inside of the networks'
+                # blocks. Changes no result beyond rounding.
+                remat="none",
                 # A loss that is infinite or not a number: 'stop' ends the run at the end of the
                 # epoch or before the next checkpoint, 'warn' goes on and says so.
                 on_nonfinite="stop",

@@ -45,6 +45,7 @@ NOT_TRAINED = (
     "data.manual_dir",
     "data.skip_corrupt",
     "train.on_nonfinite",
+    "train.remat",
     "parallel.num_devices",
     "parallel.platform",
     "parallel.backend",

@@ -11,6 +11,7 @@ _CHOICES = {
     "train.schedule": ("annealing", "cosine", "multistep"),
     "train.compute_dtype": ("float32", "bfloat16", "float64"),
     "train.matmul_precision": ("default", "high", "highest"),
+    "train.remat": ("none", "batch_norm"),
     "train.on_nonfinite": ("stop", "warn"),
     "parallel.platform": ("", "cpu", "gpu", "tpu"),
     "parallel.backend": ("pmap", "shard_map"),

@@ -45,6 +45,7 @@ def build_model(
         dtype=jnp.dtype(config.train.compute_dtype),
         precision=config.train.matmul_precision,
         conv_general_dilated=cpu_conv_general_dilated if on_cpu else None,
+        remat=config.train.remat,
     )
 
 

@@ -49,7 +49,7 @@ class TinyNet(nn.Module):
         return nn.Dense(self.num_classes, name="head", **layer)(x.mean((1, 2)))
 
 
-def create(name: str, *, depth=None, width=None, **attributes: Any) -> nn.Module:
+def create(name: str, *, depth=None, width=None, remat=None, **attributes: Any) -> nn.Module:
     """`models.create`, whatever the name; without the bias, whose gradient is only rounding."""
     return TinyNet(use_bias=False, **attributes)
 

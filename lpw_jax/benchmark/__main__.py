@@ -16,7 +16,17 @@ from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.files import storage
 from lpw_jax.plain_text import visible
 
-PARTS = ("matmul", "step", "program", "input", "collectives", "dispatch", "start", "pytorch")
+PARTS = (
+    "matmul",
+    "step",
+    "program",
+    "input",
+    "collectives",
+    "memory",
+    "dispatch",
+    "start",
+    "pytorch",
+)
 MODES = ("vmap", "scan", "unroll")
 
 

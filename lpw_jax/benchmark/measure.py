@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment
-from lpw_jax.benchmark import collectives, counts, dispatch, input_pipeline, pytorch, whole
+from lpw_jax.benchmark import collectives, counts, dispatch, input_pipeline, memory, pytorch, whole
 from lpw_jax.benchmark.programs import Cycle, PlainSGD
 from lpw_jax.benchmark.timing import Contender, matmul_flops_per_second
 from lpw_jax.data import imagenet
@@ -66,6 +66,9 @@ def measure(
         "input": lambda: input_pipeline.measure(config, repeats=repeats),
         "collectives": lambda: collectives.measure(
             config, num_classes=bench.num_classes, device_counts=device_counts
+        ),
+        "memory": lambda: memory.measure(
+            config, devices, num_classes=bench.num_classes, member_modes=member_modes
         ),
         "dispatch": lambda: dispatch.measure(devices, repeats=repeats),
         "pytorch": lambda: pytorch.compare(

@@ -148,6 +148,13 @@ def _communication(results: Mapping[str, Any]) -> Iterator[Row]:
             yield _row(what, share * num_members, "<=", 1.03)
 
 
+def _memory(results: Mapping[str, Any]) -> Iterator[Row]:
+    for found in results["memory"]:
+        what = f"planned memory of a cycle, `{found['member_mode']}`, remat `{found['remat']}`, GB"
+        cell = f"{found['bytes'] / 1e9:.2f}" if found.get("bytes") else _why(found)
+        yield (what, "-", cell, "")
+
+
 def _dispatch(results: Mapping[str, Any]) -> Iterator[Row]:
     for backend, found in results["dispatch"].items():
         what = f"microseconds to dispatch a step of 250 arrays, `{backend}`"
@@ -176,6 +183,7 @@ _PARTS = {
     "program": ("whole program", _program),
     "input": ("streamed input", _input),
     "collectives": ("communication", _communication),
+    "memory": ("memory", _memory),
     "dispatch": ("dispatch", _dispatch),
     "start": ("start", _start),
     "pytorch": ("published PyTorch code", _pytorch),

@@ -22,13 +22,7 @@ class Contender:
         self.compile_seconds = time.perf_counter() - start
         self.images_per_call = program.images_per_call
         self.flops = (compiled.cost_analysis() or {}).get("flops")
-        plan = compiled.memory_analysis()
-        self.memory_bytes = plan and (
-            plan.argument_size_in_bytes
-            + plan.output_size_in_bytes
-            + plan.temp_size_in_bytes
-            - plan.alias_size_in_bytes
-        )
+        self.memory_bytes = planned_bytes(compiled)
         self._call = program.bind(compiled)
         self._carry, self._rest = program.arguments()
         self.rounds: list[float] = []
@@ -59,6 +53,17 @@ class Contender:
             "rounds": self.rounds,
             "memory_bytes": self.memory_bytes,
         }
+
+
+def planned_bytes(compiled: Any) -> int | None:
+    """Memory that XLA plans for a program on a device, None if it does not say."""
+    plan = compiled.memory_analysis()
+    return plan and (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        + plan.temp_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
 
 
 def matmul_flops_per_second(dtype: str, precision: str, *, size: int, repeats: int) -> float:

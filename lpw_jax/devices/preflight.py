@@ -136,7 +136,8 @@ def activation_bytes(model: nn.Module, image_shape: Sequence[int], *, platform: 
             options = {"mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(0)}}
             return model.apply({"params": params}, images, train=True, **options)
 
-        forward = jax.checkpoint(forward, policy=lambda op, *_, **__: op.name in _KEPT)
+        if getattr(model, "remat", "none") == "none":  # else its blocks say what they keep
+            forward = jax.checkpoint(forward, policy=lambda op, *_, **__: op.name in _KEPT)
         return jax.vjp(forward, params, has_aux=True)[1]
 
     # The function that vjp returns is a tree of what it needs, the arguments among them.

@@ -22,6 +22,7 @@ def create(
     dtype: Any = jnp.float32,
     precision: str = "highest",
     conv_general_dilated: Callable[..., Any] | None = None,
+    remat: str = "none",
 ) -> nn.Module | OwnNetwork:
     """The network `name`, called as `model.apply(variables, images, train=False)`.
 
@@ -39,6 +40,7 @@ def create(
         dtype=dtype,
         precision=precision,
         conv_general_dilated=conv_general_dilated,
+        remat=remat,
     )
     if registry.is_function(name):
         return OwnNetwork(name, **options)

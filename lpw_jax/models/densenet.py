@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.models import torchvision
+from lpw_jax.models import remat, torchvision
 from lpw_jax.models.wide_resnet import he_normal
 
 
@@ -53,7 +53,7 @@ class DenseNet(nn.Module):
       growth: channels that each layer adds.
       features_in: channels after the stem.
       bn_size: channels between a layer's two convolutions, in units of `growth`.
-      axis_name, dtype, precision, conv_general_dilated: as in `WideResNet`.
+      axis_name, dtype, precision, conv_general_dilated, remat: as in `WideResNet`.
     """
 
     num_classes: int
@@ -65,17 +65,19 @@ class DenseNet(nn.Module):
     dtype: Any = jnp.float32
     precision: str = "highest"
     conv_general_dilated: Callable[..., jax.Array] | None = None
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Normalised images [B, H, W, 3] to logits [B, num_classes]."""
         conv, norm = torchvision.layers(self, train=train, kernel_init=he_normal)
         x = torchvision.stem(images, self.features_in, conv=conv, norm=norm)
+        kind = remat.block(DenseLayer, self.remat if train else "none")
         for group, depth in enumerate(self.stage_sizes):
             if group:
                 x = Transition(conv=conv, norm=norm, name=f"transition{group - 1}")(x)
             for layer in range(depth):
-                x = DenseLayer(
+                x = kind(
                     growth=self.growth,
                     bn_size=self.bn_size,
                     conv=conv,

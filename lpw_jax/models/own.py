@@ -22,9 +22,9 @@ class OwnNetwork:
     The function is 'package.module:function'. It is called with those of these keyword arguments
     that are in its signature by name: `num_classes`, `depth` and `width` (of the config), `dtype`
     (of activations), `precision` (of products), `axis_name` (the device axis over which batch norm
-    takes its statistics, or None) and `conv_general_dilated` (what computes convolutions, None for
-    JAX's). The module maps normalised images [B, H, W, C] to logits [B, num_classes]; its
-    `__call__` may take `train`.
+    takes its statistics, or None), `conv_general_dilated` (what computes convolutions, None for
+    JAX's) and `remat` (of the config, 'none' for a function that does not take it). The module maps
+    normalised images [B, H, W, C] to logits [B, num_classes]; its `__call__` may take `train`.
 
     A `flax.linen` module may draw random numbers of the collection 'dropout' in training mode. Its
     variables are `params` and, if it has batch norms, `batch_stats`.
@@ -58,6 +58,11 @@ class OwnNetwork:
         else:
             self._form = Linen(registry.call(name, _FIELD, options))
         self.module = self._form.module
+        if options.get("remat", "none") != "none" and not self._takes("remat"):
+            raise UserError(
+                f"train.remat = {options['remat']!r}: must be 'none' for {name!r}, which does not "
+                "take the argument remat"
+            )
         if wrong := self._form.wrong:
             raise self._error(wrong)
         self._takes_train = bool(registry.accepted(type(self.module).__call__, {"train": None}))

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lpw_jax.models import torchvision
+from lpw_jax.models import remat, torchvision
 
 # He et al. (2015), fan-out, gain sqrt(2), not truncated.
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -48,7 +48,7 @@ class ResNet(nn.Module):
     Attributes:
       stage_sizes: blocks in each of the four groups.
       num_classes: outputs of the linear head.
-      axis_name, dtype, precision, conv_general_dilated: as in `WideResNet`.
+      axis_name, dtype, precision, conv_general_dilated, remat: as in `WideResNet`.
     """
 
     stage_sizes: Sequence[int]
@@ -57,15 +57,17 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     precision: str = "highest"
     conv_general_dilated: Callable[..., jax.Array] | None = None
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Normalised images [B, H, W, 3] to logits [B, num_classes]."""
         conv, norm = torchvision.layers(self, train=train, kernel_init=_he_normal)
         x = torchvision.stem(images, 64, conv=conv, norm=norm)
+        kind = remat.block(Bottleneck, self.remat if train else "none")
         for group, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
-                x = Bottleneck(
+                x = kind(
                     features=64 * 2**group,
                     stride=2 if group > 0 and block == 0 else 1,
                     is_first=block == 0,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpw_jax.models import remat
 from lpw_jax.models.layers import BatchNorm
 
 # He et al. (2015), fan-in, gain sqrt(2), not truncated: PyTorch's kaiming_normal_.
@@ -50,6 +51,7 @@ class WideResNet(nn.Module):
         float32 or wider.
       precision: of the matrix products, as in `jax.lax.Precision`.
       conv_general_dilated: what computes convolutions, by default JAX's.
+      remat: what the backward pass computes anew, as in `remat.block`.
     """
 
     depth: int
@@ -59,6 +61,7 @@ class WideResNet(nn.Module):
     dtype: Any = jnp.float32
     precision: str = "highest"
     conv_general_dilated: Callable[..., jax.Array] | None = None
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -83,9 +86,10 @@ class WideResNet(nn.Module):
             param_dtype=param_dtype,
         )
         x = conv(16, (3, 3), padding=1, name="conv_in")(images)
+        kind = remat.block(Block, self.remat if train else "none")
         for group in range(3):
             for block in range((self.depth - 4) // 6):
-                x = Block(
+                x = kind(
                     features=16 * 2**group * self.width,
                     stride=2 if group > 0 and block == 0 else 1,
                     conv=conv,

@@ -2,7 +2,8 @@
 and its list of the fields of results.json.
 
 python scripts/results_table.py                    prints them
-python scripts/results_table.py --update README.md puts them between the README's markers
+python scripts/results_table.py --update README.md puts them between the README's markers, and the
+same with docs/speed.md
 """
 
 import argparse
@@ -111,6 +112,35 @@ def benchmarks() -> str:
     return "\n\n".join(texts) + "\n\n"
 
 
+def memory() -> str:
+    """Planned memory of a cycle, over those of results/benchmarks/*.json that have it."""
+    lines = [
+        "| network | minibatch | K | members | stored, GB | computed anew, GB | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for file in sorted((ROOT / "results" / "benchmarks").glob("*.json")):
+        results = json.loads(file.read_text())
+        config = results["config"]
+        sizes = {
+            (found["member_mode"], found["remat"]): found["bytes"]
+            for found in results.get("memory", [])
+            if found.get("bytes")
+        }
+        for mode in [mode for mode, remat in sizes if remat == "none"]:
+            stored, anew = sizes[mode, "none"], sizes[mode, "batch_norm"]
+            cells = [
+                network_name(config["model"]),
+                config["train"]["batch_size"],
+                config["late_phase"]["num_members"],
+                f"`{mode}`",
+                f"{stored / 1e9:.2f}",
+                f"{anew / 1e9:.2f}",
+                f"{anew / stored - 1:+.0%}",
+            ]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n\n"
+
+
 def fields() -> str:
     """The description of results.json: a line for each part, with all its fields."""
     kinds = [kind for module in (results_file, measured) for kind in vars(module).values()]
@@ -128,15 +158,18 @@ def fields() -> str:
 
 
 def updated(readme: str) -> str:
-    """`readme` with the tables between its markers."""
+    """`readme`, or another text, with the tables between its markers."""
     parts = {
         "results": tables(),
         "comparisons": comparisons(),
         "benchmarks": benchmarks(),
         "fields": fields(),
+        "memory": memory(),
     }
     for name, text in parts.items():
         begin, end = (marker.format(name=name) for marker in MARKERS)
+        if begin not in readme:
+            continue
         before, rest = readme.split(begin)
         readme = f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
     return readme

@@ -13,6 +13,10 @@ def test_the_results_table_is_the_one_that_the_files_give(monkeypatch):
     import results_table
 
     assert results_table.updated(README) == README
+    names = ("results", "comparisons", "benchmarks", "fields")
+    assert all(f"<!-- {name}: begin -->" in README for name in names)
+    speed = (ROOT / "docs" / "speed.md").read_text()
+    assert "<!-- memory: begin -->" in speed and results_table.updated(speed) == speed
 
 
 def test_every_file_that_the_readme_names_exists():

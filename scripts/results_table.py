@@ -108,7 +108,9 @@ def benchmarks() -> str:
     """Tables over results/benchmarks/*.json."""
     texts = []
     for file in sorted((ROOT / "results" / "benchmarks").glob("*.json")):
-        texts.append(report.table(json.loads(file.read_text())))
+        results = json.loads(file.read_text())
+        if "config" in results:  # of lpw_jax.benchmark
+            texts.append(report.table(results))
     return "\n\n".join(texts) + "\n\n"
 
 
@@ -120,13 +122,13 @@ def memory() -> str:
     ]
     for file in sorted((ROOT / "results" / "benchmarks").glob("*.json")):
         results = json.loads(file.read_text())
-        config = results["config"]
         sizes = {
             (found["member_mode"], found["remat"]): found["bytes"]
             for found in results.get("memory", [])
             if found.get("bytes")
         }
         for mode in [mode for mode, remat in sizes if remat == "none"]:
+            config = results["config"]
             stored, anew = sizes[mode, "none"], sizes[mode, "batch_norm"]
             cells = [
                 network_name(config["model"]),

@@ -29,7 +29,7 @@ LAYERS = (
     ),
     ("linen", "tasks.*", "training.progress", "display.console"),
     ("models", "models.*", "data", "data.*", "weights.pretrained", "weights.reference_weights"),
-    ("devices.parallel", "devices.joining", "devices.lost", "devices.hosts",
+    ("devices.cpu", "devices.parallel", "devices.joining", "devices.lost", "devices.hosts",
      "devices.preemption", "devices.jax_settings", "files.*"),
     (
         "display.events", "display.schedule_report", "display.results_report",

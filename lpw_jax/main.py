@@ -98,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.say(f"{name}, seed {config.seed}: starting JAX")
         # Takes seconds: only once the user's part is right.
         from lpw_jax import launch
-        from lpw_jax.devices import compilation, hosts
+        from lpw_jax.devices import compilation, cpu, hosts
 
+        cpu.share_memory()
         with hosts.joined(
             distributed=args.distributed,
             coordinator=args.coordinator,

@@ -107,9 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lpw_jax import experiment
         from lpw_jax.benchmark import report  # takes seconds: only once the user's part is right
         from lpw_jax.benchmark.measure import measure
-        from lpw_jax.devices import compilation, parallel
+        from lpw_jax.devices import compilation, cpu, parallel
 
         overrides = config_lib.split_flags(argv)[1]
+        cpu.share_memory()
         parallel.found()
         with (
             compilation.without_cache(),  # compilation is measured, too

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpw_jax.devices import cpu
+
 
 class Contender:
     """A compiled step with its arguments on the devices.
@@ -23,6 +25,8 @@ class Contender:
         self.images_per_call = program.images_per_call
         self.flops = (compiled.cost_analysis() or {}).get("flops")
         self.memory_bytes = planned_bytes(compiled)
+        if plan := compiled.memory_analysis():
+            cpu.keep_memory(plan.temp_size_in_bytes)
         self._call = program.bind(compiled)
         self._carry, self._rest = program.arguments()
         self.rounds: list[float] = []

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from lpw_jax.devices import parallel
+from lpw_jax.devices import cpu, parallel
 from lpw_jax.display import console
 from lpw_jax.files import storage
 
@@ -104,17 +104,22 @@ class Program:
         return self._fn.eval_shape(*args)
 
     def begin(self, *like: Any) -> None:
-        """Traces for arrays or shapes `like`, and compiles in a thread.
+        """Traces for arrays or shapes `like`, and compiles in a thread. On CPUs only.
 
         `like` has the shardings of the arguments; without, these are numpy arrays. A call with such
         arguments waits for the thread.
         """
-        self._begun[_signature(like)] = _threads.submit(self.lower(*like).compile)
+        self._begun[_signature(like)] = _threads.submit(_compile, self.lower(*like))
 
     def __call__(self, *args: Any) -> Any:
         if self._begun and (begun := self._begun.pop(_signature(args), None)):
             begun.result()
         return self._fn(*args)
+
+
+def _compile(lowered: jax.stages.Lowered) -> None:
+    if plan := lowered.compile().memory_analysis():
+        cpu.keep_memory(plan.temp_size_in_bytes)
 
 
 def _signature(tree: Any) -> tuple:

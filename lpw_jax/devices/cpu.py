@@ -4,12 +4,14 @@ import ctypes
 import functools
 import importlib.util
 import os
+import sys
 
 import jax
 
 # XLA has the library YNNPACK compute convolutions and products, each on one core; without it they
 # take all cores. Its sums are the faster ones.
 _OPTION, _SUMS = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE"
+_SETTINGS, _PLUGINS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"), ("jax_plugins", "libtpu")
 _MOST_ARENAS, _MOST_MAPPED, _TRIM_ABOVE = -8, -4, -1  # parameters of glibc's mallopt
 
 
@@ -26,20 +28,33 @@ def compiler_options() -> dict[str, str]:
     return options
 
 
-def keep_memory() -> None:
-    """Keeps freed memory for what is allocated next. To be called before JAX starts its threads.
+def share_memory() -> None:
+    """Lets all threads take memory from one place, as `keep_memory` needs it.
 
-    Otherwise every step gets its memory anew from the system, page by page: a fifth of the time of
-    a small network's. Only glibc is told so, only where JAX has nothing but CPUs, and not if the
-    environment has settings of its own.
+    To be called before JAX starts its threads.
     """
-    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
+    _set(_MOST_ARENAS, 1)
+
+
+def keep_memory(num_bytes: int) -> None:
+    """On CPUs, keeps freed memory for the next step, which needs `num_bytes` beside its arguments.
+
+    Otherwise every step gets it anew from the system, page by page: a fifth of the time of a small
+    network's. What is kept may be several times as much, for pieces of it lie between others; so it
+    is only if the machine has eight times `num_bytes`.
+    """
+    if sys.platform != "linux":
         return
-    if os.environ.get("JAX_PLATFORMS") != "cpu" and any(
-        importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu")
-    ):
+    if 8 * num_bytes < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        _set(_MOST_MAPPED, 0)
+        _set(_TRIM_ABOVE, 2**31 - 1)
+
+
+def _set(parameter: int, value: int) -> None:
+    """Tells glibc, where JAX has nothing but CPUs and the environment sets nothing of the kind."""
+    if sys.platform != "linux" or any(name.startswith(_SETTINGS) for name in os.environ):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for name, value in ((_MOST_ARENAS, 1), (_MOST_MAPPED, 0), (_TRIM_ABOVE, 2**31 - 1)):
-            mallopt(name, value)
+    if os.environ.get("JAX_PLATFORMS") != "cpu" and any(map(importlib.util.find_spec, _PLUGINS)):
+        return
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(parameter, value)

@@ -10,8 +10,8 @@ Not run here.
 from configs import cifar100_bn
 
 
-def get_config():
-    config = cifar100_bn.get_config()
+def get_config(variant=""):
+    config = cifar100_bn.get_config(variant)
     config.late_phase.weight_decay = 5e-4
     config.late_phase.patterns = ("head/(kernel|bias)",)
     config.late_phase.kind = "templates"

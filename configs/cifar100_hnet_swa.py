@@ -10,8 +10,8 @@ Not run here.
 from configs import cifar100_bn_swa
 
 
-def get_config():
-    config = cifar100_bn_swa.get_config()
+def get_config(variant=""):
+    config = cifar100_bn_swa.get_config(variant)
     config.late_phase.patterns = ("head/(kernel|bias)",)
     config.late_phase.kind = "templates"
     config.late_phase.template_groups = ("adapter", "conv_block")

@@ -9,7 +9,7 @@ paper. Not run here.
 from configs import cifar100_bn
 
 
-def get_config():
-    config = cifar100_bn.get_config()
+def get_config(variant=""):
+    config = cifar100_bn.get_config(variant)
     config.late_phase.release_epoch = -1
     return config

@@ -9,8 +9,8 @@ Not run here.
 from configs import base
 
 
-def get_config():
-    config = base.get_config()
+def get_config(variant=""):
+    config = base.get_config(variant)
     config.data.name = "cifar100"
     config.model.depth = 28
     config.model.width = 14

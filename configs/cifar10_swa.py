@@ -9,7 +9,7 @@ paper. Not run here.
 from configs import cifar10_bn_swa
 
 
-def get_config():
-    config = cifar10_bn_swa.get_config()
+def get_config(variant=""):
+    config = cifar10_bn_swa.get_config(variant)
     config.late_phase.release_epoch = -1
     return config

@@ -4,7 +4,7 @@
         --config.model.pretrained=resnet50.safetensors --config.data.manual_dir=DIR
 
 DIR holds the ILSVRC2012 tars; README, "ImageNet". `configs/imagenet_resnet50.py:sample` is a small
-variant for 2 CPU cores.
+variant for 2 CPU cores, `:fast` (`configs/base.py`) another for accelerators.
 
 Published: 76.87 +/- 0.03 % top-1 (collapsed model). Not run here.
 """
@@ -13,7 +13,9 @@ from configs import base
 
 
 def get_config(variant=""):
-    config = base.get_config()
+    if variant not in ("", "fast", "sample"):
+        raise ValueError(f"variant {variant!r}: must be 'sample', 'fast' or not given")
+    config = base.get_config("" if variant == "sample" else variant)
     config.data.name = "imagenet2012"
     config.model.name = "resnet50"
     config.train.epochs = 20
@@ -49,6 +51,4 @@ def get_config(variant=""):
         config.data.image_size = 64
         config.data.resize = 72
         config.evaluate.batch_size = 50
-    elif variant:
-        raise ValueError(f"variant {variant!r}: must be 'sample' or not given")
     return config

@@ -33,6 +33,22 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in OVERLAYS if "small" not in path.stem and path.stem != "digits_bn"],
+    ids=lambda path: path.stem,
+)
+def test_the_fast_variant_of_a_published_config_differs_in_type_and_evaluation_only(path):
+    plain, fast = (
+        config_schema.flatten(config_lib.load_config(f"{path}{variant}").to_dict())
+        for variant in ("", ":fast")
+    )
+    changed = {field: value for field, value in fast.items() if value != plain[field]}
+    assert changed == {"train.compute_dtype": "bfloat16", "evaluate.batch_size": 2048}
+    with pytest.raises(ConfigError, match="variant 'slow': must be "):
+        config_lib.load_config(f"{path}:slow")
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_config_has_the_published_numbers(name):
     c = config_lib.load_config(str(CONFIGS / f"{name}.py"))

@@ -160,7 +160,7 @@ def test_a_benchmark_of_a_real_config_writes_json_and_a_table(tmp_path):
 RESULTS = {
     "name": "some",
     "config": {
-        "model": {"depth": 28, "width": 10},
+        "model": {"name": "wide_resnet", "depth": 28, "width": 10},
         "train": {"batch_size": 128, "compute_dtype": "bfloat16", "matmul_precision": "highest"},
         "late_phase": {"num_members": 10},
     },
@@ -215,11 +215,12 @@ def test_the_table_compares_with_the_targets_and_takes_the_fastest_mode():
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--parts=speed", "--parts = 'speed': must be some of matmul,step,"),
+        ("--parts=speed", "--parts = 'speed': must be some of check,matmul,step,"),
         ("--member_modes=", "--member_modes = '': must be some of vmap,scan,unroll"),
         ("--num_members=1,0", "--num_members = '1,0': must be whole numbers >= 1"),
         ("--device_counts=two", "--device_counts = 'two': must be whole numbers >= 1"),
         ("--repeats=0", "--repeats = 0: must be >= 1"),
+        ("--matmul_size=0", "--matmul_size = 0: must be >= 1"),
         ("--seconds=nan", "--seconds = nan: must be > 0"),
         ("--output=x.txt", "--output = 'x.txt': must end in .json"),
         ("--pytorch_code=nowhere", "--pytorch_code = 'nowhere': must be a folder"),

@@ -8,7 +8,16 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment
-from lpw_jax.benchmark import collectives, counts, dispatch, input_pipeline, memory, pytorch, whole
+from lpw_jax.benchmark import (
+    check,
+    collectives,
+    counts,
+    dispatch,
+    input_pipeline,
+    memory,
+    pytorch,
+    whole,
+)
 from lpw_jax.benchmark.programs import Cycle, PlainSGD
 from lpw_jax.benchmark.timing import Contender, matmul_flops_per_second
 from lpw_jax.data import imagenet
@@ -30,6 +39,7 @@ def measure(
     member_modes: Sequence[str],
     repeats: int,
     seconds: float,
+    matmul_size: int | None,
     device_counts: Sequence[int],
     pytorch_code: str | None,
     pytorch_python: str,
@@ -41,6 +51,7 @@ def measure(
       num_members: values of K; that of `config` is added.
       repeats: rounds of each step, contenders in turn.
       seconds: length of an epoch of the whole program.
+      matmul_size: rows of the matrices multiplied; None takes what fills the device.
       device_counts: numbers of devices for which collectives are counted.
       pytorch_code: clone of the published code, or None.
       pytorch_python: a Python with torch.
@@ -60,7 +71,8 @@ def measure(
     }
     yield results
     tasks: dict[str, Callable[[], Any]] = {
-        "matmul": lambda: _peaks(devices, repeats),
+        "check": lambda: check.agreement(config, num_classes=bench.num_classes),
+        "matmul": lambda: _peaks(devices, repeats, matmul_size),
         "step": lambda: bench.run(sorted({*num_members, bench.num_members}), member_modes, repeats),
         "program": lambda: bench.whole_program(seconds, repeats),
         "input": lambda: input_pipeline.measure(config, repeats=repeats),
@@ -87,9 +99,9 @@ def measure(
         yield results
 
 
-def _peaks(devices: Devices, repeats: int) -> dict[str, Any]:
+def _peaks(devices: Devices, repeats: int, size: int | None) -> dict[str, Any]:
     """FLOP/s of one device with large matrix products."""
-    size = 2048 if devices.all[0].platform == "cpu" else 8192
+    size = size or (2048 if devices.all[0].platform == "cpu" else 8192)
     kinds = {
         "bfloat16": ("bfloat16", "default"),
         "float32": ("float32", "highest"),
@@ -175,6 +187,7 @@ class _Steps:
             except jax.errors.JaxRuntimeError as error:
                 failed.append({"name": name, **facts, "not_run": first_line(error)})
             else:
+                facts["peak_memory_bytes"] = preflight.peak_memory()  # so far, of the process
                 console.say(f"  {name}: compiled in {contenders[name][0].compile_seconds:.1f} s")
 
         add(PLAIN, lambda: Contender(PlainSGD(self.config, self._devices, model)))

@@ -9,6 +9,9 @@ from lpw_jax.plain_text import markdown, markdown_code
 Row = tuple[str, str, str, str]
 
 
+_PEAK = "most memory so far, GB"  # of the process: contenders stay on the device
+
+
 def table(results: Mapping[str, Any]) -> str:
     """All that was measured."""
     tables = [heading(results), targets(results)]
@@ -36,6 +39,8 @@ def steps(results: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     by_name = {contender["name"]: contender for contender in found["contenders"]}
+    if any("peak_memory_bytes" in contender for contender in found["contenders"]):
+        lines = [f"{line} {more} |" for line, more in zip(lines, (_PEAK, "---"), strict=True)]
     one = _best_by_members(results).get(1)
     flops = found["flops_per_image"]["by_hand"]
     peak = _peak(results)
@@ -52,6 +57,9 @@ def steps(results: Mapping[str, Any]) -> str:
             f"{speed * flops / 1e12:.3g}",
             f"{speed * flops / peak:.0%}" if peak else "-",
         ]
+        if "peak_memory_bytes" in contender:
+            most = contender["peak_memory_bytes"]
+            cells.append(f"{most / 1e9:.2f}" if most else "-")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     compiled = found["flops_per_image"]["compiled"]
     counted = f", {compiled / 1e6:,.1f} in the compiled program" if compiled else ""
@@ -61,21 +69,36 @@ def steps(results: Mapping[str, Any]) -> str:
 
 def targets(results: Mapping[str, Any]) -> str:
     """What is aimed at, and what was found; nothing of parts that were not asked for."""
-    rows = [*_state(results)]
+    lines = ["| what | target | measured | |", "|---|---|---|---|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows(results))])
+
+
+def rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    """What, its target, what was measured, and whether that is met; in words."""
+    yield from _state(results)
     for part, (what, of_part) in _PARTS.items():
         found = results.get(part)
         if isinstance(found, Mapping) and "not_run" in found:
-            rows.append((what, "", _why(found), ""))
+            yield (what, "", _why(found), "")
         elif found:
-            rows += of_part(results)
-    lines = ["| what | target | measured | |", "|---|---|---|---|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+            yield from of_part(results)
 
 
 def _state(results: Mapping[str, Any]) -> Iterator[Row]:
     state, num_members = results["state"], results["config"]["late_phase"]["num_members"]
     what = f"weights and optimiser state, K = {num_members}, against plain SGD"
     yield _row(what, state["late_phase_bytes"] / state["plain_bytes"], "<=", 1.03)
+
+
+def _check(results: Mapping[str, Any]) -> Iterator[Row]:
+    for dtype, found in results["check"].items():
+        what = f"{dtype} training against the CPU's, largest part by which a change differs"
+        if "not_run" in found:
+            yield (what, "", _why(found), "")
+        else:
+            value = "not a number" if found["difference"] is None else f"{found['difference']:.2g}"
+            met = "met" if found["agrees"] else f"missed at {markdown_code(found['where'])}"
+            yield (what, f"<= {found['tolerance']}", value, met)
 
 
 def _step(results: Mapping[str, Any]) -> Iterator[Row]:
@@ -179,6 +202,7 @@ def _pytorch(results: Mapping[str, Any]) -> Iterator[Row]:
 
 
 _PARTS = {
+    "check": ("agreement with the CPU", _check),
     "step": ("bare steps", _step),
     "program": ("whole program", _program),
     "input": ("streamed input", _input),

@@ -20,8 +20,10 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def held(folder: epath.Path) -> Iterator[None]:
+def held(folder: epath.Path, flag: str = "--workdir") -> Iterator[None]:
     """Keeps other processes from using `folder`, which must exist. Not for remote storage.
+
+    `flag` is the one that named it.
 
     Raises:
       UserError: another process holds it; its id and machine are named.
@@ -31,7 +33,7 @@ def held(folder: epath.Path) -> Iterator[None]:
         (folder / NAME).unlink()
         yield
         return
-    file = _acquire(folder)
+    file = _acquire(folder, flag)
     try:
         file.seek(0)
         file.truncate()
@@ -48,7 +50,7 @@ def _holder() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
-def _acquire(folder: epath.Path):
+def _acquire(folder: epath.Path, flag: str):
     path = folder / NAME
     while True:
         file = open(path, "a+")  # noqa: SIM115  (it is the lock, and outlives this function)
@@ -59,7 +61,7 @@ def _acquire(folder: epath.Path):
             holder = file.read() or "another process"
             file.close()
             raise UserError(
-                f"--workdir = {str(folder)!r}: is in use by {holder}; wait for it, end it, or "
+                f"{flag} = {str(folder)!r}: is in use by {holder}; wait for it, end it, or "
                 "choose another folder"
             ) from error
         except OSError as error:  # some network file systems have no locks

@@ -1,0 +1,48 @@
+"""`results/benchmarks/history.jsonl`: what was measured when, a line for each benchmark."""
+
+import datetime
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lpw_jax.benchmark import report
+
+NAME = "history.jsonl"
+KEPT = ("results", "benchmarks")  # folders: what lies elsewhere is not kept
+
+
+def line(results: Mapping[str, Any], *, file: str, date: datetime.date) -> dict[str, Any]:
+    """Commit, date, device and every ratio of a benchmark, in JSON's types.
+
+    A ratio is named as in the report's table, less what stands in brackets.
+    """
+    made = results["environment"]
+    return {
+        "file": file,
+        "name": results["name"],
+        "date": date.isoformat(),
+        "commit": made["commit"],
+        "device": f"{made['num_devices']} x {made['device_kind']}",
+        "ratios": {
+            re.sub(r" \(.*?\)", "", what): float(value)
+            for what, _, value, _ in report.rows(results)
+            if re.fullmatch(r"[\d.e+-]+", value)
+        },
+    }
+
+
+def add(output: Path, results: Mapping[str, Any]) -> None:
+    """Adds a line for a benchmark that was written to `output`, if that is in results/benchmarks.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    output = output.absolute()
+    kept = [folder for folder in output.parents if folder.parts[-2:] == KEPT]
+    if kept and "environment" in results:
+        file = output.relative_to(kept[0]).as_posix()
+        found = line(results, file=file, date=datetime.date.today())
+        with open(kept[0] / NAME, "a") as lines:
+            lines.write(json.dumps(found) + "\n")

@@ -1,0 +1,264 @@
+"""A suite keeps its deadline, loses nothing when it is killed, and names mistakes."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import survival
+from test_benchmark import RESULTS
+
+from lpw_jax import config as config_lib
+from lpw_jax.benchmark import check, history, step_process, summary
+from lpw_jax.benchmark.__main__ import main
+from lpw_jax.benchmark.steps import ACCELERATOR, small
+
+SUITE = ["--suite=accelerator", "--size=small"]
+NAMES = [step.name for step in ACCELERATOR]
+SOME = ["wrn28_10_float32", "imagenet_input", "train_cifar10_sgd"]
+
+
+def records(folder):
+    """What there is of the steps, by name, whatever was killed: every file is whole."""
+    files = (folder / f"{name}.json" for name in NAMES)
+    return {file.stem: json.loads(file.read_text()) for file in files if file.exists()}
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--suite=cpu", "--suite = 'cpu': must be one of accelerator"),
+        ("--size=tiny", "--size = 'tiny': must be one of full, small"),
+        ("--minutes=0", "--minutes = 0.0: must be a number > 0"),
+        ("--minutes=inf", "--minutes = inf: must be a number > 0"),
+        ("--steps=check,speed", "--steps = 'check,speed': 'speed' is none of check, wrn28_10_"),
+        ("--output=/dev/null/x", "--output = '/dev/null/x': must be a folder"),
+        ("--pytorch_code=nowhere", "--pytorch_code = 'nowhere': must be a folder"),
+        ("--config.train.momentum=2", "train.momentum = 2.0: must be"),
+        ("--config.train.speed=2", "train.speed"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(flag, message, tmp_path, capsys):
+    output = tmp_path / "suite"
+    assert main([*SUITE, f"--output={output}", flag]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_every_step_is_of_a_config_that_there_is_and_a_known_part():
+    assert len(set(NAMES)) == len(NAMES)
+    for step in (*ACCELERATOR, *map(small, ACCELERATOR)):
+        config_lib.load_config(f"configs/{step.config}", step.overrides)
+        assert set(step.parts.split(",")) <= {"", "check", "matmul", "step", "pytorch"} | {
+            *("start", "program", "input")
+        }
+
+
+def test_without_time_nothing_is_begun_and_all_is_said(tmp_path, capsys):
+    assert main([*SUITE, f"--output={tmp_path}", "--minutes=0.001"]) == 0
+    found = records(tmp_path)
+    assert list(found) == NAMES
+    assert {record["status"] for record in found.values()} == {"not_run"}
+    assert found["check"]["reason"] == "the time was over"
+    assert found["pytorch_tf32"]["reason"].startswith("--pytorch_code names no clone")
+    page = (tmp_path / "summary.md").read_text()
+    assert all(f"| `{name}` |" in page for name in NAMES)
+    assert main(["--suite=accelerator", f"--output={tmp_path}"]) == 2
+    assert "holds check of --suite accelerator --size small" in capsys.readouterr().err
+    (tmp_path / "check.json").write_text("[]")
+    assert main([*SUITE, f"--output={tmp_path}"]) == 2
+    assert "check.json: is no step of a suite" in capsys.readouterr().err
+
+
+def is_alive(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def await_pid(file):
+    while not (file.exists() and file.read_text().endswith("\n")):
+        time.sleep(0.01)
+    return int(file.read_text())
+
+
+def test_a_step_that_hangs_is_killed_with_all_that_it_started(tmp_path):
+    script = f"trap '' TERM; sleep 100 & echo $! > {tmp_path}/pid; echo begun; wait"
+    start = time.monotonic()
+    code = step_process.run(["bash", "-c", script], log=tmp_path / "log", seconds=1, grace=0.5)
+    assert code is None and 1.4 < time.monotonic() - start < 10
+    assert not is_alive(await_pid(tmp_path / "pid"))
+    assert step_process.last_words(tmp_path / "log") == "begun"
+
+
+def test_a_step_is_asked_before_it_is_killed_and_its_exit_code_is_told(tmp_path):
+    script = f"trap 'echo saved > {tmp_path}/saved; exit 75' TERM; while :; do sleep 0.01; done"
+    flags = dict(log=tmp_path / "log", seconds=1)
+    assert step_process.run(["bash", "-c", script], grace=20, **flags) is None
+    assert (tmp_path / "saved").read_text() == "saved\n"
+    assert step_process.run(["bash", "-c", "echo error: no; exit 3"], **flags) == 3
+    assert step_process.last_words(tmp_path / "log") == "error: no"
+    assert step_process.run(["bash", "-c", "kill -9 $$"], **flags) == 128 + 9
+
+
+def test_a_step_ends_with_the_suite_that_is_killed(tmp_path):
+    script = f"sleep 100 & echo $! > {tmp_path}/pid; wait"
+    program = (
+        "import pathlib\nfrom lpw_jax.benchmark import step_process\n"
+        f"step_process.run(['bash', '-c', {script!r}], log=pathlib.Path({str(tmp_path / 'log')!r}),"
+        " seconds=90)"
+    )
+    suite = subprocess.Popen([sys.executable, "-c", program], cwd=survival.ROOT)
+    pid = await_pid(tmp_path / "pid")
+    suite.kill()
+    suite.wait()
+    end = time.monotonic() + 20
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_alive(pid)
+
+
+def suite_process(folder, *flags):
+    environment = os.environ | {"XLA_FLAGS": survival.QUICK_COMPILER}  # and one device
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")  # of the training
+    return subprocess.Popen(
+        [sys.executable, "-m", "lpw_jax.benchmark", *SUITE, f"--output={folder}"]
+        + [f"--steps={','.join(SOME)}", *flags],
+        cwd=survival.ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_suite_that_is_killed_again_and_again_measures_all_and_nothing_twice(tmp_path):
+    folder, moments = tmp_path / "results" / "benchmarks" / "here", random.Random(4)
+    folder.parent.mkdir(parents=True)
+    settled, killed = {}, 0
+    for attempt in range(40):
+        suite = suite_process(folder)
+        try:
+            # Longer and longer, so that every step ends at last.
+            _, told = suite.communicate(timeout=moments.uniform(1, 15) + 8 * attempt)
+        except subprocess.TimeoutExpired:
+            suite.send_signal(moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+            suite.communicate()
+            killed += 1
+        for name, record in records(folder).items():
+            if record["status"] in ("done", "failed"):
+                assert settled.setdefault(name, record) == record
+        if suite.returncode == 0:
+            break
+    assert suite.returncode == 0 and killed > 0, told
+    found = records(folder)
+    assert {name: record["status"] for name, record in found.items()} == {
+        "wrn28_10_float32": "done",
+        "imagenet_input": "failed",  # digits are not streamed
+        "train_cifar10_sgd": "done",
+    }
+    bare = found["wrn28_10_float32"]["results"]
+    assert bare["matmul"]["float32"] > 0
+    assert all(step["images_per_second"] > 0 for step in bare["step"]["contenders"])
+    assert all(step["peak_memory_bytes"] > 0 for step in bare["step"]["contenders"])
+    trained = found["train_cifar10_sgd"]["results"]
+    assert trained["epochs"] == 2 and trained["results"]["status"] == "complete"
+    page = (folder / "summary.md").read_text()
+    assert "most memory so far" in page and "Test accuracy, collapsed" in page
+    [line] = (folder.parent / "history.jsonl").read_text().splitlines()
+    assert json.loads(line)["file"] == "here/wrn28_10_float32.json"
+    # Another command tries again what failed, and that alone.
+    again = suite_process(folder, "--config.data.note=once more")
+    assert again.wait(120) == 0
+    after = records(folder)
+    assert after["imagenet_input"] != found["imagenet_input"]
+    assert {**after, "imagenet_input": 0} == {**found, "imagenet_input": 0}
+
+
+@pytest.mark.slow
+def test_a_training_that_the_time_ends_goes_on_in_the_next_call(tmp_path):
+    folder = tmp_path / "suite"
+    flags = ["--steps=train_cifar10_sgd"]
+    first = suite_process(folder, *flags, "--minutes=0.95")  # less than it needs to compile
+    assert first.wait(120) == 0
+    record = records(folder)["train_cifar10_sgd"]
+    assert (record["status"], record["reason"]) == ("unfinished", "the time was over")
+    assert suite_process(folder, *flags).wait(500) == 0
+    assert records(folder)["train_cifar10_sgd"]["status"] == "done"
+
+
+def test_the_largest_difference_is_a_part_of_the_leafs_largest_change():
+    theirs = {"a": np.array([1.0, -100.0]), "b": np.array([[1e-4]]), "c": np.zeros(2)}
+    assert check.largest_difference(theirs, theirs) == (0.0, "")
+    ours = theirs | {"a": np.array([1.5, -100.0]), "b": np.array([[1.02e-4]])}
+    part, where = check.largest_difference(ours, theirs)
+    assert part == pytest.approx(0.02) and where == "['b']"
+    assert check.largest_difference(theirs | {"c": np.ones(2)}, theirs) == (np.inf, "['c']")
+    part, where = check.largest_difference(theirs | {"b": np.array([[np.nan]])}, theirs)
+    assert np.isnan(part) and where == "['b']"
+
+
+CHECKED = ["--config.train.batch_size=8", "--config.late_phase.num_members=2"]
+
+
+@pytest.mark.slow
+def test_a_device_that_rounds_more_does_not_agree_with_the_cpu(tiny_network, monkeypatch):
+    config = config_lib.load_config("configs/digits_bn.py", CHECKED)
+    found = check.agreement(config, num_classes=10)
+    assert found["float32"]["agrees"] and found["float64"]["agrees"]
+    assert 0 < found["float64"]["difference"] < found["float32"]["difference"]
+    products = jax.lax.conv_general_dilated
+
+    def rounded(x, kernel, *args, **options):  # to TF32's 10 bits
+        x = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=10)
+        return products(x, kernel, *args, **options)
+
+    monkeypatch.setattr(jax.lax, "conv_general_dilated", rounded)
+    found = check.agreement(config, num_classes=10)
+    assert not found["float64"]["agrees"]
+
+
+def test_the_page_shows_what_is_there_and_why_the_rest_is_not():
+    steps = [
+        {"step": "a", "what": "A", "status": "done", "seconds": 1.6, "results": RESULTS},
+        {"step": "b", "what": "B", "status": "failed", "reason": "a | b", "seconds": 3}
+        | {"results": {}},
+        {"step": "c", "what": "C", "status": "unfinished", "seconds": 9, "results": {"epochs": 0}},
+    ]
+    page = summary.page(steps)
+    assert "| `a` | A | done | 2 |" in page and "| `b` | B | failed: a \\| b | 3 |" in page
+    assert page.count("## ") == 1 and "| K = 10, vmap |" in page
+
+
+def test_a_line_of_history_has_every_ratio_by_name(tmp_path):
+    folder = tmp_path / "results" / "benchmarks"
+    folder.mkdir(parents=True)
+    for file in (tmp_path / "x.json", folder / "h100.json", folder / "suite" / "x.json"):
+        history.add(file, RESULTS)
+    assert not (tmp_path / "history.jsonl").exists()
+    first, second = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    assert (first["file"], second["file"]) == ("h100.json", "suite/x.json")
+    assert first["device"] == "1 x H" and first["name"] == "some" and first["commit"] is None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", first["date"])
+    assert first["ratios"]["cycle, K = 10, against 10 plain SGD steps"] == 1.01
+    assert first["ratios"]["images/s against the published PyTorch code, published"] == 2.0
+    assert not [name for name in first["ratios"] if "tuned" in name or "whole program" in name]
+
+
+def test_the_history_knows_every_benchmark_that_is_kept():
+    folder = survival.ROOT / "results" / "benchmarks"
+    lines = [json.loads(line) for line in (folder / history.NAME).read_text().splitlines()]
+    kept = {file.name for file in folder.glob("*.json")}
+    assert kept <= {line["file"] for line in lines}
+    for line in lines:
+        assert {"file", "name", "date", "commit", "device", "ratios"} == set(line)

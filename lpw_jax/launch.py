@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import dry_run, evaluate, experiment, networks, registry, report
-from lpw_jax.devices import hosts, preflight
+from lpw_jax.devices import hosts, preflight, published_peaks
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, results_report, schedule_report
@@ -154,6 +154,13 @@ def _prepared(
         f"{devices.count} x {devices.all[0].device_kind} on {jax.process_count()} host(s); "
         f"members: {training.member_mode}, layout: {training.in_groups.layout}"
     )
+    if note := published_peaks.float32_note(
+        platform=devices.all[0].platform,
+        device_kind=devices.all[0].device_kind,
+        compute_dtype=config.train.compute_dtype,
+        matmul_precision=config.train.matmul_precision,
+    ):
+        console.say(note)
     console.say(schedule_report.schedule_table(training.timeline.plan()))
     return training
 

@@ -33,7 +33,8 @@ LAYERS = (
      "devices.preemption", "devices.jax_settings", "files.*"),
     (
         "display.events", "display.schedule_report", "display.results_report",
-        "devices.preflight", "devices.compilation", "weights.weight_download",
+        "devices.preflight", "devices.compilation", "devices.published_peaks",
+        "weights.weight_download",
     ),
     ("display.*", "report", "report.*"),
     ("recipe", "training.runner", "evaluation.predict"),

@@ -29,7 +29,7 @@ def training_flops(model: nn.Module, image_shape: Sequence[int]) -> int:
     model = model.clone(conv_general_dilated=None)
     images = jax.ShapeDtypeStruct((1, *image_shape), model.dtype)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    first, *others = map(_products, _equations(jax.make_jaxpr(model.apply)(variables, images)))
+    first, *others = map(products, _equations(jax.make_jaxpr(model.apply)(variables, images)))
     return 2 * (2 * first + 3 * sum(others))
 
 
@@ -42,7 +42,7 @@ def _equations(program: Any) -> Iterator[Any]:
             yield from _equations(inner)
 
 
-def _products(equation: Any) -> int:
+def products(equation: Any) -> int:
     """Multiplications of one equation, on one image."""
     left, right = (var.aval.shape for var in equation.invars)
     if equation.primitive.name == "dot_general":

@@ -14,9 +14,9 @@ KEPT = ("results", "benchmarks")  # folders: what lies elsewhere is not kept
 
 
 def line(results: Mapping[str, Any], *, file: str, date: datetime.date) -> dict[str, Any]:
-    """Commit, date, device and every ratio of a benchmark, in JSON's types.
+    """Commit, date, device and the figures of a benchmark, mostly ratios, in JSON's types.
 
-    A ratio is named as in the report's table, less what stands in brackets.
+    A figure is named as in the report's table, less what stands in brackets.
     """
     made = results["environment"]
     return {
@@ -25,7 +25,7 @@ def line(results: Mapping[str, Any], *, file: str, date: datetime.date) -> dict[
         "date": date.isoformat(),
         "commit": made["commit"],
         "device": f"{made['num_devices']} x {made['device_kind']}",
-        "ratios": {
+        "figures": {
             re.sub(r" \(.*?\)", "", what): float(value)
             for what, _, value, _ in report.rows(results)
             if re.fullmatch(r"[\d.e+-]+", value)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,13 +35,15 @@ def line(results: Mapping[str, Any], *, file: str, date: datetime.date) -> dict[
 
 
 def add(output: Path, results: Mapping[str, Any]) -> None:
-    """Adds a line for a benchmark that was written to `output`, if that is in results/benchmarks.
+    """Adds a line for a benchmark if `output`, its file or a suite's, is in results/benchmarks.
+
+    What a suite's process writes lies deeper, and is added by the suite when it is whole.
 
     Raises:
       OSError: it cannot be written.
     """
-    output = output.absolute()
-    kept = [folder for folder in output.parents if folder.parts[-2:] == KEPT]
+    output = Path(os.path.abspath(output))
+    kept = [folder for folder in output.parents[:2] if folder.parts[-2:] == KEPT]
     if kept and "environment" in results:
         file = output.relative_to(kept[0]).as_posix()
         found = line(results, file=file, date=datetime.date.today())

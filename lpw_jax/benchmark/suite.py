@@ -252,7 +252,7 @@ def _stands(found: Mapping[str, Any], command: Sequence[str]) -> bool:
 def _missing(part: Any) -> str:
     """Why a part was not measured, '' if it was."""
     if part is None:
-        return "it was not measured"
+        return "these images are not streamed"  # the only part that others leave out
     return str(part["not_run"]) if isinstance(part, Mapping) and "not_run" in part else ""
 
 

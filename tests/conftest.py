@@ -23,8 +23,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Many tests compile the same programs, and so does the next session: one folder keeps them all.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(10**9))  # bytes; the oldest go
-if shared.FOLDER not in os.environ:
+# Of two processes one may read what the other has not wholly written: then both compile it.
+UNFINISHED = "ignore:Error reading persistent compilation cache entry"
+os.environ.setdefault("PYTHONWARNINGS", UNFINISHED)
+if shared.FOLDER not in os.environ:  # the first process of the session
+    shared.make_room(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]), 10**9)
     os.environ[shared.FOLDER] = tempfile.mkdtemp(prefix="lpw_jax-tests-")
     atexit.register(shutil.rmtree, os.environ[shared.FOLDER], ignore_errors=True)
 
@@ -50,6 +53,10 @@ DEAR = (
     "test_imagenet_hosts.py",
     "test_corrupt_images.py",
 )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", UNFINISHED)
 
 
 def pytest_collection_modifyitems(items):

@@ -22,3 +22,16 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
             make(unfinished)
             unfinished.rename(folder)
     return folder
+
+
+def make_room(folder: Path, size: int) -> None:
+    """Deletes compiled programs, the oldest first, until `folder` has at most `size` bytes.
+
+    JAX's own limit reads the age of every kept program whenever it keeps another, which takes
+    longer than to compile a small one.
+    """
+    files = [(file.stat(), file) for file in folder.glob("*") if file.is_file()]
+    for found, file in sorted(files, key=lambda kept: kept[0].st_mtime, reverse=True):
+        size -= found.st_size
+        if size < 0:
+            file.unlink(missing_ok=True)

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import small_resnet
 import survival
 from imagenet_files import make_tars
 from torchvision_weights import state_dict
 
 import lpw_jax
-from lpw_jax import evaluate, export, main
+from lpw_jax import evaluate, export, main, registry
 from lpw_jax.data import imagenet
 from lpw_jax.weights import pretrained
 
@@ -21,7 +22,14 @@ NUM_VAL, EPOCHS = 6, 2
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.NETWORKS, small_resnet.NAME, small_resnet.NETWORK)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(small_network, tmp_path_factory):
     """Tars of 32 training images, two cycles an epoch, and converted weights."""
     folder = tmp_path_factory.mktemp("imagenet")
     make_tars(folder / "tars", num_classes=4, per_class=8, num_val=NUM_VAL)
@@ -48,7 +56,8 @@ def flags(folder):
 
 
 def started(workdir, flags):
-    return survival.start(workdir, flags=flags, config=CONFIG)
+    program = (str(survival.ROOT / "tests" / "small_resnet.py"),)
+    return survival.start(workdir, flags=flags, config=CONFIG, program=program)
 
 
 @pytest.fixture(scope="module")

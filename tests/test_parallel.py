@@ -42,9 +42,6 @@ def outcome(folder, backend, num_devices, layout, **options):
     [
         (2, "members"),
         pytest.param(1, "data", marks=pytest.mark.slow),
-        pytest.param(2, "data", marks=pytest.mark.slow),
-        pytest.param(4, "data", marks=pytest.mark.slow),
-        pytest.param(4, "members", marks=pytest.mark.slow),
         pytest.param(8, "data", marks=pytest.mark.slow),
         pytest.param(8, "members", marks=pytest.mark.slow),
     ],

@@ -10,7 +10,7 @@ from short_run import COMMAND
 from lpw_jax import main
 from lpw_jax.files.workdir import Workdir
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 PARTS = ("augment", "coast", "members", "all_reduce", "update_members", "update_shared")
 
 
@@ -19,7 +19,7 @@ def run(workdir, *flags):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tiny_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     option = "jax_compilation_cache_include_metadata_in_key"
     before = getattr(jax.config, option)

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import survival
 from scipy.special import log_softmax, logsumexp
 from short_run import COMMAND, CONFIGS, DIGITS, NOTE
 
@@ -204,7 +205,7 @@ def sigint():
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["loading", "epoch  1/"])  # the first is followed by compilation
 def test_ctrl_c_ends_in_words_and_with_130(tmp_path, moment, sigint):
-    command = [sys.executable, "-m", "lpw_jax.main", "--config", DIGITS]
+    command = [sys.executable, survival.TINY_PROGRAM, "--config", DIGITS]
     process = subprocess.Popen(
         [*command, "--workdir", str(tmp_path / "run")], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, cwd=CONFIGS.parent,

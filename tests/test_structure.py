@@ -70,7 +70,6 @@ class Record:
     params=[
         pytest.param(("data", 2, "pmap"), marks=pytest.mark.slow),
         ("members", 2, "pmap"),
-        pytest.param(("members", 2, "shard_map"), marks=pytest.mark.slow),
         pytest.param(("groups", 4, "shard_map"), marks=pytest.mark.slow),
     ],
     ids=lambda param: f"{param[0]}-{param[2]}",

@@ -92,7 +92,7 @@ def _specialist(name):
 @pytest.mark.parametrize(
     ("run", "coasting", "member_mode", "num_devices", "layout"),
     [
-        ("coasting", "every_minibatch", "scan", 2, "data"),
+        ("coasting", "every_minibatch", "vmap", 2, "data"),
         ("per_spec_optim", "none", "scan", 3, "members"),
     ],
 )

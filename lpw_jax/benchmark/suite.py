@@ -84,9 +84,11 @@ def main(argv: Sequence[str]) -> int:
         if not 0 < args.minutes < math.inf:
             raise UserError(f"--minutes = {args.minutes}: must be a number > 0")
         check_pytorch_flags(args)
-        steps = _steps(args)
+        steps = steps_of(args)
         for step in steps:  # a mistake is known before the first one begins
             config_lib.load_config(_config(step), [*overrides, *step.overrides])
+        if storage.is_remote(args.output):
+            raise UserError(f"--output = {args.output!r}: must be a local folder")
         folder = Path(storage.path(args.output))
         try:
             for name in ("", LOGS, RUNS, WORK):
@@ -103,7 +105,8 @@ def _leave(*_: Any) -> None:
     raise Preempted
 
 
-def _steps(args: argparse.Namespace) -> list[Step]:
+def steps_of(args: argparse.Namespace) -> list[Step]:
+    """The steps that the command line asks for; raises UserError if there are none such."""
     if args.suite not in SUITES:
         raise UserError(f"--suite = {args.suite!r}: must be one of {', '.join(SUITES)}")
     if args.size not in SIZES:
@@ -164,7 +167,7 @@ class Suite:
         from lpw_jax.display import console
 
         for step in steps:
-            command = self._command(step)
+            command = self.command(step)
             known = self.known(step)
             if known and _stands(known, command):
                 console.say(f"{step.name}: {known['status']} before")
@@ -181,7 +184,8 @@ class Suite:
             storage.write_text(self._folder / SUMMARY, summary.page(records))
         console.say(f"written: {self._folder / SUMMARY}")
 
-    def _command(self, step: Step) -> list[str]:
+    def command(self, step: Step) -> list[str]:
+        """The process of a step."""
         overrides = [*self._overrides, *step.overrides]
         command = [sys.executable, "-m", "lpw_jax.benchmark" if step.parts else "lpw_jax.main"]
         command += [f"--config={_config(step)}", *overrides, *step.flags]

@@ -21,7 +21,7 @@ from lpw_jax.files import lock, storage
 
 SIZES = ("full", "small")
 SUMMARY, LOGS, RUNS, WORK = "summary.md", "logs", "runs", "work"
-GRACE = 45.0  # seconds that a training has for its last checkpoint
+GRACE = {"full": 45.0, "small": 10.0}  # seconds that a training has for its last checkpoint
 LEAST = 0.1  # part of a step's minutes for which it is worth beginning
 
 _DESCRIPTION = """\
@@ -141,6 +141,7 @@ class Suite:
     ):
         self._folder, self._args = folder, args
         self._overrides, self._deadline = overrides, deadline
+        self._grace = GRACE[args.size]
         self._kind = {"suite": args.suite, "size": args.size}
         for step in SUITES[args.suite]:
             found = self.known(step)
@@ -205,7 +206,7 @@ class Suite:
         nothing = {"status": "not_run", "seconds": 0.0, "date": _now()}
         if step.needs_pytorch and not self._args.pytorch_code:
             return nothing | {"reason": "--pytorch_code names no clone of the published code"}
-        left = self._deadline - time.monotonic() - (1.0 if step.parts else GRACE)
+        left = self._deadline - time.monotonic() - (1.0 if step.parts else self._grace)
         if left < max(1.0, 60 * LEAST * step.minutes):
             return nothing | {"reason": "the time was over"}
         limit = min(left, 60 * step.minutes) if step.parts else left
@@ -216,7 +217,7 @@ class Suite:
             command,
             log=log,
             seconds=limit,
-            grace=0.0 if step.parts else GRACE,
+            grace=0.0 if step.parts else self._grace,
             environment=_environment(with_cpu=step.parts == "check"),
         )
         found = {"seconds": time.monotonic() - start, "date": _now()}

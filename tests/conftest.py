@@ -48,6 +48,7 @@ DEAR = (
     "test_pretrained.py",
     "test_all_weights.py",
     "test_structure.py",
+    "test_benchmark_suite.py",
     "test_benchmark.py",
     "test_bfloat16.py",
     "test_imagenet_hosts.py",

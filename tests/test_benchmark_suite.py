@@ -17,10 +17,12 @@ import pytest
 import survival
 from test_benchmark import RESULTS
 
+import lpw_jax.main
 from lpw_jax import config as config_lib
-from lpw_jax.benchmark import check, history, step_process, summary
+from lpw_jax.benchmark import __main__ as benchmark
+from lpw_jax.benchmark import check, history, step_process, suite, summary
 from lpw_jax.benchmark.__main__ import main
-from lpw_jax.benchmark.steps import ACCELERATOR, small
+from lpw_jax.benchmark.steps import ACCELERATOR
 
 SUITE = ["--suite=accelerator", "--size=small"]
 NAMES = [step.name for step in ACCELERATOR]
@@ -42,6 +44,7 @@ def records(folder):
         ("--minutes=inf", "--minutes = inf: must be a number > 0"),
         ("--steps=check,speed", "--steps = 'check,speed': 'speed' is none of check, wrn28_10_"),
         ("--output=/dev/null/x", "--output = '/dev/null/x': must be a folder"),
+        ("--output=gs://bucket/x", "--output = 'gs://bucket/x': must be a local folder"),
         ("--pytorch_code=nowhere", "--pytorch_code = 'nowhere': must be a folder"),
         ("--config.train.momentum=2", "train.momentum = 2.0: must be"),
         ("--config.train.speed=2", "train.speed"),
@@ -54,13 +57,21 @@ def test_mistakes_are_named_before_anything_runs(flag, message, tmp_path, capsys
     assert not output.exists()
 
 
-def test_every_step_is_of_a_config_that_there_is_and_a_known_part():
+@pytest.mark.parametrize("size", ["full", "small"])
+def test_every_step_is_a_command_that_its_program_understands(size, tmp_path):
+    flags = ["--suite=accelerator", f"--size={size}", f"--output={tmp_path}"]
+    args = suite.parser().parse_args([*flags, "--pytorch_code=published"])
     assert len(set(NAMES)) == len(NAMES)
-    for step in (*ACCELERATOR, *map(small, ACCELERATOR)):
-        config_lib.load_config(f"configs/{step.config}", step.overrides)
-        assert set(step.parts.split(",")) <= {"", "check", "matmul", "step", "pytorch"} | {
-            *("start", "program", "input")
-        }
+    for step in suite.steps_of(args):
+        program, *command = suite.Suite(tmp_path, args, [], 0.0).command(step)[2:]
+        of_program = {"lpw_jax.benchmark": benchmark, "lpw_jax.main": lpw_jax.main}[program]
+        found, config = config_lib.parse(of_program.parser(), command)
+        assert (program == "lpw_jax.main") == (step.parts == "")
+        if step.parts:
+            assert set(found.parts.split(",")) <= set(benchmark.ALL_PARTS)
+            assert step.needs_pytorch == (found.pytorch_code == "published")
+        else:
+            assert config.train.compute_dtype == "bfloat16"
 
 
 def test_without_time_nothing_is_begun_and_all_is_said(tmp_path, capsys):
@@ -125,10 +136,10 @@ def test_a_step_ends_with_the_suite_that_is_killed(tmp_path):
         f"step_process.run(['bash', '-c', {script!r}], log=pathlib.Path({str(tmp_path / 'log')!r}),"
         " seconds=90)"
     )
-    suite = subprocess.Popen([sys.executable, "-c", program], cwd=survival.ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=survival.ROOT)
     pid = await_pid(tmp_path / "pid")
-    suite.kill()
-    suite.wait()
+    parent.kill()
+    parent.wait()
     assert dies(pid)
 
 
@@ -152,20 +163,20 @@ def test_a_suite_that_is_killed_again_and_again_measures_all_and_nothing_twice(t
     folder.parent.mkdir(parents=True)
     settled, killed = {}, 0
     for attempt in range(40):
-        suite = suite_process(folder)
+        process = suite_process(folder)
         try:
             # Longer and longer, so that every step ends at last.
-            _, told = suite.communicate(timeout=moments.uniform(1, 15) + 8 * attempt)
+            _, told = process.communicate(timeout=moments.uniform(1, 15) + 12 * attempt)
         except subprocess.TimeoutExpired:
-            suite.send_signal(moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
-            suite.communicate()
+            process.send_signal(moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+            process.communicate()
             killed += 1
         for name, record in records(folder).items():
             if record["status"] in ("done", "failed"):
                 assert settled.setdefault(name, record) == record
-        if suite.returncode == 0:
+        if process.returncode == 0:
             break
-    assert suite.returncode == 0 and killed > 0, told
+    assert process.returncode == 0 and killed > 0, told
     found = records(folder)
     assert {name: record["status"] for name, record in found.items()} == {
         "wrn28_10_float32": "done",
@@ -195,7 +206,7 @@ def test_a_suite_that_is_killed_again_and_again_measures_all_and_nothing_twice(t
 def test_a_training_that_the_time_ends_goes_on_in_the_next_call(tmp_path):
     folder = tmp_path / "suite"
     flags = ["--steps=train_cifar10_sgd"]
-    first = suite_process(folder, *flags, "--minutes=0.95")  # less than it needs to compile
+    first = suite_process(folder, *flags, "--minutes=0.3")  # less than it needs to compile
     first.communicate(timeout=120)
     assert first.returncode == 0
     record = records(folder)["train_cifar10_sgd"]
@@ -245,7 +256,10 @@ def test_the_page_shows_what_is_there_and_why_the_rest_is_not():
         {"step": "c", "what": "C", "status": "unfinished", "seconds": 9, "results": {"epochs": 0}},
     ]
     page = summary.page(steps)
-    assert "| `a` | A | done | 2 |" in page and "| `b` | B | failed: a \\| b | 3 |" in page
+    assert (
+        "| `a` | A | done; 3 targets missed | 2 |" in page
+        and "| `b` | B | failed: a \\| b | 3 |" in page
+    )
     assert page.count("## ") == 1 and "| K = 10, vmap |" in page
 
 

@@ -162,15 +162,19 @@ class Cycle:
         batch = batch_shapes(self._shape, self._image_size, self._model.dtype)
         return self._step.lower(shapes, batch, self._devices.replicate(RATES))
 
-    def arguments(self) -> tuple[Any, tuple[Any, ...]]:
-        """What a call changes, and what else it needs, on the devices; of one group only."""
+    def arguments(self, state: Any = None) -> tuple[Any, tuple[Any, ...]]:
+        """What a call changes (`state`, or a fresh one), and what else it needs, on the devices.
+
+        Of one group only.
+        """
+        state = self.init(jax.random.key(0)) if state is None else state
         batch = random_batch(
             self._shape,
             size=self._image_size,
             num_classes=self._model.num_classes,
             dtype=self._model.dtype,
         )
-        carry = self._devices.replicate(self.init(jax.random.key(0)))
+        carry = self._devices.replicate(state)
         return carry, (self._devices.shard(batch), self._devices.replicate(RATES))
 
     def bind(self, compiled: Any) -> Any:

@@ -48,7 +48,7 @@ RESNET = "imagenet_resnet50.py"
 
 ACCELERATOR = (
     Step(
-        "check", "trains as the CPU does, a small network", "digits_bn.py", 4, "check",
+        "check", "trains as the CPU does, a small network", "digits_bn.py", 5, "check",
         overrides=("--config.train.batch_size=16", "--config.late_phase.num_members=2"),
     ),
     Step(

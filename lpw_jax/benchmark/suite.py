@@ -21,7 +21,7 @@ from lpw_jax.files import lock, storage
 
 SIZES = ("full", "small")
 SUMMARY, LOGS, RUNS, WORK = "summary.md", "logs", "runs", "work"
-GRACE = 45.0  # seconds that a training has for its last checkpoint
+GRACE = {"full": 45.0, "small": 10.0}  # seconds that a training has for its last checkpoint
 LEAST = 0.1  # part of a step's minutes for which it is worth beginning
 
 _DESCRIPTION = """\
@@ -84,9 +84,11 @@ def main(argv: Sequence[str]) -> int:
         if not 0 < args.minutes < math.inf:
             raise UserError(f"--minutes = {args.minutes}: must be a number > 0")
         check_pytorch_flags(args)
-        steps = _steps(args)
+        steps = steps_of(args)
         for step in steps:  # a mistake is known before the first one begins
             config_lib.load_config(_config(step), [*overrides, *step.overrides])
+        if storage.is_remote(args.output):
+            raise UserError(f"--output = {args.output!r}: must be a local folder")
         folder = Path(storage.path(args.output))
         try:
             for name in ("", LOGS, RUNS, WORK):
@@ -103,7 +105,8 @@ def _leave(*_: Any) -> None:
     raise Preempted
 
 
-def _steps(args: argparse.Namespace) -> list[Step]:
+def steps_of(args: argparse.Namespace) -> list[Step]:
+    """The steps that the command line asks for; raises UserError if there are none such."""
     if args.suite not in SUITES:
         raise UserError(f"--suite = {args.suite!r}: must be one of {', '.join(SUITES)}")
     if args.size not in SIZES:
@@ -138,6 +141,7 @@ class Suite:
     ):
         self._folder, self._args = folder, args
         self._overrides, self._deadline = overrides, deadline
+        self._grace = GRACE[args.size]
         self._kind = {"suite": args.suite, "size": args.size}
         for step in SUITES[args.suite]:
             found = self.known(step)
@@ -164,7 +168,7 @@ class Suite:
         from lpw_jax.display import console
 
         for step in steps:
-            command = self._command(step)
+            command = self.command(step)
             known = self.known(step)
             if known and _stands(known, command):
                 console.say(f"{step.name}: {known['status']} before")
@@ -181,7 +185,8 @@ class Suite:
             storage.write_text(self._folder / SUMMARY, summary.page(records))
         console.say(f"written: {self._folder / SUMMARY}")
 
-    def _command(self, step: Step) -> list[str]:
+    def command(self, step: Step) -> list[str]:
+        """The process of a step."""
         overrides = [*self._overrides, *step.overrides]
         command = [sys.executable, "-m", "lpw_jax.benchmark" if step.parts else "lpw_jax.main"]
         command += [f"--config={_config(step)}", *overrides, *step.flags]
@@ -201,7 +206,7 @@ class Suite:
         nothing = {"status": "not_run", "seconds": 0.0, "date": _now()}
         if step.needs_pytorch and not self._args.pytorch_code:
             return nothing | {"reason": "--pytorch_code names no clone of the published code"}
-        left = self._deadline - time.monotonic() - (1.0 if step.parts else GRACE)
+        left = self._deadline - time.monotonic() - (1.0 if step.parts else self._grace)
         if left < max(1.0, 60 * LEAST * step.minutes):
             return nothing | {"reason": "the time was over"}
         limit = min(left, 60 * step.minutes) if step.parts else left
@@ -212,7 +217,7 @@ class Suite:
             command,
             log=log,
             seconds=limit,
-            grace=0.0 if step.parts else GRACE,
+            grace=0.0 if step.parts else self._grace,
             environment=_environment(with_cpu=step.parts == "check"),
         )
         found = {"seconds": time.monotonic() - start, "date": _now()}

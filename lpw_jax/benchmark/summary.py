@@ -14,10 +14,18 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         status = record["status"].replace("_", " ")
         if "reason" in record:
             status += f": {record['reason']}"
+        if missed := _missed(record):
+            status += f"; {missed} target{'s' if missed > 1 else ''} missed"
         cells = (markdown_code(record["step"]), record["what"], markdown(status))
         lines.append(f"| {' | '.join(cells)} | {record['seconds']:.0f} |")
     sections = [text for record in records if (text := _section(record))]
     return "\n\n".join(["\n".join(lines), *sections]) + "\n"
+
+
+def _missed(record: Mapping[str, Any]) -> int:
+    results = record.get("results") or {}
+    rows = report.rows(results) if "environment" in results else ()
+    return sum(row[-1].startswith("missed") for row in rows)
 
 
 def _section(record: Mapping[str, Any]) -> str:

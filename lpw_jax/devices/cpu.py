@@ -20,8 +20,8 @@ def share_memory() -> None:
 def keep_memory(num_bytes: int) -> None:
     """On CPUs, keeps freed memory for the next step, which needs `num_bytes` beside its arguments.
 
-    Otherwise every step gets it anew from the system, page by page: a fifth of the time of a small
-    network's. What is kept may be several times as much, for pieces of it lie between others; so it
+    Otherwise every step gets it anew from the system, page by page (`docs/speed.md`).
+    What is kept may be several times as much, for pieces of it lie between others; so it
     is only if the machine has eight times `num_bytes`.
     """
     if sys.platform != "linux":

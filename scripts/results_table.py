@@ -159,21 +159,25 @@ def fields() -> str:
     return "".join(lines) + "\n"
 
 
+def between_markers(page: str, name: str, text: str) -> str:
+    """`page` with `text` between the markers of `name`."""
+    begin, end = (marker.format(name=name) for marker in MARKERS)
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
+
+
 def updated(readme: str) -> str:
     """`readme`, or another text, with the tables between its markers."""
     parts = {
-        "results": tables(),
-        "comparisons": comparisons(),
-        "benchmarks": benchmarks(),
-        "fields": fields(),
-        "memory": memory(),
+        "results": tables,
+        "comparisons": comparisons,
+        "benchmarks": benchmarks,
+        "fields": fields,
+        "memory": memory,
     }
     for name, text in parts.items():
-        begin, end = (marker.format(name=name) for marker in MARKERS)
-        if begin not in readme:
-            continue
-        before, rest = readme.split(begin)
-        readme = f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
+        if MARKERS[0].format(name=name) in readme:
+            readme = between_markers(readme, name, text())
     return readme
 
 

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from results_table import between_markers
+
 from lpw_jax import models, streams
 from lpw_jax.benchmark import roofline
 from lpw_jax.devices.published_peaks import ACCELERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- roofline: begin -->\n", "<!-- roofline: end -->"
 # Network: its model and images.
 NETWORKS = {
     "WRN-28-10": (dict(name="wide_resnet", depth=28, width=10, num_classes=10), (32, 32, 3)),
@@ -92,8 +93,7 @@ def _bounds(passes: Mapping[str, list[roofline.Pass]], folder: Path) -> Iterator
 
 def updated(page: str) -> str:
     """`page` with the tables between its markers."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{rest.split(END)[1]}"
+    return between_markers(page, "roofline", f"{tables()}\n")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ def measure(devices: Devices, *, repeats: int) -> dict[str, dict[str, object]]:
     """By backend, the median over `repeats` rounds, taken in turn, of microseconds a call.
 
     A call adds 1 to 250 donated numbers on every device, so that the devices have next to nothing
-    to do. `seconds` are those of the clock, `cpu` those of all threads of the process.
+    to do. `clock` is that of the wall, `cpu` counts all threads of the process.
     """
     steps, states, ones = {}, {}, {}
     for backend in ("pmap", "shard_map"):

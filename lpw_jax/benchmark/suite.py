@@ -237,11 +237,13 @@ class Suite:
         return found | {"status": "done"}
 
     def _training(self, step: Step, code: int | None, log: Path) -> dict[str, Any]:
-        workdir = self._folder / RUNS / step.name
-        lines = _lines(workdir / "metrics.jsonl")
+        from lpw_jax.files import described, run_files  # takes seconds
+
+        run = run_files.RunFiles(self._folder / RUNS / step.name)
+        lines = run.read_metrics()
         found: dict[str, Any] = {"epochs": len(lines), "last_epoch": lines[-1] if lines else None}
         if code == 0:
-            results = json.loads((workdir / "results.json").read_text())
+            results = described.plain(run.read_results())
             return {"status": "done", "results": found | {"results": results}}
         if code in (None, signals.PREEMPTED):  # a next call continues it
             return {"status": "unfinished", "reason": "the time was over", "results": found}
@@ -267,12 +269,6 @@ def _why(code: int, log: Path) -> str:
 
 def _because(found: Mapping[str, Any]) -> str:
     return f" ({found['reason']})" if "reason" in found else ""
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """Whole lines of a file of JSON lines."""
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _environment(*, with_cpu: bool) -> dict[str, str]:

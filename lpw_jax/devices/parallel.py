@@ -141,10 +141,7 @@ class Devices:
             for specs in (in_specs, out_specs)
         )
         return jax.jit(
-            mapped,
-            in_shardings=in_shardings,
-            out_shardings=out_shardings,
-            donate_argnums=donated,
+            mapped, in_shardings=in_shardings, out_shardings=out_shardings, donate_argnums=donated
         )
 
     @property

@@ -221,7 +221,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 # of the program), or 'auto': vmap on accelerators whose memory is estimated to
                 # suffice, otherwise scan.
                 member_mode="auto",
-                # Gamma: scales the shared gradient, summed over the K minibatches. > 0.
+                # Gamma: scales the shared gradient, summed over the K minibatches. > 0. Networks
+                # without batch norm may need 1 / K, the mean: a sum makes too long a step for them.
                 shared_grad_scale=1.0,
             ),
             swa=dict(

@@ -53,7 +53,7 @@ def test_a_run_is_saved_resumed_evaluated_and_read_again(kind, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
     other = train.Training(config, subset(48), Devices.over(jax.devices()[:2]))
-    assert other.layout == "members"
+    assert other.in_groups.layout == "members"
     spread, _ = other.run(Workdir(tmp_path / "other"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-4), spread, whole)
 

@@ -85,6 +85,16 @@ def test_a_loss_that_is_not_finite_may_be_tolerated(tmp_path, capsys):
     assert results(tmp_path / "run")["status"] == "trained"
 
 
+@pytest.mark.parametrize(
+    ("sigma", "times"), [pytest.param(0.0, 0, marks=pytest.mark.slow), (50.0, 1)]
+)
+def test_a_release_that_undoes_the_training_is_warned_of(tmp_path, capsys, sigma, times):
+    flags = [f"--config.late_phase.sigma={sigma}", "--config.train.epochs=5"]
+    flags += ["--config.late_phase.release_epoch=4", "--config.evaluate.every_epochs=0"]
+    assert run(tmp_path / "run", *flags, "--config.swa.start_epoch=0") == 0
+    assert capsys.readouterr().err.count("the release raised the loss from") == times
+
+
 def test_weights_load_as_plain_trees(finished_run):
     final = lpw_jax.load_weights(finished_run)
     assert set(final) == {"shared", "late_phase", "batch_stats"}

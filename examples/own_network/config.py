@@ -31,4 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.late_phase.release_epoch = 12
     config.late_phase.sigma = 0.1
     config.late_phase.learning_rate = 0.05
+    # The mean of the members' gradients. Their sum, as published, is too long a step for this
+    # network: batch norm forgives that, layer norm does not.
+    config.late_phase.shared_grad_scale = 1 / config.late_phase.num_members
     return config

@@ -22,7 +22,7 @@ from lpw_jax.method.average import Average
 from lpw_jax.method.state import State
 from lpw_jax.training.journal import Journal
 from lpw_jax.training.memory import CYCLES_IN_FLIGHT
-from lpw_jax.training.progress import Progress, averaged, stacked
+from lpw_jax.training.progress import Progress, averaged
 from lpw_jax.training.saver import Saver
 from lpw_jax.training.tolerance import Tolerance
 from lpw_jax.training.tracking import Tracker
@@ -136,13 +136,12 @@ class Session:
             self._saver.pause()
         self._record()
         progress.epoch_seconds = time.perf_counter() - start
-        if not np.isfinite(stacked(progress.history)["loss"]).all():
-            console.warn(f"epoch {epoch}: the training loss became infinite or not a number")
         record = progress.epoch_record(
             phase=timeline.phase(epoch),
             rates=rates,
             batch_size=self._training.config.train.batch_size,
         )
+        self._warn_of(record)
         record |= self._tracker.members(progress.state, num_members=num_members)
         averages = progress.averages
         if timeline.is_averaged(epoch):
@@ -162,6 +161,21 @@ class Session:
         self._bar.epoch_line(record)
         every = self._training.config.checkpoint.every_epochs
         self._saver.pause(save=every > 0 and epoch % every == 0)
+
+    def _warn_of(self, record: dict[str, Any]) -> None:
+        """Says so if something is wrong with the loss of an epoch that is not recorded yet."""
+        epoch, loss = record["epoch"], record["loss"]
+        if not np.isfinite(loss):
+            console.warn(f"epoch {epoch}: the training loss became infinite or not a number")
+        if self._timeline.begins_release(epoch) and epoch > 1:
+            before = self.progress.records[-1]
+            if loss > 2 * before["loss"] and record["accuracy"] < before["accuracy"] - 0.05:
+                console.warn(
+                    f"the release raised the loss from {before['loss']:.4g} to {loss:.4g}: shared "
+                    "weights step along the sum of all members' gradients, which "
+                    "late_phase.shared_grad_scale makes smaller (1 / late_phase.num_members takes "
+                    "the mean), and members begin as far apart as late_phase.sigma says"
+                )
 
     def _reestimate(self) -> None:
         """Batch-norm statistics of the averaged weights, over one more pass of the training set."""

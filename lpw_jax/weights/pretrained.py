@@ -4,7 +4,6 @@ Ours is one .safetensors file: '/'-joined paths ('params/...', 'batch_stats/...'
 layouts, and metadata that name the format, the network and what it was made from.
 """
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -120,7 +119,6 @@ def encode_torchvision(variables: Mapping[str, Any], *, model_name: str) -> byte
     return weight_files.encode(entries | counters, {"format": "pt"})
 
 
-@functools.cache
 def _shapes(model_name: str, num_classes: int) -> Shapes:
     """Shapes of a network's variables by path."""
     model = models.create(model_name, num_classes=num_classes)

@@ -166,3 +166,32 @@ def test_gradients_in_a_loop_are_convolutions_of_the_fast_layout():
     # Forward, images' gradient, kernel's gradient of whole parts and of the rest.
     assert len(found) == 4 and set(found) == {"b01f_01io->b01f"}
     assert set(layouts(gradients_in_a_loop(plain))) != {"b01f_01io->b01f"}
+
+
+def test_no_zeros_of_a_dilation_are_multiplied(float64):
+    """The images' gradient under strides has the outputs' size, and all phases as channels."""
+    x, kernel = operands(PART, (8, 8), 3)
+    gradient = jax.grad(lambda x: jnp.square(ours(x, kernel, (2, 2), PADDINGS[1])).sum())
+    hlo = jax.jit(gradient).lower(x).as_text("hlo")
+    assert len(layouts(hlo)) == 2 and "lhs_dilate" not in hlo
+
+
+@pytest.mark.parametrize(("outputs", "width", "pairs"), [(16, 8, 1), (17, 8, 0), (16, 7, 0)])
+def test_few_channels_are_computed_for_two_pixels_at_once(float64, outputs, width, pairs):
+    x, kernel = operands(2, (4, width), 3, channels=(3, outputs))
+    program = jax.jit(lambda *xk: ours(*xk, (1, 1), PADDINGS[1])).lower(x, kernel)
+    assert program.as_text("hlo").count("stride=1x2") == pairs
+    assert_equal((both((1, 1), PADDINGS[1]), (x, kernel)))
+
+
+def test_a_weight_gradient_takes_the_images_that_the_forward_pass_took(float64):
+    """They lie in memory once: in a compiled program one operation makes them, not one a use."""
+    x, kernel = operands(2 * PART, (8, 8), 3, channels=(4, 4))
+
+    def loss(kernel):
+        images = jnp.tanh(x * kernel[:1, :1, :1, :1])
+        return jnp.square(ours(images, kernel, (1, 1), PADDINGS[1])).sum()
+
+    program = jax.jit(jax.grad(loss)).lower(kernel).compile().as_text()
+    assert len(re.findall(r"f64\[16,8,8,4\]\S* tanh\(", program)) == 1
+    assert not re.search(r"f64\[2,8,8,8,4\]", program)  # in parts

@@ -1,9 +1,15 @@
-"""On CPUs programs keep their memory."""
+"""On CPUs programs take all cores and keep their memory."""
 
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
+
+from lpw_jax.devices import cpu
+from lpw_jax.devices.parallel import Devices
+from lpw_jax.models.convolution import LAYOUT
 
 STEPS = 10
 # Temporary arrays of 32 MB, of which a page is 4 KiB.
@@ -41,3 +47,34 @@ def test_a_step_takes_the_memory_of_the_one_before():
     assert page_faults() < 2000
     assert page_faults(planned=2**50) > 5000  # it has not so much
     assert page_faults(MALLOC_ARENA_MAX="4") > 5000  # the user's setting wins
+
+
+def compiled_convolution():
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+
+    lifted = Devices.over(jax.devices()[:1]).lift(convolve, in_axes=(0, None), out_axes=0)
+    x, kernel = np.zeros((1, 8, 16, 16, 32), np.float32), np.zeros((3, 3, 32, 32), np.float32)
+    return lifted.lower(x, kernel).compile().as_text()
+
+
+def test_a_convolution_takes_all_cores():
+    assert "ynn_fusion" not in compiled_convolution()
+
+
+def test_a_flag_of_the_user_wins(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=individual_convolution")
+    cpu.compiler_options.cache_clear()
+    try:
+        assert cpu.compiler_options() == {}
+    finally:
+        cpu.compiler_options.cache_clear()
+
+
+def test_another_version_of_xla_may_lack_the_option(monkeypatch):
+    monkeypatch.setattr(cpu, "_OPTION", "xla_cpu_no_such_option")
+    cpu.compiler_options.cache_clear()
+    try:
+        assert cpu.compiler_options() == {}
+    finally:
+        cpu.compiler_options.cache_clear()

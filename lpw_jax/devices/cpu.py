@@ -1,12 +1,32 @@
-"""How memory is kept on CPUs."""
+"""What lets programs run fast on CPUs: how XLA compiles them, and how memory is kept."""
 
 import ctypes
+import functools
 import importlib.util
 import os
 import sys
 
+import jax
+
+# XLA has the library YNNPACK compute convolutions and products, each on one core; without it they
+# take all cores. Its sums are the faster ones.
+_OPTION, _SUMS = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE"
 _SETTINGS, _PLUGINS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"), ("jax_plugins", "libtpu")
 _MOST_ARENAS, _MOST_MAPPED, _TRIM_ABOVE = -8, -4, -1  # parameters of glibc's mallopt
+
+
+@functools.cache
+def compiler_options() -> dict[str, str | int]:
+    """What `jax.jit` is to be given on CPUs: {} where XLA lacks the option, or a flag sets it."""
+    if _OPTION in os.environ.get("XLA_FLAGS", ""):
+        return {}
+    # Level 1: compiled sooner, as fast and the same bits in the steps that were tried.
+    options = {_OPTION: _SUMS, "xla_backend_optimization_level": 1}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def share_memory() -> None:

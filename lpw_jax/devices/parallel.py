@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lpw_jax.devices import cpu
 from lpw_jax.errors import UserError, first_line
 
 AXIS = "devices"  # over the devices of a group, which are all where there is one group
@@ -117,8 +118,10 @@ class Devices:
         Axes of arrays are None, 0, `GROUPS`, or trees of these, which must be hashable.
         """
         in_axes, donated = tuple(in_axes), tuple(donate_argnums)
+        on_cpus = self.all[0].platform == "cpu"
+        options = cpu.compiler_options() if on_cpus else {}
         if self.backend == "pmap":
-            return jax.pmap(
+            mapped = jax.pmap(
                 fn,
                 axis_name=self._pmap_axis_name,
                 in_axes=_by_axis(_pmap_axis, in_axes),
@@ -126,6 +129,13 @@ class Devices:
                 devices=self.all,
                 donate_argnums=donated,
             )
+            if not options or jax.process_count() > 1:
+                return mapped
+
+            def with_options(*args):  # which pmap takes none of
+                return mapped(*args)
+
+            return jax.jit(with_options, donate_argnums=donated, compiler_options=options)
 
         def on_entries(*args):
             found = fn(*_sharded_leaves(lambda leaf: leaf[0], in_axes, args))
@@ -141,7 +151,11 @@ class Devices:
             for specs in (in_specs, out_specs)
         )
         return jax.jit(
-            mapped, in_shardings=in_shardings, out_shardings=out_shardings, donate_argnums=donated
+            mapped,
+            in_shardings=in_shardings,
+            out_shardings=out_shardings,
+            donate_argnums=donated,
+            compiler_options=options,
         )
 
     @property

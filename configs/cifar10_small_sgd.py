@@ -2,7 +2,7 @@
 
     python -m lpw_jax.main --config configs/cifar10_small_sgd.py
 
-No published figure. Measured, seed 0: results/cifar10_small_sgd and the README's table.
+No published figure. Measured, seed 0: results/cifar10_small_sgd and docs/results.md.
 """
 
 from configs import cifar10_small

@@ -2,7 +2,7 @@
 
     python -m lpw_jax.main --config configs/digits_bn.py
 
-Measured on 2 CPU cores, seed 0: results/digits_bn, and the README's table.
+Measured on 2 CPU cores, seed 0: results/digits_bn, and docs/results.md.
 """
 
 from configs import base

@@ -3,7 +3,7 @@
     python -m lpw_jax.main --config configs/imagenet_resnet50.py \\
         --config.model.pretrained=resnet50.safetensors --config.data.manual_dir=DIR
 
-DIR holds the ILSVRC2012 tars; README, "ImageNet". `configs/imagenet_resnet50.py:sample` is a small
+DIR holds the ILSVRC2012 tars; docs/imagenet.md. `configs/imagenet_resnet50.py:sample` is a small
 variant for 2 CPU cores, `:fast` (`configs/base.py`) another for accelerators.
 
 Published: 76.87 +/- 0.03 % top-1 (collapsed model). Not run here.

@@ -1,9 +1,8 @@
-"""Makes the README's tables of results, comparisons and benchmarks from the files that runs wrote,
-and its list of the fields of results.json.
+"""Makes the tables of results, comparisons and benchmarks in docs/ from the files that runs wrote,
+and the list of the fields of results.json.
 
-python scripts/results_table.py                    prints them
-python scripts/results_table.py --update README.md puts them between the README's markers, and the
-same with docs/speed.md
+python scripts/results_table.py           prints the tables
+python scripts/results_table.py --update  puts all between the markers of the pages in docs/
 """
 
 import argparse
@@ -92,14 +91,14 @@ def tables() -> str:
 
 
 def comparisons() -> str:
-    """What `lpw_jax.compare --out results/comparisons/NAME` wrote, below the README's headings."""
+    """What `lpw_jax.compare --out results/comparisons/NAME` wrote, below a page's headings."""
     files = sorted((ROOT / "results" / "comparisons").glob("*/comparison.md"))
     texts = [re.sub(r"^#+ .*\n", _paragraph, file.read_text(), flags=re.M) for file in files]
     return "\n".join(texts)
 
 
 def _paragraph(heading: re.Match) -> str:
-    """A heading as a line in bold; the title is the README's."""
+    """A heading as a line in bold; the title is the page's."""
     level, _, text = heading[0].strip().partition(" ")
     return f"**{text}**\n" if len(level) > 1 else ""
 
@@ -166,8 +165,8 @@ def between_markers(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
 
 
-def updated(readme: str) -> str:
-    """`readme`, or another text, with the tables between its markers."""
+def updated(page: str) -> str:
+    """A page's text with the tables between its markers."""
     parts = {
         "results": tables,
         "comparisons": comparisons,
@@ -176,17 +175,17 @@ def updated(readme: str) -> str:
         "memory": memory,
     }
     for name, text in parts.items():
-        if MARKERS[0].format(name=name) in readme:
-            readme = between_markers(readme, name, text())
-    return readme
+        if MARKERS[0].format(name=name) in page:
+            page = between_markers(page, name, text())
+    return page
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--update", type=Path, metavar="README", help="file to change")
-    arguments = parser.parse_args()
-    if arguments.update:
-        arguments.update.write_text(updated(arguments.update.read_text()))
+    parser.add_argument("--update", action="store_true", help="change the pages in docs/")
+    if parser.parse_args().update:
+        for page in (ROOT / "docs").glob("*.md"):
+            page.write_text(updated(page.read_text()))
     else:
         print(tables() + comparisons() + benchmarks(), end="")
 

@@ -1,31 +1,43 @@
-"""The README shows what files hold, and names only what exists."""
+"""The README and the pages in docs/ show what files hold, and name only what exists."""
 
 import re
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    page.name: page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+}
 
 
-def test_the_results_table_is_the_one_that_the_files_give(monkeypatch):
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+def test_tables_are_those_that_the_files_give(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
     import results_table
 
-    assert results_table.updated(README) == README
-    names = ("results", "comparisons", "benchmarks", "fields")
-    assert all(f"<!-- {name}: begin -->" in README for name in names)
-    speed = (ROOT / "docs" / "speed.md").read_text()
-    assert "<!-- memory: begin -->" in speed and results_table.updated(speed) == speed
+    for name in ("results", "comparisons", "benchmarks", "fields", "memory"):
+        assert sum(f"<!-- {name}: begin -->" in text for text in PAGES.values()) == 1, name
+    for name, text in PAGES.items():
+        assert results_table.updated(text) == text, name
 
 
-def test_every_file_that_the_readme_names_exists():
-    named = set(re.findall(r"(?:configs|scripts|tests)/[\w/]+\.py", README))
-    assert named and not [path for path in named if not (ROOT / path).exists()]
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_that_a_page_names_exists(name):
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    files = set(re.findall(r"(?:configs|scripts|tests|examples)/[\w/]+\.(?:py|sh)", PAGES[name]))
+    files -= {"configs/NAME.py"}
+    assert not [path for path in files if not (ROOT / path).exists()]
+    links = re.findall(r"(?:\]\(|src(?:set)?=\")(?!https?:)([^)#\"]+)", PAGES[name])
+    assert not [link for link in links if not (folder / link).exists()]
 
 
-def test_every_config_and_result_that_the_readme_names_exists():
-    named = set(re.findall(r"`(cifar\w+)`", README))
+@pytest.mark.parametrize("name", PAGES)
+def test_every_config_and_result_that_a_page_names_exists(name):
     known = {path.stem for path in (ROOT / "configs").glob("*.py")}
     known |= {path.name for path in (ROOT / "results").iterdir()}
-    assert named and not named - known
+    assert not set(re.findall(r"`(cifar\w+)`", PAGES[name])) - known

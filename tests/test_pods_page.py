@@ -1,4 +1,4 @@
-"""Every command of the README's section on pods and several hosts."""
+"""Every command of the page on pods and several hosts."""
 
 import os
 import re
@@ -11,14 +11,11 @@ ROOT = SCRIPT.parents[1]
 
 
 def section():
-    text = (ROOT / "README.md").read_text()
-    found = re.search(r"^## TPU pods and several hosts\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    assert found, "README.md has no section '## TPU pods and several hosts'"
-    return found[1]
+    return (ROOT / "docs" / "pods.md").read_text()
 
 
 def blocks():
-    """The section's shell commands: fenced and indented blocks."""
+    """The page's shell commands: fenced and indented blocks."""
     fenced = re.findall(r"^```(?:sh|bash)?\n(.*?)^```$", section(), re.M | re.S)
     outside = re.sub(r"^```.*?^```$", "", section(), flags=re.M | re.S)
     return fenced + re.findall(r"(?:^ {4}.*\n)+", outside, re.M)
@@ -28,14 +25,14 @@ def commands():
     return [line for block in blocks() for line in block.replace("\\\n", " ").splitlines() if line]
 
 
-def test_every_command_of_the_readme_is_shell():
+def test_every_command_of_the_page_is_shell():
     assert len(blocks()) >= 5
     for block in blocks():
         done = subprocess.run(["bash", "-n", "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
-def test_the_program_knows_every_flag_that_readme_and_script_give_it(monkeypatch):
+def test_the_program_knows_every_flag_that_page_and_script_give_it(monkeypatch):
     from lpw_jax import config
     from lpw_jax.main import parser
 
@@ -52,7 +49,7 @@ def test_the_program_knows_every_flag_that_readme_and_script_give_it(monkeypatch
         assert arguments.distributed != all(value is not None for value in explicit), line
 
 
-def test_every_script_command_of_the_readme_prints_what_it_would_run():
+def test_every_script_command_of_the_page_prints_what_it_would_run():
     text = "\n".join(line for line in commands() if line.startswith(("export ", "scripts/")))
     done = subprocess.run(
         ["bash", "-euc", text],

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import lpw_jax
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     page.name: page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
@@ -41,3 +43,13 @@ def test_every_config_and_result_that_a_page_names_exists(name):
     known = {path.stem for path in (ROOT / "configs").glob("*.py")}
     known |= {path.name for path in (ROOT / "results").iterdir()}
     assert not set(re.findall(r"`(cifar\w+)`", PAGES[name])) - known
+
+
+def test_the_library_page_has_every_public_name():
+    told = re.findall(r"^::: (\S+)\.(\w+)$", PAGES["api.md"], re.MULTILINE)
+    assert {name: module for module, name in told} == lpw_jax._MODULES
+
+
+def test_every_page_is_in_the_sites_contents():
+    text = (ROOT / "mkdocs.yml").read_text()
+    assert set(re.findall(r"(\w+\.md)", text)) == set(PAGES) - {"README.md"}

@@ -15,7 +15,6 @@ from lpw_jax.files import described
 from lpw_jax.files.measured import Metrics, View
 from lpw_jax.files.results import Data, Pretrained, Results
 from lpw_jax.measures.views import VIEWS
-from lpw_jax.plain_text import visible
 
 # Metric, its header, its decimal places; accuracies are shown in percent.
 _COLUMNS = (
@@ -50,7 +49,13 @@ def say(results: Results) -> None:
 
 
 def further_lines(results: Results) -> Iterator[str]:
-    """What stands below the table: how good pretrained weights were, and the best epoch."""
+    """What stands below the table: what came out in words, and what else there is to know."""
+    data, views = results.data, results.views
+    told = filter(None, [data.note, data.ood_note, _skipped(data)])
+    notes = "; ".join(told).replace(".; ", "; ")
+    yield f"Test set of {data.name}{f': {notes}' if notes else ''}"
+    yield from _measures({name: view for name in VIEWS if (view := getattr(views, name))})
+    yield from _in_words(results)
     if results.pretrained:
         yield pretrained_line(results.pretrained)
     if results.best_epoch:
@@ -65,25 +70,19 @@ def results_table(results: Results) -> Table:
     """Final table of the three views: collapsed, ensemble, members (mean and sample deviation).
 
     What is null in `results`, which must be complete (an OOD set, its mean), is shown as `-`, a
-    view that is null not at all; how members differ and temperatures stand below, if they are
-    there.
+    view that is null not at all.
     """
-    views, data = results.views, results.data
+    views = results.views
     # A deep ensemble has no collapsed network.
     shown = {name: view for name in VIEWS if (view := getattr(views, name))}
     ood_sets = list(dict.fromkeys(name for view in shown.values() for name in view.ood))
     if not any(found for view in shown.values() for found in view.ood.values()):
         ood_sets = []  # they would all be dashes
-    told = filter(None, [data.note, data.ood_note, _skipped(data)])
-    notes = "; ".join(told).replace(".; ", "; ")
-    note = f": {notes}" if notes else ""
 
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=0,  # the columns' minimal widths leave the gaps: four OOD sets fit in 80 columns
         show_edge=False,
-        caption=Text(visible("\n".join([f"Test set of {data.name}{note}", *_measures(shown)]))),
-        caption_justify="left",
     )
     table.add_column("\nview", no_wrap=True)
     columns = [c for c in _COLUMNS if c[0] in described.plain(views.ensemble)]
@@ -127,6 +126,25 @@ def _measures(views: Mapping[str, View]) -> list[str]:
     if calibrated:
         lines.append(f"At validation's temperature: {'; '.join(calibrated)}")
     return lines
+
+
+def _in_words(results: Results) -> Iterator[str]:
+    """Accuracies of the collapsed network, the ensemble and the members, compared."""
+    views = results.views
+    found = [each.accuracy for each in views.members]
+    if views.collapsed is None or len(found) < 2 or None in (*found, views.collapsed.accuracy):
+        return
+    collapsed, mean = 100 * views.collapsed.accuracy, 100 * statistics.mean(found)
+    yield (
+        f"The {len(found)} members are right on {mean:.2f} % of the test set on average. Collapsed "
+        f"into one network they are right on {collapsed:.2f} %{_more(collapsed - mean)}; as an "
+        f"ensemble, at {len(found)} times the cost, on {100 * views.ensemble.accuracy:.2f} %"
+        f"{_more(100 * views.ensemble.accuracy - mean)}."
+    )
+
+
+def _more(points: float) -> str:
+    return f" ({points:+.2f})" if round(points, 2) else ""
 
 
 def _result_cells(found: Sequence[Metrics], statistic: Any, columns: Any) -> list[str]:

@@ -22,7 +22,7 @@ def schedule_table(epochs: Sequence[Epoch]) -> Table:
     for header in ("\nepochs", "\nphase"):
         table.add_column(header)
     headers = [
-        ("mem-\nbers", 4), ("\ncycles", 6),
+        ("\nK", 2), ("\ncycles", 6),
         ("learning rate\nshared", 15), ("decay\nshared", 6),
         ("learning rate\nlate-phase", 15), ("decay\nlate", 6),
     ]  # fmt: skip

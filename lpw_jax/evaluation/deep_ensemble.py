@@ -113,7 +113,7 @@ def run(
                 target.save_predictions(f"ood_{name}", arrays)
             target.write_results(results)
     console.say(f"deep ensemble of {len(runs)} runs, {view}: {', '.join(map(str, workdirs))}")
-    console.say(results_report.results_table(results))
+    results_report.say(results)
     if target is not None:
         console.say(f"results: {target.path / RESULTS}")
     return described.plain(results)

@@ -42,7 +42,7 @@ def _nearest(path: str) -> str:
     names = config_schema.config_names()
     name = Path(path.split(":")[0]).stem
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"the nearest are {', '.join(nearest)}" if nearest else ", ".join(names)
+    return f"nearest: {', '.join(nearest)}" if nearest else ", ".join(names)
 
 
 def run(path: str) -> ConfigDict:

@@ -129,8 +129,8 @@ def test_a_file_comes_before_a_config_of_its_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cifar10_bm", "the nearest are cifar10_bn"),
-        ("configs/cifar10_bm.py:fast", "the nearest are cifar10_bn"),
+        ("cifar10_bm", "nearest: cifar10_bn"),
+        ("configs/cifar10_bm.py:fast", "nearest: cifar10_bn"),
         ("x", "base, cifar100_bn, "),
         ("", "base, cifar100_bn, "),
     ],

@@ -69,10 +69,38 @@ if sys.argv[:1] == ["-m"] and any(map(_PROGRAM.match, sys.orig_argv[1:])):
     importlib.import_module("lpw_jax.errors").begin()
 
 
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+TYPE_CHECKING = False  # typing's own is not imported: a file of that name may be in the way
+if TYPE_CHECKING:  # as `_PUBLIC` says; type checkers and editors take this to be true
+    from lpw_jax.loading import load as load
+    from lpw_jax.loading import load_weights as load_weights
+    from lpw_jax.method.average import Average as Average
+    from lpw_jax.method.average import statistics_step as statistics_step
+    from lpw_jax.method.kinds.copies import copies as copies
+    from lpw_jax.method.kinds.low_rank import low_rank as low_rank
+    from lpw_jax.method.kinds.part import Kind as Kind
+    from lpw_jax.method.kinds.part import Part as Part
+    from lpw_jax.method.kinds.part import combine as combine
+    from lpw_jax.method.kinds.rank_one import Factored as Factored
+    from lpw_jax.method.kinds.rank_one import rank_one as rank_one
+    from lpw_jax.method.kinds.templates import mixed as mixed
+    from lpw_jax.method.kinds.templates import templates as templates
+    from lpw_jax.method.late_phase import LatePhase as LatePhase
+    from lpw_jax.method.members import ensemble as ensemble
+    from lpw_jax.method.members import greedy_soup as greedy_soup
+    from lpw_jax.method.members import map_members as map_members
+    from lpw_jax.method.members import member as member
+    from lpw_jax.method.members import members as members
+    from lpw_jax.method.members import select_members as select_members
+    from lpw_jax.method.model_state import Observed as Observed
+    from lpw_jax.method.schedules import per_member_update as per_member_update
+    from lpw_jax.method.schedules import per_shared_update as per_shared_update
+    from lpw_jax.method.state import State as State
+else:
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from lpw_jax.command import prog
 from lpw_jax.comparison import page, published, report, runs, text
 from lpw_jax.comparison.quantities import read_margins
 from lpw_jax.comparison.sides import Side
@@ -116,7 +117,7 @@ def _write(folder: epath.Path, found: dict[str, Any]) -> list[epath.Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.compare",
+        prog=prog("lpw_jax.compare"),
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -73,6 +73,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
         path: a Python file that defines `get_config()`; 'FILE.py:ARG' calls `get_config('ARG')`.
+            Where there is no such file: the name of a config of the package, as 'cifar10_bn:fast'.
         overrides: '--config.train.batch_size=64', or the same as two items.
 
     Raises:
@@ -196,7 +197,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         required=True,
-        help='Python file with a function get_config(); FILE:ARG calls get_config("ARG")',
+        help='Python file with a function get_config(); FILE:ARG calls get_config("ARG"); or the '
+        "name of a config that comes with the package, as cifar10_bn or cifar10_bn:fast",
     )
     parser.add_argument(
         "--config.FIELD",

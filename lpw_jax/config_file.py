@@ -1,6 +1,7 @@
 """Config files: Python files that define `get_config()`."""
 
 import contextlib
+import difflib
 import os
 import re
 import sys
@@ -20,15 +21,28 @@ _MODULE = "__config__"  # as Python calls the file that it runs __main__
 
 
 def config_name(path: str) -> str:
-    """Returns the name under which runs of a config are filed: 'configs/a.py:b' -> 'a_b'."""
+    """Returns the name under which runs are filed: of 'configs/a.py:b' and 'a:b' it is 'a_b'."""
     file, *argument = _split_path(path)
     return re.sub(r"[^\w.-]+", "_", "_".join([Path(file).stem, *argument]))
 
 
 def _split_path(path: str) -> list[str]:
-    """Returns [file] or [file, argument]."""
-    parts = re.fullmatch(r"(.*?\.py):(.*)", path, re.DOTALL)
-    return [path] if parts is None or Path(path).is_file() else list(parts.groups())
+    """Returns [file] or [file, argument]; what is no file may name a config of the package."""
+    if Path(path).is_file():
+        return [path]
+    if parts := re.fullmatch(r"(.*?\.py):(.*)", path, re.DOTALL):
+        return list(parts.groups())
+    name, *argument = path.split(":", 1)
+    is_name = name in config_schema.config_names()
+    return [str(config_schema.CONFIGS / f"{name}.py"), *argument] if is_name else [path]
+
+
+def _nearest(path: str) -> str:
+    """The names of the package's configs that are most like `path`, or all of them."""
+    names = config_schema.config_names()
+    name = Path(path.split(":")[0]).stem
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"nearest: {', '.join(nearest)}" if nearest else ", ".join(names)
 
 
 def run(path: str) -> ConfigDict:
@@ -43,8 +57,8 @@ def run(path: str) -> ConfigDict:
         source = Path(file).read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{file}: cannot read this config file ({one_line(error)}); "
-            f"those of this project are in {config_schema.CONFIGS}"
+            f"{file}: cannot read this config file ({one_line(error)}); those that come with the "
+            f"package are found by name, without a path and .py: {_nearest(path)}"
         ) from error
     config_schema.import_base()
     # Dataclasses and pickles look for the module of what a file defines.

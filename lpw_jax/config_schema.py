@@ -2,22 +2,21 @@
 
 import ast
 import difflib
-import importlib
+import importlib.util
 import json
 import numbers
 import sys
 import types
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from lpw_jax import config_rules
+from lpw_jax import beside, config_rules
 from lpw_jax.errors import ConfigError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = beside.folder("configs")
 
 
 def import_base() -> types.ModuleType:
@@ -25,15 +24,21 @@ def import_base() -> types.ModuleType:
 
     Afterwards `from configs import ...` in any config file finds ours too.
     """
+    file = str(CONFIGS / "__init__.py")
     package = sys.modules.get("configs")
-    if package is not None and getattr(package, "__file__", None) != str(CONFIGS / "__init__.py"):
+    if package is None or getattr(package, "__file__", None) != file:
         for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
             del sys.modules[name]
-    sys.path.insert(0, str(CONFIGS.parent))
-    try:
-        return importlib.import_module("configs.base")
-    finally:
-        sys.path.remove(str(CONFIGS.parent))
+        # By its place: in a wheel it lies in our package, whose folder must not be on sys.path.
+        spec = importlib.util.spec_from_file_location("configs", file)
+        sys.modules["configs"] = package = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(package)
+    return importlib.import_module("configs.base")
+
+
+def config_names() -> list[str]:
+    """The names by which programs find the configs that come with the package."""
+    return sorted(file.stem for file in CONFIGS.glob("*.py") if file.stem != "__init__")
 
 
 def schema() -> dict[str, Any]:

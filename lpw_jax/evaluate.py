@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks, report
+from lpw_jax.command import prog
 from lpw_jax.data import Dataset, ood, overlap
 from lpw_jax.data import corruptions as corrupted_data
 from lpw_jax.devices import compilation
@@ -212,7 +213,7 @@ def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.evaluate",
+        prog=prog("lpw_jax.evaluate"),
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

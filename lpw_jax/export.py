@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from lpw_jax import experiment, loading, registry
+from lpw_jax.command import prog
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError, exit_code, leave
@@ -66,7 +67,7 @@ def export(workdir: str, output: str, *, names: str | None = None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.export",
+        prog=prog("lpw_jax.export"),
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

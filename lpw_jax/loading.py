@@ -60,7 +60,8 @@ class Run:
         Raises:
           UserError: images of another type or shape.
         """
-        channels, shape = len(self.mean), getattr(images, "shape", ())
+        channels = len(self.mean)
+        shape: tuple[int, ...] = getattr(images, "shape", ())
         is_uint8 = getattr(images, "dtype", None) == np.uint8
         if not is_uint8 or len(shape) != 4 or shape[3] != channels:
             raise UserError(
@@ -116,7 +117,8 @@ def load(workdir: epath.PathLike) -> Run:
     folder = Workdir(workdir)
     config, results = folder.read_trained()
     data = results.data
-    if config.train.compute_dtype == "float64" and not jax.config.jax_enable_x64:
+    x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    if config.train.compute_dtype == "float64" and not x64:
         raise UserError(
             "train.compute_dtype = 'float64': loading it needs JAX_ENABLE_X64=1 in the environment"
         )

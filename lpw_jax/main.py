@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpw_jax import config as config_lib
+from lpw_jax.command import prog
 from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.files import storage
 
@@ -33,7 +34,7 @@ results are in the working directory's results.json.
 def parser() -> argparse.ArgumentParser:
     """The command line, `--config.FIELD=VALUE` flags excepted."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.main",
+        prog=prog("lpw_jax.main"),
         description="Trains and evaluates a network with late-phase weights.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import jax
 
 from lpw_jax import config as config_lib
+from lpw_jax.command import prog
 from lpw_jax.display import console
 from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.files import storage
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.torch_import",
+        prog=prog("lpw_jax.torch_import"),
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

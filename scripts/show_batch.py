@@ -8,7 +8,6 @@ training: --config.train.cutout=16.
 """
 
 import argparse
-import pathlib
 import sys
 
 import jax
@@ -16,12 +15,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # runs uninstalled too
-
-from lpw_jax import config as config_lib  # noqa: E402
-from lpw_jax import experiment, streams  # noqa: E402
-from lpw_jax.data import Dataset, epoch_order  # noqa: E402
-from lpw_jax.errors import UserError  # noqa: E402
+from lpw_jax import config as config_lib
+from lpw_jax import experiment, streams
+from lpw_jax.data import Dataset, epoch_order
+from lpw_jax.errors import UserError
 
 
 def batch_grid(

@@ -50,6 +50,7 @@ DEAR = (
     "test_structure.py",
     "test_benchmark_suite.py",
     "test_benchmark.py",
+    "test_wheel.py",
     "test_bfloat16.py",
     "test_imagenet_hosts.py",
     "test_corrupt_images.py",

@@ -16,7 +16,7 @@ PACKAGE = "lpw_jax"
 # Lowest first. A module may import from its own layer, where no cycle may arise, and from below.
 LAYERS = (
     (
-        "errors", "plain_text", "signals", "streams",
+        "beside", "command", "errors", "plain_text", "signals", "streams",
         "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lpw_jax import config as config_lib
 from lpw_jax.benchmark import suite
+from lpw_jax.command import prog
 from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.files import storage
 from lpw_jax.plain_text import visible
@@ -35,7 +36,7 @@ MODES = ("vmap", "scan", "unroll")
 def parser() -> argparse.ArgumentParser:
     """The command line, `--config.FIELD=VALUE` flags excepted."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.benchmark",
+        prog=prog("lpw_jax.benchmark"),
         description="Measures how fast a config trains here: bare steps, the whole program, "
         "memory, communication. Close other programs first.",
         epilog="`--suite accelerator` instead of --config measures all that an accelerator has to "

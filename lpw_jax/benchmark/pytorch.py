@@ -4,16 +4,16 @@ import json
 import statistics
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from lpw_jax import beside
 from lpw_jax.benchmark.counts import last_line
 from lpw_jax.benchmark.timing import Contender
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark_pytorch.py"
+SCRIPT = beside.folder("scripts") / "benchmark_pytorch.py"
 TURNS, SECONDS_A_TURN = 3, 300
 
 

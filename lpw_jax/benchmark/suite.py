@@ -16,6 +16,7 @@ from lpw_jax import config as config_lib
 from lpw_jax import config_schema, signals
 from lpw_jax.benchmark import step_process
 from lpw_jax.benchmark.steps import SUITES, Step, small
+from lpw_jax.command import prog
 from lpw_jax.errors import Preempted, UserError, exit_code
 from lpw_jax.files import lock, storage
 
@@ -57,7 +58,7 @@ def check_pytorch_flags(args: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line, `--config.FIELD=VALUE` flags excepted."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.benchmark",
+        prog=prog("lpw_jax.benchmark"),
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

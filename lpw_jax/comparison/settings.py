@@ -133,8 +133,7 @@ def shipped(name: str) -> Fields:
 @functools.cache
 def shipped_names() -> tuple[str, ...]:
     """The names of the configs that come with the package."""
-    files = config_schema.CONFIGS.glob("*.py")
-    return tuple(sorted(file.stem for file in files if file.stem not in ("__init__", "base")))
+    return tuple(name for name in config_schema.config_names() if name != "base")
 
 
 def shipped_name(settings: Fields) -> str | None:

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from lpw_jax import data, registry
+from lpw_jax.command import prog
 from lpw_jax.errors import exit_code, leave
 from lpw_jax.plain_text import visible
 
@@ -27,7 +28,7 @@ done, 2 a mistake, 75 asked to end, 130 Ctrl-C.
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.data",
+        prog=prog("lpw_jax.data"),
         description="Prepares data sets with tensorflow-datasets.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

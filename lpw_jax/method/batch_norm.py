@@ -1,7 +1,7 @@
 """Members' batch norms as one: the mean of their effective affine maps."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -80,10 +80,11 @@ def fold(
             )
         eps = epsilon(norm.module) if callable(epsilon) else epsilon
         # What members share has no member axis: [None] lets it meet the others' [K, C].
-        gamma, beta, mean, var = (
+        standing: list[Any] = [
             members[path] if path in members else {**weights, **stats}[path][None] if path else None
             for path in paths
-        )
+        ]
+        gamma, beta, mean, var = standing
         scale = (1 if gamma is None else gamma) / jnp.sqrt(var + eps)
         shift = (0 if beta is None else beta) - mean * scale
         scale, shift = scale.mean(0), shift.mean(0)

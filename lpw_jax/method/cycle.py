@@ -113,7 +113,7 @@ class Gradients:
                 mode, shared, members, state, news, batch, keys
             )
             observed = jax.tree.map(lambda leaf: leaf[None], observed)
-            return Cycle(*grads, metrics, observed, *news)
+            return Cycle(grads[0], grads[1], metrics, observed, news[0], news[1])
 
         def microbatches(leaf):
             num_members, size = leaf.shape[:2]
@@ -139,7 +139,7 @@ class Gradients:
             (jnp.arange(self.num_microbatches), jax.tree.map(microbatches, batch)),
         )
         metrics = jax.tree.map(lambda leaf: leaf.mean(0), metrics)
-        return Cycle(*grads, metrics, observed, *news)
+        return Cycle(grads[0], grads[1], metrics, observed, news[0], news[1])
 
     def _plan(self, shared, members, state, batch, keys):
         """How to go over members, and those model states that the model will change."""

@@ -87,10 +87,11 @@ def mean_and_total(tree: Tree, batch_axis: str, member_axis: str) -> Tree:
         (member_axis, batch_axis),
     )
     size, sums = jax.lax.axis_size(batch_axis), iter(sums)
-    return structure.unflatten(
+    found = [
         next(sums) / size if is_sum else total(mean(leaf, batch_axis), member_axis)
         for leaf, is_sum in zip(leaves, floating, strict=True)
-    )
+    ]
+    return jax.tree.unflatten(structure, found)
 
 
 def gather(tree: Tree) -> Tree:

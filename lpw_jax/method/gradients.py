@@ -41,8 +41,10 @@ def gradients(
         keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(members)
     of_device = Gradients(method.loss_fn, method.member_mode, method.num_microbatches)
     with jax.named_scope("members"):
+        shared, own = devices.varying((state.shared, state.members), axes)
         cycle = of_device(
-            *devices.varying((state.shared, state.members), axes),
+            shared,
+            own,
             devices.varying(state.shared_model_state, axes),
             devices.varying(state.member_model_state, axes),
             batch,

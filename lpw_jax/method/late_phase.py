@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,7 @@ class LatePhase:
           TypeError, ValueError: late-phase weights that cannot be, named by path.
         """
         arguments.check_key(key, "init")
-        shared, members = divide(params, self.late_phase, key)
+        shared, members = divide(params, cast(tuple[Kind, ...], self.late_phase), key)
         own = ms.whose(params, members, model_state, self.member_state)
         member_model_state, shared_model_state = trees.divide(model_state, own)
         begin = functools.partial(tied_state, self.shared_optimizer)
@@ -152,8 +152,8 @@ class LatePhase:
             if not holds:
                 raise ValueError(f"release: {rule}, got {got}")
         optimizers = self.shared_optimizer, self.member_optimizer
-        settings = dict(num_members=num_members, sigma=sigma)
-        return jax.jit(functools.partial(released_state, *optimizers, **settings))(state, key)
+        begin = functools.partial(released_state, *optimizers, num_members=num_members, sigma=sigma)
+        return jax.jit(begin)(state, key)
 
     def step(
         self,

@@ -72,7 +72,7 @@ def narrow(state: Any, optimizer: optax.GradientTransformation, weights: Tree) -
                 f"{None if leaf is None else jnp.shape(leaf)}, not {like.shape}"
             )
         found.append(leaf)
-    return treedef.unflatten(found)
+    return jax.tree.unflatten(treedef, found)
 
 
 def update_weights(

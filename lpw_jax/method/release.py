@@ -53,7 +53,7 @@ def released_state(
         lambda leaf: jnp.repeat(leaf, num_members, axis=0),
         (state.members, state.member_model_state),
     )
-    if sigma > 0:
+    if sigma > 0 and key is not None:  # noise without a key was refused
         members = noise.perturb(key, members, sigma)
     shared = joint(state.shared, own, tied=False)
     return state.replace(

@@ -28,9 +28,10 @@ def select(tree: Any, selection: Selection, what: str) -> list[bool]:
     found = trees.places(tree)
     there = [path for path, leaf in found if leaf is not None]
     some = f"the {len(there)} leaves there are, such as {', '.join(sorted(there)[-5:])}"
-    if selection and all(isinstance(pattern, str) for pattern in selection):
+    patterns = [pattern for pattern in selection if isinstance(pattern, str)]
+    if patterns and len(patterns) == len(selection):
         chosen = set()
-        for pattern in selection:
+        for pattern in patterns:
             matches = {path for path in there if re.fullmatch(pattern, path)}
             if not matches:
                 raise ValueError(

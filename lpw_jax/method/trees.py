@@ -67,7 +67,7 @@ def owner(path: str, modules: Collection[str]) -> str | None:
 
 def divide(tree: Tree, here: Sequence[bool]) -> tuple[Tree, Tree]:
     """`tree` as two trees: its leaves where `here` is true, and all others."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_place)
+    leaves, treedef = _flat(tree)
     yes = [leaf if chosen else None for leaf, chosen in zip(leaves, here, strict=True)]
     no = [None if chosen else leaf for leaf, chosen in zip(leaves, here, strict=True)]
     return treedef.unflatten(yes), treedef.unflatten(no)
@@ -75,7 +75,7 @@ def divide(tree: Tree, here: Sequence[bool]) -> tuple[Tree, Tree]:
 
 def map_places(fn: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """`fn` of what stands in each place of `tree` and, whatever it is, there in the others."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_place)
+    leaves, treedef = _flat(tree)
     rest = [treedef.flatten_up_to(other) for other in others]
     return treedef.unflatten([fn(*found) for found in zip(leaves, *rest, strict=True)])
 
@@ -131,3 +131,8 @@ def check_arrays(tree: Tree, what: str) -> None:
     names = [path for path, _ in places(tree)]
     if twice := {path for path in names if names.count(path) > 1}:
         raise ValueError(f"{what}: leaves must have different paths, not so {min(twice)!r}")
+
+
+def _flat(tree: Tree) -> tuple[list[Any], Any]:
+    """What stands in each place, and the structure."""
+    return jax.tree.flatten(tree, is_leaf=is_place)

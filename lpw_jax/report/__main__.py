@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 
 from lpw_jax import report
+from lpw_jax.command import prog
 from lpw_jax.display import console
 from lpw_jax.errors import exit_code, leave
 from lpw_jax.files import storage
@@ -30,7 +31,7 @@ def write(workdir: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpw_jax.report",
+        prog=prog("lpw_jax.report"),
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -54,10 +54,10 @@ class Part(trees.Node, abc.ABC):
     """Arrays in the place of a weight, most often one member's own; a registered pytree."""
 
     @abc.abstractmethod
-    def combine(self, shared: jax.Array | None, places: Places) -> Any:
-        """The member's weight; `shared` is what all members have in this place."""
+    def combine(self, shared: Any, places: Places) -> Any:
+        """The member's weight; `shared` is what all members have in this place, or None."""
 
-    def collapse(self, shared: jax.Array | None, places: Places) -> jax.Array:
+    def collapse(self, shared: Any, places: Places) -> jax.Array:
         """The weight that members average to; arrays of members are [K, ...], here and there."""
         of_mean = Places(places.shared, lambda path: _mean(places.own(path)))
         return _mean(self).combine(shared, of_mean)

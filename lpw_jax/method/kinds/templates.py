@@ -92,7 +92,7 @@ class Templates(Kind):
                 if path in found:
                     raise ValueError(f"templates: {path!r} is chosen by two calls of `mixed`")
                 found[path] = (weight, mixed)
-        banks = defaultdict(dict)
+        banks: dict[tuple, dict[str, tuple[jax.Array, Mixed]]] = defaultdict(dict)
         # In the order of the paths, so that no result depends on that of the arguments.
         for path, (weight, mixed) in sorted(found.items()):
             banks[mixed.shape(path, weight), mixed.num_templates][path] = (weight, mixed)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lpw_jax import config as config_lib
 from lpw_jax import config_schema
+from lpw_jax.errors import UserError
 from lpw_jax.files.results import Results
 from lpw_jax.weights.pretrained import PUBLISHED, PUBLISHED_NAME
 
@@ -63,6 +64,19 @@ def fields(
     deep = dict(ensemble_of or {})
     found |= {"imported": imported, "networks": deep.pop("networks", 1)}
     return found | {f"{_DEEP}{name}": value for name, value in deep.items()}
+
+
+def check_swept(field: str) -> None:
+    """Refuses what is no field that changes a training, naming the nearest one.
+
+    Raises:
+      UserError: as it says.
+    """
+    known = {name: 0 for name in config_schema.flatten(config_schema.schema())}
+    if field not in known:
+        raise UserError(f"--sweep {config_schema.unknown(field, known)}")
+    if field in _IGNORED:
+        raise UserError(f"--sweep {field}: must be a field that makes another training")
 
 
 def of_one_network(settings: Fields) -> Fields:

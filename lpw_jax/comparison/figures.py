@@ -132,6 +132,7 @@ def sweep(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
         axes.axvline(positions[base], color=GREY, linewidth=0.8, linestyle=":", label="base")
         if found["is_numeric"]:
             axes.set_xlabel(plain_text.figure(found["fields"][0]))
+            axes.set_xticks(positions, [point["label"] for point in points])
         else:
             labels = [plain_text.figure(point["label"]) for point in points]
             axes.set_xticks(positions, labels, rotation=30, ha="right")

@@ -1,4 +1,4 @@
-"""Sweeps around a base config, one field at a time, as a table for `run_table.py`."""
+"""Sweeps around a base config, and baselines beside it, as a table for `run_table.py`."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -39,6 +39,35 @@ def _kinds(_: ConfigDict) -> Iterator[Value]:
         yield name, (f"late_phase.kind={kind}", f"late_phase.patterns={patterns!r}")
 
 
+def _baselines(config: ConfigDict) -> Iterator[Value]:
+    """Other ways to get several networks, or one averaged one, out of a training."""
+    epochs, members = config.train.epochs, config.late_phase.num_members
+    once = ("late_phase.release_epoch=-1", "late_phase.reinitialize_head=False")
+    from_start = ("late_phase.release_epoch=0", "late_phase.kind=copies")
+    yield "sgd", (*once, "swa.start_epoch=0", "swa.decay=0")
+    yield "ema", (*once, "swa.start_epoch=1", "swa.decay=0.99")
+    lawa = epochs + 1 - min(epochs, max(2, round(0.1 * epochs)))
+    yield "lawa", (*once, f"swa.start_epoch={lawa}", "swa.decay=0")
+    yield (
+        "last_layer",
+        (*from_start, f"late_phase.patterns={(HEAD,)!r}", "late_phase.reinitialize_head=True"),
+    )
+    yield (
+        "batch_ensemble",
+        (
+            "late_phase.release_epoch=0",
+            "late_phase.reinitialize_head=False",
+            "late_phase.kind=rank_one",
+            "late_phase.patterns=()",
+            "late_phase.sigma=0.5",  # members that begin equal would stay so
+            "late_phase.same_minibatch=True",
+            f"late_phase.shared_grad_scale={1 / members!r}",
+            "late_phase.coasting=none",
+            "late_phase.inner_training=True",
+        ),
+    )
+
+
 # By the name of --only: the swept fields, and their values around a config.
 SWEEPS: dict[str, tuple[tuple[str, ...], Callable[[ConfigDict], Iterator[Value]]]] = {
     "num_members": (
@@ -55,6 +84,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], Callable[[ConfigDict], Iterator[Value]]
         ("late_phase.coasting",),
         lambda _: _field("late_phase.coasting", ("reference", "every_minibatch", "none")),
     ),
+    "baselines": ((), _baselines),
 }
 
 
@@ -72,7 +102,7 @@ def table(base: str, flags: Sequence[str], names: Sequence[str]) -> tuple[Table,
     if config.late_phase.release_epoch < 0:
         raise ConfigError(
             f"late_phase.release_epoch = {config.late_phase.release_epoch}: must be >= 0 in "
-            f"{base}, since all but releases would change nothing"
+            f"{base}, since without a release the other values change nothing"
         )
     given = tuple(flag.removeprefix("--config.") for flag in flags)
     rows = {BASE: Row(BASE, base, given)}
@@ -81,10 +111,10 @@ def table(base: str, flags: Sequence[str], names: Sequence[str]) -> tuple[Table,
         fields, values = SWEEPS[name]
         compared = [BASE]
         for value, changes in values(config):
-            row = f"ablation_{name}_{value}"
+            row = f"ablation_{name}_{value}" if fields else f"baseline_{value}"
             try:
                 changed = config_lib.override(config, [f"--config.{each}" for each in changes])
-                if name == "kind":
+                if name in ("kind", "baselines"):
                     _check_network(changed)
             except UserError as error:
                 left_out.append(f"{row} is left out: {error}")
@@ -92,7 +122,8 @@ def table(base: str, flags: Sequence[str], names: Sequence[str]) -> tuple[Table,
             if config_lib.digest(changed) != config_lib.digest(config):
                 rows[row] = Row(row, base, (*_without(given, changes), *changes))
                 compared.append(row)
-        comparisons.append(Comparison(f"ablation_{name}", tuple(compared), fields))
+        folder = f"ablation_{name}" if fields else name
+        comparisons.append(Comparison(folder, tuple(compared), fields))
     return Table(tuple(rows.values()), comparisons=tuple(comparisons)), left_out
 
 

@@ -77,6 +77,31 @@ def test_templates_are_left_out_where_the_network_has_none(program, capsys):
     assert "ablation_kind_templates" not in out and "ablation_kind_low_rank" in out
 
 
+def test_baselines_are_what_they_are_called(printed):
+    flags = ["--config.late_phase.sigma=0.2", "--config.train.epochs=20"]
+    *trainings, comparison = printed("ablations", DIGITS, "--only=baselines", "--seeds=1", *flags)
+    found = {}
+    for command in trainings:
+        workdir, config = parsed(command)
+        found[workdir.split("/")[1]] = config
+        assert config.train.epochs == 20
+    base, sgd, ema, lawa, last_layer, batch_ensemble = found.values()
+    assert list(found)[1:] == [
+        f"baseline_{name}" for name in ("sgd", "ema", "lawa", "last_layer", "batch_ensemble")
+    ]
+    assert base.late_phase.release_epoch == 8
+    for config, swa in ((sgd, (0, 0.0)), (ema, (1, 0.99)), (lawa, (19, 0.0))):
+        assert config.late_phase.release_epoch == -1
+        assert (config.swa.start_epoch, config.swa.decay) == swa
+    assert last_layer.late_phase.patterns == ("head/(kernel|bias)",)
+    for config in (last_layer, batch_ensemble):
+        assert config.late_phase.release_epoch == 0
+    assert batch_ensemble.late_phase.same_minibatch and not base.late_phase.same_minibatch
+    assert batch_ensemble.late_phase.shared_grad_scale == 0.25
+    assert batch_ensemble.late_phase.sigma == 0.5 and last_layer.late_phase.sigma == 0.2
+    assert "--sweep" not in comparison and comparison[-1] == "runs/baselines_comparison"
+
+
 def test_ablations_of_two_fields_share_the_base(printed):
     commands = printed("ablations", DIGITS, "--only=sigma,coasting", "--seeds=1")
     workdirs = [parsed(command)[0] for command in commands[:-2]]

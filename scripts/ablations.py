@@ -32,7 +32,9 @@ def _kinds(_: ConfigDict) -> Iterator[Value]:
         ("head", "copies", (HEAD,)),
         ("both", "copies", (BATCH_NORM, HEAD)),
         ("rank_one", "rank_one", ()),
+        ("rank_one_batch_norm", "rank_one", (BATCH_NORM,)),
         ("low_rank", "low_rank", ()),
+        ("low_rank_batch_norm", "low_rank", (BATCH_NORM,)),
         ("templates", "templates", (HEAD,)),  # as published
         ("all_weights", "copies", (".*",)),
     ):
@@ -58,7 +60,8 @@ def _baselines(config: ConfigDict) -> Iterator[Value]:
             "late_phase.release_epoch=0",
             "late_phase.reinitialize_head=False",
             "late_phase.kind=rank_one",
-            "late_phase.patterns=()",
+            # One pair of running statistics fits no member of those that differ this much.
+            f"late_phase.patterns={(BATCH_NORM,)!r}",
             "late_phase.sigma=0.5",  # members that begin equal would stay so
             "late_phase.same_minibatch=True",
             f"late_phase.shared_grad_scale={1 / members!r}",

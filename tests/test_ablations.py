@@ -98,6 +98,7 @@ def test_baselines_are_what_they_are_called(printed):
         assert config.late_phase.release_epoch == 0
     assert batch_ensemble.late_phase.same_minibatch and not base.late_phase.same_minibatch
     assert batch_ensemble.late_phase.shared_grad_scale == 0.25
+    assert batch_ensemble.late_phase.patterns == ("(.*/)?bn[^/]*/(scale|bias)",)
     assert batch_ensemble.late_phase.sigma == 0.5 and last_layer.late_phase.sigma == 0.2
     assert "--sweep" not in comparison and comparison[-1] == "runs/baselines_comparison"
 

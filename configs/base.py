@@ -184,6 +184,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 # shared weights are updated after every one; nothing coasts. What metrics.jsonl
                 # lists by member is then by place in the cycle.
                 inner_training=True,
+                # True: in each cycle all members see one minibatch, augmented alike, as in
+                # BatchEnsemble; an epoch then takes K times as long. The shared gradient stays the
+                # sum, which shared_grad_scale = 1 / K makes the mean. Members that start equal stay
+                # so, but for dropout: sigma or reinitialize_head sets them apart.
+                same_minibatch=False,
                 # Rate of the members before the schedule's factor, >= 0.
                 learning_rate=0.1,
                 # Whether the members' rate has the schedule's factor, too.
@@ -229,6 +234,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 # Stochastic weight averaging takes the weights at the end of this epoch and of
                 # every later one, after the release if there is one. 0 = off.
                 start_epoch=0,
+                # 0 = the mean of those weights (SWA). Otherwise >= 0 and < 1: an exponential moving
+                # average instead, decay * average + (1 - decay) * weights after every cycle, from
+                # the first one of start_epoch on.
+                decay=0.0,
             ),
             # What runs where; changes no result beyond rounding.
             parallel=dict(

@@ -5,6 +5,7 @@ python -m lpw_jax.compare RUNS... [--against published | FILES...] [--out DIR]
 RUNS are folders of runs, folders of such folders, globs, or results.json files; several seeds of
 one config are one side. FILES are the same, or performance_overview.txt of the PyTorch code.
 Without --against the others of RUNS are compared with the first config, or --baseline NAME.
+With --sweep FIELD, in which alone they differ, they are also drawn over its values.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 from etils import epath
 
 from lpw_jax.command import prog
-from lpw_jax.comparison import page, published, report, runs, text
+from lpw_jax.comparison import page, published, report, runs, settings, text
 from lpw_jax.comparison.quantities import read_margins
 from lpw_jax.comparison.sides import Side
 from lpw_jax.display import console
@@ -32,6 +33,7 @@ def run(
     baseline: str | None = None,
     margins: Sequence[str] = (),
     out: str | None = None,
+    swept: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compares, prints the tables and writes `out`/comparison.{md,json,html}; returns the report.
 
@@ -43,6 +45,10 @@ def run(
         raise UserError("--baseline is for RUNS among themselves: leave out --against or this")
     if PUBLISHED in against and len(against) > 1:
         raise UserError("--against published stands alone: compare with FILES in another call")
+    if swept and against:
+        raise UserError("--sweep is for RUNS among themselves: leave out --against or this")
+    for field in swept:
+        settings.check_swept(field)
     folder = None if out is None else _folder(out)
     left_out: list[str] = []
     sides = runs.gather(named, left_out=left_out)
@@ -60,7 +66,7 @@ def run(
         _check_apart(ours, theirs)
         found = report.against(ours, theirs, **given)
     else:
-        found = report.among(ours, baseline=baseline, **given)
+        found = report.among(ours, baseline=baseline, swept=swept, **given)
     written = [] if folder is None else _write(folder, found)
     for line in (*found["left_out"], *found["not_compared"]):
         console.warn(line)
@@ -139,6 +145,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="largest difference that does not matter, in points (default 0.5); nll=0.01 gives one "
         "to a quantity without (nll, brier, ece) or its own to another; may be repeated",
     )
+    parser.add_argument(
+        "--sweep",
+        nargs="+",
+        default=(),
+        metavar="FIELD",
+        help="draw accuracy, NLL and ECE over the values of this field of the config, such as "
+        "late_phase.num_members; several fields where a value takes more than one",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for comparison.{md,json,html}")
     args = parser.parse_args(argv)
     return exit_code(
@@ -149,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             baseline=args.baseline,
             margins=args.margin,
             out=args.out,
+            swept=args.sweep,
         ),
     )
 

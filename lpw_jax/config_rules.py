@@ -199,6 +199,16 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         "must be after late_phase.release_epoch, so that members are averaged, not their ancestor",
     ),
     (
+        ("swa.decay", "swa.start_epoch"),
+        lambda decay, start: decay == 0 or (0 < decay < 1 and start > 0),
+        "must be 0, or > 0 and < 1 with swa.start_epoch > 0",
+    ),
+    (
+        ("late_phase.same_minibatch", "late_phase.inner_training"),
+        lambda same, inner: inner or not same,
+        "must be False where each minibatch goes to a random member",
+    ),
+    (
         ("data.require_ood", "data.name"),
         lambda required, name: not required or registry.data(name).ood,
         "out-of-distribution sets are defined for CIFAR only",

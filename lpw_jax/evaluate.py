@@ -2,6 +2,7 @@
 
 python -m lpw_jax.evaluate --workdir DIR [--config.data.dir=...] [--config.data.ood_dir=...]
 python -m lpw_jax.evaluate --ensemble RUN1 RUN2 ... [--output DIR]
+python -m lpw_jax.evaluate --soup RUN1 RUN2 ... --output DIR [--config.data.dir=...]
 python -m lpw_jax.evaluate --workdir DIR --corruptions DIR   (CIFAR-10-C or CIFAR-100-C)
 """
 
@@ -23,7 +24,7 @@ from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, events, results_report
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
-from lpw_jax.evaluation import corruptions, deep_ensemble
+from lpw_jax.evaluation import corruptions, deep_ensemble, soup
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files import described
 from lpw_jax.files.measured import Evaluation, Views
@@ -223,6 +224,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     what.add_argument(
         "--ensemble", nargs="+", metavar="RUN", help="finished runs, the members of a deep ensemble"
     )
+    what.add_argument(
+        "--soup",
+        nargs="+",
+        metavar="RUN",
+        help="finished runs from the same pretrained weights, whose weights are averaged",
+    )
     parser.add_argument(
         "--corruptions",
         metavar="DIR",
@@ -238,6 +245,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"not with --ensemble: {' '.join(given)}")
         options = {name: getattr(args, name) for name in ("output", "view", "mixed")}
         return exit_code(parser.prog, lambda: deep_ensemble.run(args.ensemble, **options))
+    if args.soup:
+        if not args.output or args.mixed or args.corruptions:
+            parser.error("--soup needs --output, and goes with neither --mixed nor --corruptions")
+
+        def evaluate_soup():
+            soup.write(args.soup, output=args.output)
+            run(args.output, overrides)
+
+        return exit_code(parser.prog, evaluate_soup)
     if args.output or args.mixed or args.view != parser.get_default("view"):
         parser.error("--output, --view and --mixed go with --ensemble")
     return exit_code(

@@ -58,7 +58,7 @@ def initial(
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
     origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
-    return Program(jax.jit(functools.partial(_tied, config, model))), (variables, key), origin
+    return Program(jax.jit(functools.partial(tied_of, config, model))), (variables, key), origin
 
 
 def random_state(
@@ -66,7 +66,7 @@ def random_state(
 ) -> State:
     """The tied state of freshly initialised weights; best compiled as a whole."""
     variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
-    return _tied(config, model, variables, jax.random.fold_in(key, 1))
+    return tied_of(config, model, variables, jax.random.fold_in(key, 1))
 
 
 def released(config: ConfigDict, model: nn.Module, tied: State) -> State:
@@ -230,7 +230,10 @@ def collapse_of(
     return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))
 
 
-def _tied(config, model, variables, key):
+def tied_of(
+    config: ConfigDict, model: nn.Module, variables: dict[str, Any], key: jax.Array
+) -> State:
+    """The tied state with these variables; `key` is for what a kind of weights draws."""
     try:
         params, batch_stats = functions.divided(variables)
         tied = method(config, model).init(params, batch_stats, key=key)

@@ -7,6 +7,11 @@ What is finished is only shown again and what was interrupted goes on, so the sa
 table. Flags --config.FIELD=VALUE go to every training, but none turns one method into another:
 base SGD stays without a release whatever --config.late_phase.release_epoch says.
 
+    python scripts/run_table.py ablations --base configs/digits_bn.py --only sigma --seeds 3
+
+sweeps one field after the other around a base config, with --config.FIELD=VALUE flags behind it;
+what the config or its network does not allow is left out, and said (docs/ablations.md).
+
 A Slurm array, a task for each training; the same line again continues those that were interrupted:
 
     TABLE="scripts/run_table.py cifar10 --seeds 5 --runs /network/runs"
@@ -20,7 +25,6 @@ Exit codes: 0 done, 75 asked to end and saved, 130 Ctrl-C, otherwise that of the
 """
 
 import argparse
-import dataclasses
 import re
 import shlex
 import signal
@@ -29,106 +33,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import ablations
+from methods import METHOD, TABLES, Row, Table
+
 from lpw_jax import config as config_lib
 from lpw_jax import signals, streams
 from lpw_jax.errors import INTERRUPTED, PREEMPTED, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 COPY = "runs"  # of the runs in a bucket
+ABLATIONS = "ablations"
 PYTHON = (sys.executable, "-m")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A method: its folder under --runs, its file in configs/, and the fields that it changes."""
-
-    name: str
-    config: str
-    overrides: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Methods to be trained, the one whose seeds become a deep ensemble, and whether there are
-    published figures to compare with."""
-
-    rows: tuple[Row, ...]
-    ensemble_of: str
-    published: bool = False
-
-
-NO_RELEASE = ("late_phase.release_epoch=-1",)
-FROM_START = ("late_phase.release_epoch=0",)
-ALL_WEIGHTS = ("late_phase.patterns=.*",)
-# The published shape of SWA's schedule, in twelve epochs.
-SWA_12 = (
-    "train.end_learning_rate=0.05",
-    "train.anneal_start=5",
-    "train.anneal_end=9",
-    "late_phase.release_epoch=6",
-    "swa.start_epoch=10",
-)
-
-TABLES = {
-    "cifar10": Table(
-        rows=(
-            Row("cifar10_sgd", "cifar10_sgd"),
-            Row("cifar10_swa", "cifar10_swa"),
-            Row("cifar10_bn", "cifar10_bn"),
-            Row("cifar10_bn_swa", "cifar10_bn_swa"),
-            Row("cifar10_bn_from_start", "cifar10_bn", FROM_START),
-            Row("cifar10_all_weights", "cifar10_bn", ALL_WEIGHTS),
-        ),
-        ensemble_of="cifar10_sgd",
-        published=True,
-    ),
-    "cifar100": Table(
-        rows=(
-            Row("cifar100_sgd", "cifar100_sgd"),
-            Row("cifar100_swa", "cifar100_swa"),
-            Row("cifar100_bn", "cifar100_bn"),
-            Row("cifar100_bn_swa", "cifar100_bn_swa"),
-            Row("cifar100_bn_from_start", "cifar100_bn", FROM_START),
-            # Ten times the decay, as in cifar100_bn, is meant for batch norm and the head.
-            Row(
-                "cifar100_all_weights",
-                "cifar100_bn",
-                (*ALL_WEIGHTS, "late_phase.weight_decay=0.0005"),
-            ),
-        ),
-        ensemble_of="cifar100_sgd",
-        published=True,
-    ),
-    "cifar10_small": Table(
-        rows=(
-            Row("cifar10_small_sgd", "cifar10_small_sgd"),
-            Row("cifar10_small_swa", "cifar10_small", (*SWA_12, *NO_RELEASE)),
-            Row("cifar10_small", "cifar10_small"),
-            Row("cifar10_small_bn_swa", "cifar10_small", SWA_12),
-            Row("cifar10_small_from_start", "cifar10_small", FROM_START),
-            Row("cifar10_small_all_weights", "cifar10_small", ALL_WEIGHTS),
-        ),
-        ensemble_of="cifar10_small_sgd",
-    ),
-    "digits": Table(
-        rows=(
-            Row("digits_sgd", "digits_bn", NO_RELEASE),
-            Row("digits_swa", "digits_bn", (*SWA_12, *NO_RELEASE)),
-            Row("digits_bn", "digits_bn"),
-            Row("digits_bn_swa", "digits_bn", SWA_12),
-            Row("digits_bn_from_start", "digits_bn", FROM_START),
-            Row("digits_all_weights", "digits_bn", ALL_WEIGHTS),
-        ),
-        ensemble_of="digits_sgd",
-    ),
-}
-
-# Which values make a method what it is: no flag changes them.
-METHOD = {
-    "late_phase.release_epoch": lambda config: config.late_phase.release_epoch <= 0,
-    "late_phase.patterns": lambda config: ".*" in config.late_phase.patterns,
-    "swa.start_epoch": lambda config: config.swa.start_epoch == 0,
-}
 
 
 Command = tuple[str, ...]  # its words
@@ -160,7 +75,7 @@ def trainings(
             words = (*PYTHON, "lpw_jax.main", "--config", file, "--workdir", workdir)
             if pod:
                 words = ("env", f"WORKDIR={workdir}", "scripts/tpu_pod.sh", "resume-loop")
-                words = (*words, f"--config=configs/{row.config}.py")
+                words = (*words, f"--config={_named_file(row)}")
             commands.append((*words, *fields))
     return commands
 
@@ -168,22 +83,41 @@ def trainings(
 def evaluations(
     name: str, table: Table, seeds: Sequence[int], *, runs: str, pod: bool = False
 ) -> list[Command]:
-    """The commands after the trainings: deep ensemble, and comparison of all."""
+    """The commands after the trainings: deep ensembles, and the comparisons."""
     commands = []
     if pod:
         excluded = "--exclude=.*/(checkpoints|weights)/.*"
         copy = ("gcloud", "storage", "rsync", "--recursive", excluded, runs, COPY)
         commands, runs = [("mkdir", "-p", COPY), copy], COPY
-    workdirs = [_workdir(runs, row.name, seed) for row in table.rows for seed in seeds]
-    if len(seeds) > 1:
-        members = [_workdir(runs, table.ensemble_of, seed) for seed in seeds]
-        which = f"seeds{seeds[0]}-{seeds[-1]}"
-        ensemble = str(Path(runs, f"{table.ensemble_of}_deep_ensemble", which))
-        commands.append((*PYTHON, "lpw_jax.evaluate", "--ensemble", *members, "--output", ensemble))
-        workdirs.append(ensemble)
-    against = ("--against", "published") if table.published else ()
+    ensembles = []
+    for row in table.ensemble_of:
+        for group in _groups(seeds, table.ensemble_size):
+            members = [_workdir(runs, row, seed) for seed in group]
+            which = f"seeds{group[0]}-{group[-1]}"
+            ensembles.append(str(Path(runs, f"{row}_deep_ensemble", which)))
+            output = ("--output", ensembles[-1])
+            commands.append((*PYTHON, "lpw_jax.evaluate", "--ensemble", *members, *output))
+    if not table.comparisons:
+        workdirs = [_workdir(runs, row.name, seed) for row in table.rows for seed in seeds]
+        against = ("--against", "published") if table.published else ()
+        commands.append(_compare([*workdirs, *ensembles], against, name, runs))
+    for each in table.comparisons:
+        workdirs = [_workdir(runs, row, seed) for row in each.rows for seed in seeds]
+        sweep = ("--sweep", *each.fields) if each.fields else ()
+        commands.append(_compare(workdirs, sweep, each.name, runs))
+    return commands
+
+
+def _groups(seeds: Sequence[int], size: int | None) -> list[Sequence[int]]:
+    """The seeds of each deep ensemble, which has two networks or more."""
+    size = size or len(seeds)
+    starts = range(0, len(seeds) - size + 1, size) if size > 1 else ()
+    return [seeds[start : start + size] for start in starts]
+
+
+def _compare(workdirs: Sequence[str], how: Sequence[str], name: str, runs: str) -> Command:
     out = str(Path(runs, f"{name}_comparison"))
-    return [*commands, (*PYTHON, "lpw_jax.compare", *workdirs, *against, "--out", out)]
+    return (*PYTHON, "lpw_jax.compare", *workdirs, *how, "--out", out)
 
 
 def run(commands: Sequence[Command], *, keep_going: bool = False) -> int:
@@ -230,10 +164,24 @@ def parse_seeds(text: str) -> range:
     return seeds
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """'kind,sigma' as the names of ablations, in their order."""
+    names = {name.strip() for name in text.split(",")}
+    if unknown := names - {*ablations.SWEEPS}:
+        known = ", ".join(ablations.SWEEPS)
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r}: must be one or more of {known}")
+    return tuple(name for name in ablations.SWEEPS if name in names)
+
+
 def _config_file(row: Row) -> str:
     """As short as it can be written here."""
-    file = ROOT / "configs" / f"{row.config}.py"
-    return str(file.relative_to(ROOT) if Path.cwd() == ROOT else file)
+    named = _named_file(row)
+    return named if named == row.config or Path.cwd() == ROOT else str(ROOT / named)
+
+
+def _named_file(row: Row) -> str:
+    """From the repository's root, if it is not a path already."""
+    return row.config if ".py" in row.config else f"configs/{row.config}.py"
 
 
 def _workdir(runs: str, name: str, seed: int) -> str:
@@ -249,9 +197,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("table", choices=[*TABLES, ABLATIONS])
     parser.add_argument("--seeds", type=parse_seeds, default="5", metavar="N|A-B")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are written")
+    parser.add_argument("--base", metavar="FILE", help=f"of {ABLATIONS}: the config to start from")
+    parser.add_argument(
+        "--only",
+        metavar="NAMES",
+        type=parse_names,
+        help=f"of {ABLATIONS}: some of {','.join(ablations.SWEEPS)}",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--count", action="store_true", help="print the number of trainings")
     what.add_argument("--run", action="store_true", help="run the commands, not only print them")
@@ -264,8 +219,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--config.seed: --seeds says which")
     if args.pod and not args.runs.startswith("gs://"):
         parser.error(f"--runs = {args.runs!r}: must be gs://BUCKET/FOLDER with --pod")
-    table = TABLES[args.table]
+    if (args.table == ABLATIONS) != bool(args.base) or (args.only and not args.base):
+        parser.error(f"--base is what {ABLATIONS} need, and with --only for nothing else")
     try:
+        if args.base:
+            table, left_out = ablations.table(args.base, flags, args.only or ablations.SWEEPS)
+            for line in left_out:
+                print(f"run_table.py: {line}", file=sys.stderr)
+            flags = []  # every row has them
+        else:
+            table = TABLES[args.table]
         commands = trainings(table, args.seeds, runs=args.runs, flags=flags, pod=args.pod)
     except ConfigError as error:
         parser.error(str(error))

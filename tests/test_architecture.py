@@ -50,8 +50,8 @@ LAYERS = (
 CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "networks", "recipe",
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
-    "evaluation.deep_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
-    "weights.reference_import", "comparison.settings", "files.run_files", "files.workdir",
+    "evaluation.deep_ensemble", "evaluation.soup", "launch", "main", "benchmark.*", "torch_import",
+    "export", "weights.reference_import", "comparison.settings", "files.run_files", "files.workdir",
 }  # fmt: skip
 MAX_LINES = 300
 

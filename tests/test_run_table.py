@@ -1,6 +1,5 @@
 """scripts/run_table.py: every command it prints is a run, and it runs them as a table."""
 
-import importlib.util
 import json
 import shlex
 import subprocess
@@ -9,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import survival
-
-from lpw_jax import config as config_lib
-from lpw_jax import main as main_lib
+import table_program
+from table_program import SCRIPT, parsed
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts" / "run_table.py"
 TINY = [
     "--config.train.epochs=1",
     "--config.train.anneal_start=0",
@@ -23,32 +20,11 @@ TINY = [
     "--config.swa.start_epoch=1",
     "--config.data.validation_examples=1300",
 ]
+DIGITS = f"--base={ROOT}/configs/digits_bn.py"
 METHODS = ["base", "base, SWA", "late", "late, SWA", "from start", "late, all"]
 
 
-@pytest.fixture(scope="module")
-def program():
-    spec = importlib.util.spec_from_file_location("run_table", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["run_table"] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def printed(program, capsys):
-    def words_of(*arguments):
-        assert program.main(arguments) == 0
-        return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
-
-    return words_of
-
-
-def parsed(command):
-    """What lpw_jax.main makes of a printed training: its workdir and its config."""
-    assert command[:3] == [sys.executable, "-m", "lpw_jax.main"]
-    args, config = config_lib.parse(main_lib.parser(), command[3:])
-    return args.workdir, config
+program, printed = table_program.program, table_program.printed
 
 
 def method(config):
@@ -146,12 +122,36 @@ def test_the_documented_slurm_line_runs_a_training_a_task(program, tmp_path):
         (["digits", "--seeds=1", "--index=6"], "--index = 6: must be 0 to 5"),
         (["digits", "--pod"], "must be gs://BUCKET/FOLDER with --pod"),
         (["digits", "--seed=3"], "unrecognized arguments: --seed=3"),
+        (["digits", "--base=x.py"], "--base is what ablations need"),
+        (["ablations"], "--base is what ablations need"),
+        (["ablations", "--base=x.py", "--only=T0"], "'T0': must be one or more of num_members"),
+        (["ablations", "--base=x.py"], "x.py: "),
+        (["ablations", DIGITS, "--config.train.epochs=3"], "late_phase.release_epoch = 8"),
+        (["ablations", DIGITS, "--config.late_phase.release_epoch=-1"], "must be >= 0 in"),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(program, arguments, words, capsys):
     with pytest.raises(SystemExit) as end:
         program.main([*arguments, "--run"])
     assert end.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [(None, ["0-6"]), (3, ["0-2", "3-5"]), (7, ["0-6"]), (8, [])],
+)
+def test_deep_ensembles_are_disjoint_groups_of_seeds(program, size, groups):
+    digits = program.TABLES["digits"].rows[:2]
+    names = tuple(row.name for row in digits)
+    table = program.Table(digits, ensemble_of=names, ensemble_size=size)
+    *ensembles, comparison = program.evaluations("digits", table, range(7), runs="r")
+    outputs = [f"r/{name}_deep_ensemble/seeds{group}" for name in names for group in groups]
+    assert [command[-1] for command in ensembles] == outputs
+    assert [word for word in comparison if "deep_ensemble" in word] == outputs
+    for command in ensembles:
+        first, last = map(int, command[-1].rpartition("seeds")[2].split("-"))
+        seeds = [int(word.rpartition("seed")[2]) for word in command[4:-2]]
+        assert seeds == list(range(first, last + 1))
 
 
 def shell(line):
@@ -202,7 +202,7 @@ def test_sigterm_is_passed_on_and_nothing_more_is_started(tmp_path):
 def test_a_small_table_is_run_and_run_again_only_shown(program, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("XLA_FLAGS", survival.QUICK_COMPILER)  # and one device
-    one = program.Table(program.TABLES["digits"].rows[:1], ensemble_of="digits_sgd")
+    one = program.Table(program.TABLES["digits"].rows[:1], ensemble_of=("digits_sgd",))
     runs = str(tmp_path / "runs")
     commands = program.trainings(one, range(2), runs=runs, flags=TINY)
     commands += program.evaluations("digits", one, range(2), runs=runs)[:1]

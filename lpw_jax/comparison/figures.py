@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lpw_jax import plain_text
 from lpw_jax.comparison import words
 from lpw_jax.comparison.quantities import BY_NAME
-from lpw_jax.display.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, new_figure, styled
+from lpw_jax.display.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, legend, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ _COLORS = {
     "no verdict": GREY,
 }
 _SHAPES = {"collapsed": "o", "ensemble": "s"}
+_VIEW_COLORS = {"collapsed": BLUE, "ensemble": VERMILLION}
 _MARGIN_COLOR = "#E6E6E6"
 _THEIRS, _OURS = GREY, BLUE
 _WIDTH = 4.8  # inches: its text stays readable when it is scaled to a phone
@@ -102,6 +103,45 @@ def seeds(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
                 _finish(axes, [label for label, *_ in lines], title)
                 found.append((title, figure))
     return found
+
+
+@styled
+def sweep(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
+    """(title, figure) for each quantity over a sweep's values; none without a sweep."""
+    found, figures = report.get("sweep"), []
+    if not found:
+        return figures
+    points = found["points"]
+    positions = [p["value"] if found["is_numeric"] else i for i, p in enumerate(points)]
+    for name in dict.fromkeys(row["quantity"] for point in points for row in point["rows"]):
+        figure = new_figure(2.9, width=_WIDTH)
+        axes = figure.subplots()
+        for view, color in _VIEW_COLORS.items():
+            rows = [
+                (position, row)
+                for position, point in zip(positions, points, strict=True)
+                for row in point["rows"]
+                if (row["view"], row["quantity"]) == (view, name)
+            ]
+            axes.errorbar(
+                [position for position, _ in rows], [row["mean"] for _, row in rows],
+                yerr=[row["standard_error"] or 0 for _, row in rows], fmt=f"-{_SHAPES[view]}",
+                color=color, capsize=3, markersize=5, label=view,
+            )  # fmt: skip
+        base = next(i for i, point in enumerate(points) if point["name"] == found["base"])
+        axes.axvline(positions[base], color=GREY, linewidth=0.8, linestyle=":", label="base")
+        if found["is_numeric"]:
+            axes.set_xlabel(plain_text.figure(found["fields"][0]))
+            axes.set_xticks(positions, [point["label"] for point in points])
+        else:
+            labels = [plain_text.figure(point["label"]) for point in points]
+            axes.set_xticks(positions, labels, rotation=30, ha="right")
+        counts = sorted({row["n"] for p in points for row in p["rows"] if row["quantity"] == name})
+        n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        axes.set_ylabel(BY_NAME[name].label)
+        legend(figure, axes, ncols=3)
+        figures.append((f"{BY_NAME[name].label}: mean ± standard error, n = {n}", figure))
+    return figures
 
 
 def _draw_sample(

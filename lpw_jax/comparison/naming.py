@@ -30,6 +30,8 @@ def name_of(fields: settings.Fields, home: epath.Path) -> str:
         name += ", changed" if name in settings.shipped_names() else ""
     if fields["imported"]:
         name += ", imported"
+    if fields["soup"] > 1:
+        name = f"soup of {fields['soup']} {name}"
     if fields["networks"] == 1:
         return name
     mixed = fields["ensemble_of.different"]

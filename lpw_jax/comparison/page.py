@@ -27,6 +27,10 @@ _DIFFERENCES = (
     "worse, black undecided, grey no verdict; circle: collapsed network, square: ensemble; hollow: "
     "marked, not the same experiment."
 )
+_SWEEP = (
+    "Means over seeds with their standard errors, of the collapsed network and the ensemble. The "
+    "dotted line is the base. n is the number of seeds of each value."
+)
 _SEEDS = (
     "Every seed is a dot, mean and standard deviation a bar; grey is what ours, in blue, is "
     "compared with. Of published figures only mean and deviation are known."
@@ -39,6 +43,8 @@ def page(report: Mapping[str, Any]) -> str:
 
 
 def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "sweep" in report:
+        yield from _figures("Over the values", lambda: figures.sweep(report), _SWEEP)
     yield from map(_table, tables.comparisons(report))
     yield from _figures("Differences", lambda: figures.differences(report), _DIFFERENCES)
     yield from _figures("Every seed", lambda: figures.seeds(report), _SEEDS)

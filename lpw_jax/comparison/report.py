@@ -10,6 +10,7 @@ from lpw_jax.comparison.cost import cost
 from lpw_jax.comparison.quantities import QUANTITIES, Quantity, margin
 from lpw_jax.comparison.sides import Measured, Side
 from lpw_jax.comparison.statistics import compare
+from lpw_jax.comparison.sweep import sweep
 from lpw_jax.errors import UserError
 from lpw_jax.measures.views import VIEWS
 
@@ -62,23 +63,29 @@ def among(
     margins: Mapping[str, float],
     left_out: Sequence[str] = (),
     on_pair: Callable[[str], None] = lambda _: None,
+    swept: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Every other side beside the `baseline`, by default the first one.
 
+    With `swept` fields the report has their `sweep`, too.
+
     Raises:
-      UserError: there is no such baseline, or no side has anything in common with it.
+      UserError: there is no such baseline, or no side has anything in common with it; sides differ
+        in more than the `swept` fields.
     """
     names = [side.name for side in sides]
     if baseline is not None and baseline not in names:
         raise UserError(f"--baseline {baseline}: must be one of {', '.join(names)}")
     base = sides[names.index(baseline) if baseline else 0]
+    over_values = {"sweep": sweep(sides, base, swept)} if swept else {}
     others = [side for side in sides if side is not base]
     reasons = {side.name: marks_lib.nothing_in_common(side, base) for side in others}
     not_compared = [reason for reason in reasons.values() if reason]
     both = [(side, base) for side in others if not reasons[side.name]]
     if others and not both:
         raise UserError("nothing can be compared: " + "; ".join(not_compared))
-    return _report(both, margins, [*left_out], not_compared, on_pair, [base, *others])
+    found = _report(both, margins, [*left_out], not_compared, on_pair, [base, *others])
+    return found | over_values
 
 
 def _distance(ours: Side, theirs: Side) -> tuple[Any, ...]:

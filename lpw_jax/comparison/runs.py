@@ -144,7 +144,8 @@ def _run(
         left_out.append(f"{place}: has no accuracy, as after a diverged training; left out")
         return []
     run, deep = Run(place, results.seed, values, results, files), results.ensemble_of
-    home = _home(storage.path(deep.runs[0]) / RESULTS if deep else file)
+    parts = deep or results.soup_of
+    home = _home(storage.path(parts.runs[0]) / RESULTS if parts else file)
     return [(run, home, results.data.name, settings.of_results(results, _ensemble_of(deep)))]
 
 
@@ -210,9 +211,9 @@ def _remarks(fields: settings.Fields) -> Iterator[str]:
 
 
 def _seeds(run: Run) -> Any:
-    """What tells runs of one config apart: the seed, or those of a deep ensemble's runs."""
-    deep = run.results.ensemble_of
-    return run.seed if not deep else ", ".join(map(str, deep.seeds))
+    """What tells runs of one config apart: the seed, or those of what was made of several runs."""
+    parts = run.results.ensemble_of or run.results.soup_of
+    return run.seed if not parts else ", ".join(map(str, parts.seeds))
 
 
 def _pytorch_sides(files: list[epath.Path], left_out: list[str]) -> list[Side]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lpw_jax import config as config_lib
 from lpw_jax import config_schema
+from lpw_jax.errors import UserError
 from lpw_jax.files.results import Results
 from lpw_jax.weights.pretrained import PUBLISHED, PUBLISHED_NAME
 
@@ -28,7 +29,8 @@ def of_results(results: Results, ensemble_of: Mapping[str, Any]) -> Fields:
     if pretrained:
         weights = TORCHVISION if pretrained.published else pretrained.sha256
     imported = results.imported is not None
-    return fields(results.config, weights, imported=imported, ensemble_of=ensemble_of)
+    soup = len(results.soup_of.runs) if results.soup_of else 1
+    return fields(results.config, weights, imported=imported, ensemble_of=ensemble_of, soup=soup)
 
 
 def fields(
@@ -37,6 +39,7 @@ def fields(
     *,
     imported: bool = False,
     ensemble_of: Mapping[str, Any] | None = None,
+    soup: int = 1,
 ) -> Fields:
     """The trained fields of a stored config, by dotted path, without the seed, and how it was made.
 
@@ -46,10 +49,11 @@ def fields(
         torchvision's own, a SHA-256 for others, None for what `config` says.
       imported: whether the networks were trained by the PyTorch code.
       ensemble_of: of a deep ensemble its `networks` (how many), `view`, `different` and `runs`.
+      soup: of how many runs the weights are the mean.
 
     Returns:
-      The fields with `imported`, `networks` (1 but for a deep ensemble) and, of a deep ensemble,
-      `ensemble_of.view`, `ensemble_of.different` and `ensemble_of.runs`.
+      The fields with `imported`, `soup`, `networks` (1 but for a deep ensemble) and, of a deep
+      ensemble, `ensemble_of.view`, `ensemble_of.different` and `ensemble_of.runs`.
 
     Raises:
       ConfigError: it is no config of ours.
@@ -61,14 +65,27 @@ def fields(
     elif found["model.pretrained"] == PUBLISHED_NAME:
         found["model.pretrained"] = TORCHVISION
     deep = dict(ensemble_of or {})
-    found |= {"imported": imported, "networks": deep.pop("networks", 1)}
+    found |= {"imported": imported, "soup": soup, "networks": deep.pop("networks", 1)}
     return found | {f"{_DEEP}{name}": value for name, value in deep.items()}
 
 
+def check_swept(field: str) -> None:
+    """Refuses what is no field that changes a training, naming the nearest one.
+
+    Raises:
+      UserError: as it says.
+    """
+    known = {name: 0 for name in config_schema.flatten(config_schema.schema())}
+    if field not in known:
+        raise UserError(f"--sweep {config_schema.unknown(field, known)}")
+    if field in _IGNORED:
+        raise UserError(f"--sweep {field}: must be a field that makes another training")
+
+
 def of_one_network(settings: Fields) -> Fields:
-    """The settings of what was trained, be it part of a deep ensemble or imported, or neither."""
+    """The settings of what was trained, be it part of a deep ensemble or soup, or imported."""
     trained = {name: value for name, value in settings.items() if not name.startswith(_DEEP)}
-    return trained | {"imported": False, "networks": 1}
+    return trained | {"imported": False, "soup": 1, "networks": 1}
 
 
 def releases(settings: Fields) -> bool:

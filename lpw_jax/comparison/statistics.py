@@ -5,7 +5,7 @@ about the methods; `paired` speaks about two trained networks.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from statistics import mean, stdev  # the standard library's: exact, so equal values do not spread
@@ -156,6 +156,34 @@ def compare(
     tost_p = None if margin is None else tost_p
     found = verdict, welch_p < alpha, reason, *seeds
     return Comparison(difference, *interval, welch_p, tost_p, dof, *found)
+
+
+def paired_by_seed(
+    ours: Mapping[int, float], theirs: Mapping[int, float], *, alpha: float = 0.05
+) -> dict[str, float | None] | None:
+    """The mean difference of runs with the same seed, with Student's paired interval.
+
+    Runs of a seed share their start and the order of their images, so that what the seed does to
+    both alike is not in the difference.
+
+    Args:
+        ours, theirs: values by seed.
+
+    Returns:
+        difference (ours - theirs), low, high, p and n, the seeds that both have; interval and p
+        are None where the differences do not spread. None unless two seeds or more are in both.
+    """
+    seeds = [seed for seed in ours if seed in theirs]
+    if len(seeds) < 2:
+        return None
+    found = Sample.of([ours[seed] - theirs[seed] for seed in seeds])
+    low = high = p = None
+    if found.std:
+        error, dof = found.std / math.sqrt(found.n), found.n - 1
+        reach = error * float(stats.t.ppf(1 - alpha / 2, dof))
+        low, high = found.mean - reach, found.mean + reach
+        p = 2 * float(stats.t.sf(abs(found.mean) / error, dof))
+    return {"difference": found.mean, "low": low, "high": high, "p": p, "n": found.n}
 
 
 def _gap(sample: Sample) -> str | None:

@@ -26,8 +26,8 @@ class Table(NamedTuple):
 
 
 def comparisons(report: Mapping[str, Any]) -> list[Table]:
-    """The verdicts of each comparison and, where there are any, its paired comparisons."""
-    found = []
+    """A sweep, the verdicts of each comparison and, where there are any, paired comparisons."""
+    found = [_sweep(report["sweep"])] if "sweep" in report else []
     for comparison in report["comparisons"]:
         found += [_verdicts(comparison), _paired(comparison)]
     return [table for table in found if table.rows or table.notes]
@@ -70,6 +70,35 @@ def how_to_read(report: Mapping[str, Any]) -> list[str]:
 def remaining(report: Mapping[str, Any]) -> list[str]:
     """What was named but is in no table, and why."""
     return [*report["left_out"], *report["not_compared"]]
+
+
+def _sweep(found: Mapping[str, Any]) -> Table:
+    rows = []
+    for point in found["points"]:
+        label = point["label"] + (" (base)" if point["name"] == found["base"] else "")
+        for row in point["rows"]:
+            places, paired = words.places(row["quantity"]), row["paired"]
+            mean = {**row, "std": row["standard_error"]}
+            rows.append(
+                (
+                    label,
+                    row["view"],
+                    words.label(row["quantity"]),
+                    words.sample(mean, places),
+                    words.difference(paired, places) if paired else words.NOTHING,
+                    words.p_value(paired["p"]) if paired else words.NOTHING,
+                    str(paired["n"]) if paired else words.NOTHING,
+                )
+            )
+    notes = [
+        "Mean ± standard error (number of seeds). Paired: runs with the same seed, value - base, "
+        "their mean difference with its 95 % interval and p (Student), over so many seeds. Every "
+        "line is a test of its own.",
+        *(f"{point['label']}: {mark}" for point in found["points"] for mark in point["marks"]),
+    ]
+    header = ("value", "view", "quantity", "mean", "paired difference", "p", "seeds")
+    stacked = ((0, 1), (2, 3), (4,), (5, 6))
+    return Table(f"Sweep of {', '.join(found['fields'])}", header, "lllrrrr", rows, notes, stacked)
 
 
 def _verdicts(comparison: Mapping[str, Any]) -> Table:

@@ -204,17 +204,22 @@ def split_order(
     num_microbatches: int,
     num_devices: int,
     num_groups: int,
+    same_minibatch: bool = False,
 ) -> np.ndarray:
     """The epoch's whole cycles, divided over D devices in G groups; the remainder is dropped.
 
     Minibatch m of the epoch, order[m B : (m + 1) B], is member m % K's in cycle m // K, as in the
-    reference's loop. `batch_size` B is that of a whole minibatch; its microbatches lie in it one
+    reference's loop; if it is the `same_minibatch` for all, m is every member's in cycle m.
+    `batch_size` B is that of a whole minibatch; its microbatches lie in it one
     after the other, and so do a device's parts of them.
 
     Returns:
       int32 [cycles, D, K / G, B / (D / G)]: each group takes the minibatches of its own members,
       and its D / G devices, which are neighbours, share each of their microbatches.
     """
+    if same_minibatch:
+        whole = order[: len(order) // batch_size * batch_size]
+        order = np.repeat(whole.reshape(-1, 1, batch_size), num_members, axis=1).reshape(-1)
     cycles = cycles_per_epoch(len(order), batch_size=batch_size, num_members=num_members)
     order = order[: cycles * num_members * batch_size]
     own, size = num_members // num_groups, num_devices // num_groups

@@ -100,7 +100,7 @@ def run(
         data=dataclasses.replace(first.data, ood_note=ood.ood_note(sizes)),
         views=described.read(Views, {"collapsed": None, "ensemble": found, "members": members}),
         validation=None,
-        train=_costs([each.train for each in runs]),
+        train=costs([each.train for each in runs]),
         pretrained=_alike([each.pretrained for each in runs]),
         imported=next((each.imported for each in runs if each.imported), None),
         best_epoch=None,
@@ -269,7 +269,7 @@ def _alike(values: Sequence[Any]) -> Any:
     return values[0] if all(value == values[0] for value in values) else None
 
 
-def _costs(runs: Sequence[Train]) -> Train:
+def costs(runs: Sequence[Train]) -> Train:
     """`train` of several runs as if they had been trained one after the other.
 
     Their epochs and seconds add up; what they do not have alike (or at all) is null.

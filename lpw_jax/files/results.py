@@ -149,12 +149,27 @@ class EnsembleOf:
 
 
 @described
+class SoupOf:
+    """The runs whose weights a soup is the mean of.
+
+    Attributes:
+      runs: their folders.
+      seeds: of each run.
+      different: the fields in which configs differ, seeds excepted.
+    """
+
+    runs: list[str]
+    seeds: list[int | None]
+    different: list[str] = dataclasses.field(default_factory=list)
+
+
+@described
 class Results:
     """results.json.
 
     Attributes:
       config: every field.
-      seed: of the run; null for a deep ensemble.
+      seed: of the run; null for a deep ensemble or a soup.
       status: 'trained' until evaluated, then 'complete'.
       num_parameters: of one collapsed network; in a deep ensemble of all its networks.
       num_late_phase_parameters: of one member.
@@ -168,6 +183,7 @@ class Results:
       best_epoch: with `evaluate.every_epochs`; else null.
       imported: only of a network of the published code.
       ensemble_of: only of a deep ensemble.
+      soup_of: only of a soup, whose config is its first run's.
     """
 
     config: dict[str, Any]
@@ -185,6 +201,7 @@ class Results:
     best_epoch: BestEpoch | None = None
     imported: Imported | None = optional()
     ensemble_of: EnsembleOf | None = optional()
+    soup_of: SoupOf | None = optional()
 
     def __post_init__(self):
         if self.status == "complete" and self.views is None:

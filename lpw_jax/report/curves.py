@@ -42,6 +42,7 @@ class Marks(NamedTuple):
     Attributes:
       release: the epoch at whose end members are made.
       swa: the first one whose weights are averaged.
+      decay: of a moving average; None for the mean.
       annealing: the last one with the full learning rate, and the first one with the final rate.
       milestones: of a multistep schedule, the last ones before the rate drops.
       warmup: the last one of the warm-up.
@@ -50,6 +51,7 @@ class Marks(NamedTuple):
 
     release: int | None
     swa: int | None
+    decay: float | None = None
     annealing: tuple[int, int] | None = None
     milestones: tuple[int, ...] = ()
     warmup: int | None = None
@@ -66,6 +68,7 @@ def marks(config: Mapping[str, Any]) -> Marks:
     return Marks(
         release=release if release >= 0 else None,
         swa=config["swa"]["start_epoch"] or None,
+        decay=config["swa"].get("decay") or None,
         warmup=train.get("warmup_epochs") or None,
         frozen=frozen if frozen >= 0 else None,
         **falls,
@@ -179,7 +182,8 @@ def _over_epochs(records: Records, marks: Marks) -> tuple[Figure, Axes]:
     if marks.release is not None and first < marks.release + 0.5 < last:
         axes.axvline(marks.release + 0.5, linestyle=":", label="release", **line)
     if marks.swa is not None and first < marks.swa - 0.5 < last:
-        axes.axvline(marks.swa - 0.5, linestyle="-.", label="start of SWA", **line)
+        kind = "moving average" if marks.decay else "SWA"
+        axes.axvline(marks.swa - 0.5, linestyle="-.", label=f"start of {kind}", **line)
     if marks.frozen is not None and first < marks.frozen + 0.5 < last:
         axes.axvline(marks.frozen + 0.5, linestyle="--", label="shared weights frozen", **line)
     start, end = (min(max(epoch, first), last) for epoch in marks.annealing or (0, 0))

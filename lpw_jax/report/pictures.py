@@ -63,7 +63,8 @@ def _schedule(config: Mapping[str, Any]) -> str:
     if marks.frozen is not None:
         words.append(f"shared weights stay as they are after epoch {marks.frozen}")
     if marks.swa is not None:
-        words.append(f"SWA averages the weights from epoch {marks.swa} on")
+        how = f"a moving average of decay {marks.decay:g} takes" if marks.decay else "SWA averages"
+        words.append(f"{how} the weights from epoch {marks.swa} on")
     return "; ".join(words) + "."
 
 

@@ -1,6 +1,7 @@
 """Where a run is: with its config and its data, all that its continuation depends on."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ class Progress:
 
     Attributes:
       state: weights, statistics and optimisers.
-      averages: of SWA, None before its first epoch has ended.
+      averages: of weights over time, None before the first are taken.
       epoch: the current one, from 1; one more than the run has during the pass after SWA.
       cycle: cycles done in it, or batches of that pass.
       history: `loss` and `accuracy` [K] of each of those cycles.
@@ -117,10 +118,10 @@ class Progress:
         )
 
 
-@jax.jit
-def averaged(average: Average | None, state: State) -> Average:
-    """SWA's averages with the state at an epoch's end."""
-    return (average or Average.start(state)).add(state)
+@functools.partial(jax.jit, static_argnames="decay")
+def averaged(average: Average | None, state: State, *, decay: float | None = None) -> Average:
+    """The averages with another state; `decay` is as in `Average.add`."""
+    return (average or Average.start(state)).add(state, decay=decay)
 
 
 def stacked(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

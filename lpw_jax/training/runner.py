@@ -39,6 +39,7 @@ class Runner:
       batch_size: examples in a minibatch.
       num_microbatches: how many a minibatch has; the number of devices divides their size.
       member_mode: as in `cycle.over_members`.
+      same_minibatch: whether all members of a cycle see one, augmented alike.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Runner:
         batch_size: int,
         num_microbatches: int,
         member_mode: str,
+        same_minibatch: bool = False,
     ):
         self._devices, self._in_groups = devices.in_groups(1), devices
         self._source, self._batch_size = source, batch_size
-        self._num_microbatches = num_microbatches
+        self._num_microbatches, self._same_minibatch = num_microbatches, same_minibatch
         key_impl = jax.random.key_impl(key)
         self._resident, self._key = self._devices.replicate(
             (source.resident, jax.random.key_data(key))
@@ -68,10 +70,9 @@ class Runner:
             def train_cycle(state, resident, feed, key, rates):
                 num_here = jax.tree.leaves(feed)[0].shape[0]
                 member, _ = members_here(num_here, member_axis)
+                number = state.step + (0 * member if same_minibatch else member)
                 with jax.named_scope("augment"):
-                    batches = jax.vmap(source.batch, in_axes=(None, 0, 0))(
-                        resident, feed, state.step + member
-                    )
+                    batches = jax.vmap(source.batch, in_axes=(None, 0, 0))(resident, feed, number)
                 key = jax.random.wrap_key_data(key, impl=key_impl)
                 return step(state, batches, key, **rate_arguments(rates))
 
@@ -151,7 +152,7 @@ class Runner:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), like
         )
         order = np.arange(num_members * self._batch_size)
-        (feed,) = self._source.feeds(self._indices(order, num_members), epoch=1)
+        (feed,) = self._source.feeds(self._indices(order, num_members)[:1], epoch=1)
         feed, rates = devices.send(feed), devices.replicate(rates)
         self._train_cycle[devices].begin(state, self._resident, feed, self._key, rates)
         if num_members > 1:
@@ -268,6 +269,7 @@ class Runner:
             num_microbatches=self._num_microbatches,
             num_devices=devices.count,
             num_groups=devices.num_groups,
+            same_minibatch=self._same_minibatch,
         )
         return indices[:, devices.own]
 

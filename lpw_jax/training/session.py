@@ -117,6 +117,7 @@ class Session:
         if timeline.begins_release(epoch) and not progress.cycle:
             released = self._training.released(self._runner.fetch(progress.state, num_members=1))
             progress.state = self._runner.place(released, num_members=num_members)
+        is_averaged, decay = timeline.is_averaged(epoch), timeline.decay
         start = time.perf_counter() - progress.epoch_seconds
         for placed, metrics in self._runner.cycles(
             progress.state,
@@ -127,6 +128,8 @@ class Session:
             done=progress.cycle,
         ):
             progress.state, progress.cycle = placed, progress.cycle + 1
+            if is_averaged and decay:
+                progress.averages = averaged(progress.averages, placed, decay=decay)
             self._unfetched.append(metrics)
             if len(self._unfetched) > CYCLES_IN_FLIGHT:
                 jax.block_until_ready(self._unfetched[-1 - CYCLES_IN_FLIGHT])
@@ -144,7 +147,7 @@ class Session:
         self._warn_of(record)
         record |= self._tracker.members(progress.state, num_members=num_members)
         averages = progress.averages
-        if timeline.is_averaged(epoch):
+        if is_averaged and not decay:
             averages = averaged(averages, progress.state)
         # Whoever stops in an evaluation resumes before it: until its end the progress stays.
         if timeline.is_evaluated(epoch):

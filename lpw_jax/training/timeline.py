@@ -22,6 +22,7 @@ class Timeline:
         self._config, self._num_examples = config, num_examples
         self.epochs = config.train.epochs
         self.averages = config.swa.start_epoch > 0
+        self.decay = config.swa.decay or None  # of a moving average
         train = config.train
         self._schedule = schedules.Schedule(
             train.schedule,
@@ -52,7 +53,7 @@ class Timeline:
         return 0 <= self._config.train.freeze_epoch < epoch
 
     def is_averaged(self, epoch: int) -> bool:
-        """Whether the weights at the end of `epoch` enter the SWA averages."""
+        """Whether `epoch` enters the averages: its last weights, or with a `decay` all of them."""
         return 0 < self._config.swa.start_epoch <= epoch
 
     def is_evaluated(self, epoch: int) -> bool:
@@ -77,7 +78,7 @@ class Timeline:
         return cycles_per_epoch(
             self._num_examples,
             batch_size=self._config.train.batch_size,
-            num_members=self.members(epoch),
+            num_members=1 if self._config.late_phase.same_minibatch else self.members(epoch),
         )
 
     def rates(self, epoch: int) -> schedules.Rates:

@@ -90,6 +90,7 @@ class Training:
             batch_size=config.train.batch_size,
             num_microbatches=config.train.num_microbatches,
             member_mode=self.member_mode,
+            same_minibatch=config.late_phase.same_minibatch,
         )
 
     def run(

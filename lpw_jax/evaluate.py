@@ -29,7 +29,7 @@ from lpw_jax.files.measured import Evaluation, Views
 from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import parameters
-from lpw_jax.measures.views import VIEWS, ood_separation, temperature_scaled
+from lpw_jax.measures.views import VIEWS, ood_separation
 from lpw_jax.method.state import State
 
 
@@ -62,9 +62,10 @@ def evaluate(
     held_out, validation = evaluator.sources.get("validation"), None
     if held_out is not None:
         held_out, validation = predict_and_save("validation", held_out)
+    temperature = validation and evaluator.task.temperature
     for view in VIEWS:
-        scaled = validation and temperature_scaled(held_out, test, view)
-        if validation and not scaled:
+        scaled = temperature and temperature(held_out, test, view)
+        if temperature and not scaled:
             console.warn(
                 f"no temperature was fitted for {view}: of the validation images either all are "
                 "predicted right, or no more than by chance; hold out more "

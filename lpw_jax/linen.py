@@ -19,7 +19,7 @@ def apply(model: nn.Module, variables: dict[str, Any], *args: Any, **options: An
 
     Args:
       variables: as for `model.apply`; `params` may hold `Factored` kernels of nn.Dense, nn.Conv and
-        layers whose class has `takes_factors`: these get `factors`, (u, v), and use them themselves.
+        layers whose class has `takes_factors`: these are called with `factors`, (u, v).
 
     Raises:
       ValueError: a `Factored` of another layer, or of other axes than [..., in, out].

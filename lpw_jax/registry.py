@@ -17,7 +17,6 @@ from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.registered import Data, Network, Published
 
-
 _RESNET = {"builder": "lpw_jax.models.resnet:ResNet", "weight_names": "resnet"}
 NETWORKS = {
     "wide_resnet": Network(

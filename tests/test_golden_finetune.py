@@ -16,7 +16,7 @@ from lpw_jax import experiment, networks
 from lpw_jax.config import load_config
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.training import session, train
+from lpw_jax.training import train
 from lpw_jax.weights.torchvision_names import COUNTER, to_torch, torch_name
 
 GOLDEN = Path(__file__).parent / "golden"

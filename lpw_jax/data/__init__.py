@@ -57,7 +57,7 @@ def load_dataset(
     std: tuple[float, ...] = (),
     **of_text: int,
 ) -> Any:
-    """A whole dataset: a `Dataset`, a `data.on_disk.OnDisk` that is streamed, or a `data.text.Text`.
+    """A whole dataset: a `Dataset`, a streamed `data.on_disk.OnDisk`, or a `data.text.Text`.
 
     Args:
       name: as `data.name` in configs/base.py.

@@ -147,7 +147,7 @@ class Streams:
 class Windows:
     """A `Source` for evaluation: every byte of a part is predicted once.
 
-    Example i is bytes i T to (i + 1) T - 1. A network reads up to `context` bytes before them first,
+    Example i is bytes i T to (i + 1) T - 1. A network first reads up to `context` bytes before them,
     so that examples are independent of one another; there are none before the first one.
     """
 

@@ -86,9 +86,7 @@ def python_sources(name: str, *, num_bytes: int, sequence_length: int, context: 
     return _divided(name, text, num_bytes, sequence_length, context, note)
 
 
-def text(
-    name: str, *, data_dir: str, num_bytes: int, sequence_length: int, context: int
-) -> Text:
+def text(name: str, *, data_dir: str, num_bytes: int, sequence_length: int, context: int) -> Text:
     """A file, or all files of a folder and the folders in it, in the order of their paths.
 
     Raises:

@@ -24,7 +24,7 @@ class Evaluator:
     def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
         self.config, self.dataset, self.task = config, dataset, recipe.task(config)
         self.sources = experiment.evaluation_sources(config, dataset)
-        model = experiment.build_model(config, dataset.num_classes)
+        self.model = model = experiment.build_model(config, dataset.num_classes)
         self._predict = Predictor(
             devices=devices,
             forward=functions.forward(model),

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lpw_jax.measures.metrics import ECE_BINS, finite
 
-# Negative log-likelihood in nats, right predictions, squared errors of the probabilities, and of the
-# predictions in each bin of confidence the right ones minus the sum of their confidence.
+# Negative log-likelihood in nats, right predictions, squared errors of the probabilities, and, of
+# the predictions in each bin of confidence, the right ones minus the sum of their confidence.
 SUMS = ("nll", "correct", "squared_error", *(f"gap{i}" for i in range(ECE_BINS)))
 
 

@@ -75,9 +75,7 @@ class Layer(nn.Module):
         """Bytes [B, T] from a state to hidden states [T, B, H] and the last state."""
         types, init = dict(dtype=self.dtype, param_dtype=self.param_dtype), uniform(self.units)
         embed = nn.Embed(BYTES, self.embedding, param_dtype=self.param_dtype, name="embedding")
-        project = nn.Dense(
-            4 * self.units, use_bias=False, kernel_init=init, name="inputs", **types
-        )
+        project = nn.Dense(4 * self.units, use_bias=False, kernel_init=init, name="inputs", **types)
         bias = self.param("bias", init, (4 * self.units,), self.param_dtype)
         # There are fewer bytes than places in a minibatch.
         table = project(embed.embedding).astype(self.param_dtype)
@@ -128,7 +126,7 @@ class LSTM(nn.Module):
         return (jnp.zeros((count, self.width), wide), jnp.zeros((count, self.width), wide))
 
     def __call__(self, text: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits of each next byte, [B, T, 256], of bytes [B, T], of which `BEGIN` may be the first.
+        """Logits of each next byte, [B, T, 256], of bytes [B, T]; `BEGIN` may be the first.
 
         In evaluation the text is [B, context + T], and `BEGIN` may stand for the whole context and
         the first byte after it.
@@ -157,9 +155,7 @@ class LSTM(nn.Module):
             first = jax.lax.axis_index(self.axis_name) * count
             own = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, count), whole)
             logits, own = self.advance(text, own)
-            whole = jax.tree.map(
-                lambda x: jax.lax.all_gather(x, self.axis_name, tiled=True), own
-            )
+            whole = jax.tree.map(lambda x: jax.lax.all_gather(x, self.axis_name, tiled=True), own)
         # Truncated: what went before is not trained through.
         self.carry.value = Carried(*jax.lax.stop_gradient(whole))
         return logits

@@ -17,7 +17,8 @@ from lpw_jax import data, models, registry
 from lpw_jax.data import Dataset, in_memory, ood, overlap
 from lpw_jax.data.on_disk import OnDisk
 from lpw_jax.data.source import Source
-from lpw_jax.data.text import Streams, Text, Windows
+from lpw_jax.data.text import Text
+from lpw_jax.data.text_sources import Streams, Windows
 from lpw_jax.devices import jax_settings
 from lpw_jax.display import console
 from lpw_jax.errors import UserError

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import sysconfig
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,7 @@ def enwik8(
 
 
 def python_sources(name: str, *, num_bytes: int, sequence_length: int, context: int) -> Text:
-    """The standard library of the Python that runs this: its .py files in the order of their paths.
+    """The standard library of the Python that runs this: its .py files, as `_walk` orders them.
 
     Without tests and installed packages. Another version of Python is another text.
 
@@ -72,22 +72,18 @@ def python_sources(name: str, *, num_bytes: int, sequence_length: int, context: 
     """
     folder = Path(sysconfig.get_path("stdlib"))
     note = f"sources of the standard library of Python {platform.python_version()}"
-    files = [
-        path
-        for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).parts)
-        if not _NOT_THE_LIBRARY & set(path.relative_to(folder).parts)
-    ]
-    if not files:
+    files = _walk(folder, "*.py", without=_NOT_THE_LIBRARY)
+    text = _joined(files, num_bytes, field=f"data.name = {name!r}")
+    if not text:
         raise UserError(
             f"data.name = {name!r}: the sources of Python's standard library are not in {folder}; "
             "data.name = 'text' takes any text, with data.dir"
         )
-    text = _joined(files, num_bytes, field=f"data.name = {name!r}")
     return _divided(name, text, num_bytes, sequence_length, context, note)
 
 
 def text(name: str, *, data_dir: str, num_bytes: int, sequence_length: int, context: int) -> Text:
-    """A file, or all files of a folder and the folders in it, in the order of their paths.
+    """A file, or all files of a folder and the folders in it, as `_walk` orders them.
 
     Raises:
       UserError: there is no such file or folder, nothing in it, or more than 2 GB.
@@ -95,18 +91,22 @@ def text(name: str, *, data_dir: str, num_bytes: int, sequence_length: int, cont
     path, field = Path(storage.path(data_dir or ".")), f"data.dir = {data_dir!r}"
     if not data_dir or not path.exists():
         raise UserError(f"{field}: must be a file of text or a folder of such files")
-    files = [path]
-    if path.is_dir():
-        files = sorted(
-            (file for file in path.rglob("*") if file.is_file()),
-            key=lambda file: file.relative_to(path).parts,
-        )
+    files = list(_walk(path, "*")) if path.is_dir() else [path]
     found = _joined(files, num_bytes, field=field)
     of = f"{len(files):,} files of" if path.is_dir() else "the file"
     return _divided(name, found, num_bytes, sequence_length, context, f"{of} {path.name}")
 
 
-def _joined(files: Sequence[Path], num_bytes: int, *, field: str) -> bytes:
+def _walk(folder: Path, pattern: str, *, without: Collection[str] = ()) -> Iterator[Path]:
+    """The files of a folder by their names, then those of the folders in it by theirs."""
+    inside = sorted(folder.iterdir(), key=lambda path: path.name)
+    yield from (path for path in inside if path.is_file() and path.match(pattern))
+    for path in inside:
+        if path.is_dir() and not path.is_symlink() and path.name not in without:
+            yield from _walk(path, pattern, without=without)
+
+
+def _joined(files: Iterable[Path], num_bytes: int, *, field: str) -> bytes:
     """The files one after the other, only as many as `num_bytes` need."""
     parts, size, most = [], 0, num_bytes or _MOST_BYTES
     for file in files:

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks, recipe
 from lpw_jax.data import Dataset, epoch_order
-from lpw_jax.data.text import Streams, Text
+from lpw_jax.data.text import Text
+from lpw_jax.data.text_sources import Streams
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption

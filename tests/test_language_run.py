@@ -177,11 +177,17 @@ def test_the_program_trains_evaluates_and_reports_a_text(finished, tmp_path):
         views["collapsed"]["bpc"]
     )
     assert records[-1]["loss"] < records[0]["loss"]
+    with pytest.raises(UserError, match="must be of images"):
+        deep_ensemble.run([str(folder)] * 2, output=None)
+
+
+@pytest.mark.slow
+def test_an_evaluation_repeats_the_figures(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    views = json.loads((folder / "results.json").read_text())["views"]
     assert evaluate.main(["--workdir", str(folder)]) == 0
     again = json.loads((folder / "results.json").read_text())["views"]
     assert again["collapsed"]["bpc"] == pytest.approx(views["collapsed"]["bpc"])
-    with pytest.raises(UserError, match="must be of images"):
-        deep_ensemble.run([str(folder)] * 2, output=None)
 
 
 @pytest.mark.parametrize(
@@ -191,12 +197,12 @@ def test_the_program_trains_evaluates_and_reports_a_text(finished, tmp_path):
         ({"model.name": "wide_resnet", "model.depth": 10}, "model.name = 'wide_resnet': must be"),
         (
             {"data.validation_examples": 5},
-            "data.validation_examples = 5: must be 0 for python_sources",
+            "validation_examples = 5: must be 0 for python_sources",
         ),
         ({"train.num_microbatches": 2}, "train.num_microbatches = 2: must be 1 for python_sources"),
         (
             {"late_phase.inner_training": False},
-            "inner_training = False: must be True for python_sources",
+            "inner_training = False: must be True for python_so",
         ),
         ({"data.sequence_length": 0}, "data.sequence_length = 0: must be >= 1"),
         ({"data.context": -1}, "data.context = -1: must be >= 0"),

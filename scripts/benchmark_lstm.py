@@ -5,8 +5,8 @@
 The steps are those of configs/enwik8_lstm.py as the program takes them, on the sources of Python,
 and in PyTorch an embedding, `nn.LSTM`, a linear layer, cross-entropy and Adam, with a state that is
 carried and detached. The two take turns, a few steps each; PyTorch is a process of OTHER, any
-Python with torch 2, that waits meanwhile, with as many threads as are fastest there. The result is one JSON object: bytes per second of every
-turn, and the median over turns of ours over theirs.
+Python with torch 2, that waits meanwhile; it takes all cores or one, whichever was faster. The
+result is one JSON object: bytes per second of every turn, and the median of ours over theirs.
 """
 
 import argparse

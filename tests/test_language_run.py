@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from short_run import CONFIGS
 
-from lpw_jax import evaluate, experiment, main, networks
+from lpw_jax import compare, evaluate, experiment, main, networks
 from lpw_jax.config import ConfigError, load_config
 from lpw_jax.data import text_files
 from lpw_jax.devices import parallel
@@ -95,15 +95,19 @@ def assert_equal(one, other, tolerance=0.0):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(a).max())
 
 
-@pytest.fixture(scope="module")
-def finished(words, tmp_path_factory):
+def by_program(folder, words, **changes):
     """The folder of a run by the program, on one device."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
     one = jax.devices()[:1]
+    command = ["--config", SMALL, *flags(words, **changes), "--workdir", str(folder)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "found", lambda: one)
-        assert main.main(["--config", SMALL, *flags(words), "--workdir", str(folder)]) == 0
+        assert main.main(command) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished(words, tmp_path_factory):
+    return by_program(tmp_path_factory.mktemp("runs") / "whole", words)
 
 
 @pytest.mark.parametrize("cycles", [pytest.param(30, marks=pytest.mark.slow), 95])
@@ -188,6 +192,23 @@ def test_an_evaluation_repeats_the_figures(finished, tmp_path):
     assert evaluate.main(["--workdir", str(folder)]) == 0
     again = json.loads((folder / "results.json").read_text())["views"]
     assert again["collapsed"]["bpc"] == pytest.approx(views["collapsed"]["bpc"])
+
+
+@pytest.mark.slow
+def test_runs_on_one_text_are_compared_sequence_by_sequence(words, finished, tmp_path):
+    other = by_program(tmp_path / "tied" / "seed0", words, late_phase__release_epoch=-1)
+    report = compare.run([str(finished), str(other)], baseline="tied", out=str(tmp_path / "out"))
+    bits = [
+        json.loads((folder / "results.json").read_text())["views"]["collapsed"]["bpc"]
+        for folder in (finished, other)
+    ]
+    (comparison,) = report["comparisons"]
+    (row,) = (r for r in comparison["rows"] if (r["view"], r["quantity"]) == ("collapsed", "bpc"))
+    assert row["difference"] == pytest.approx(bits[0] - bits[1])
+    paired = {(r["view"], r["quantity"]): r for r in comparison["paired"]}
+    assert set(paired) == {("collapsed", "bpc"), ("ensemble", "bpc")}
+    # The last sequence has fewer bytes, and counts as much here.
+    assert paired["collapsed", "bpc"]["difference"] == pytest.approx(bits[0] - bits[1], abs=0.05)
 
 
 @pytest.mark.parametrize(

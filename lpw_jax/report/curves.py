@@ -82,7 +82,7 @@ def training(records: Records, marks: Marks, quantity: str) -> Figure:
     _members(axes, epochs, [record.get(f"member_{quantity}") for record in records], scale)
     mean = scale * _floats([record.get(quantity) for record in records])
     _curve(axes, epochs, mean, label="mean", color=BLUE)
-    axes.set_ylabel("training accuracy (%)" if percent else "training loss (nats per image)")
+    axes.set_ylabel("training accuracy (%)" if percent else "training loss (nats)")
     if not percent:
         _logarithmic(axes, mean)
     legend(figure, axes)

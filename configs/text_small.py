@@ -6,7 +6,7 @@ Variants, as in configs/text_small.py:base_swa, are the paper's six methods at t
 '' (late-phase rank-one), 'rank1' (the same weights without a release), 'base' (without them), and
 each with SWA: 'swa', 'rank1_swa', 'base_swa'.
 
-The text is the first 500,000 bytes of the standard library of the Python that runs this. An LSTM of
+The text is 500,000 bytes of the standard library of the Python that runs this. An LSTM of
 64 units with embeddings of 32 numbers: 49,664 weights, and 608 factors of rank one.
 """
 
@@ -26,17 +26,17 @@ def get_config(variant=""):
     config.model.name = "lstm"
     config.model.width = 64
     config.model.embedding = 32
-    config.train.epochs = 8
+    config.train.epochs = 5
     config.train.batch_size = 32
     config.train.optimizer = "adam"
     config.train.learning_rate = 5e-3
     config.train.schedule = "cosine"
-    config.train.anneal_start = 3
-    config.train.anneal_end = 8
+    config.train.anneal_start = 2
+    config.train.anneal_end = 4
     config.train.end_learning_rate = 5e-4
     config.train.weight_decay = 0.0
     config.late_phase.num_members = 4
-    config.late_phase.release_epoch = 4
+    config.late_phase.release_epoch = 3
     config.late_phase.learning_rate = 5e-3
     config.late_phase.weight_decay = 0.0
     config.late_phase.coasting = "none"
@@ -52,6 +52,6 @@ def get_config(variant=""):
     if variant.startswith(("base", "rank1")):
         config.late_phase.release_epoch = -1
     if variant.endswith("swa"):
-        config.swa.start_epoch = 6
+        config.swa.start_epoch = 4
         config.train.end_learning_rate = 2.5e-3
     return config

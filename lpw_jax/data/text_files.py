@@ -63,16 +63,21 @@ def enwik8(
 
 
 def python_sources(name: str, *, num_bytes: int, sequence_length: int, context: int) -> Text:
-    """The standard library of the Python that runs this: its .py files, as `_walk` orders them.
+    """The standard library of the Python that runs this: its .py files, in the order of a hash.
 
-    Without tests and installed packages. Another version of Python is another text.
+    In the order of their names the last ones would be of another kind than the first; so all parts
+    of the text, and its first bytes, are samples of the whole. Tests and installed packages are left
+    out. Another version of Python is another text.
 
     Raises:
       UserError: the files are not there, as in a Python that keeps them in an archive.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     note = f"sources of the standard library of Python {platform.python_version()}"
-    files = _walk(folder, "*.py", without=_NOT_THE_LIBRARY)
+    files = sorted(
+        _walk(folder, "*.py", without=_NOT_THE_LIBRARY),
+        key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest(),
+    )
     text = _joined(files, num_bytes, field=f"data.name = {name!r}")
     if not text:
         raise UserError(

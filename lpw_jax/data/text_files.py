@@ -66,8 +66,8 @@ def python_sources(name: str, *, num_bytes: int, sequence_length: int, context: 
     """The standard library of the Python that runs this: its .py files, in the order of a hash.
 
     In the order of their names the last ones would be of another kind than the first; so all parts
-    of the text, and its first bytes, are samples of the whole. Without tests and installed packages.
-    Another version of Python is another text.
+    of the text, and its first bytes, are samples of the whole. Tests and installed packages are not
+    in it. Another version of Python is another text.
 
     Raises:
       UserError: the files are not there, as in a Python that keeps them in an archive.

@@ -146,7 +146,9 @@ def test_written_gradients_and_factors_on_activations_are_those_of_the_effective
                  found, expected)  # fmt: skip
 
 
-def test_rows_of_a_table_and_their_gradient(float64):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_rows_of_a_table_and_their_gradient(backend, float64, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     table, numbers = np.arange(8.0).reshape(4, 2), np.array([[3, -1, 3]])
     weights = np.arange(6.0).reshape(1, 3, 2)
     found, gradient = jit(jax.value_and_grad(lambda t: (rows(t, numbers) * weights).sum()))(table)

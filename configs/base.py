@@ -24,15 +24,18 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             seed=0,
             model=dict(
                 # Architecture: 'wide_resnet' (pre-activation, widths 16, 16w, 32w, 64w), or that of
-                # torchvision: 'resnet50', 'resnet152', 'densenet161'; or 'package.module:function',
+                # torchvision: 'resnet50', 'resnet152', 'densenet161'; 'lstm', of texts; or
+                # 'package.module:function',
                 # which gives a flax module, linen or nnx (lpw_jax.models.own says how it is
                 # called). It is looked for in the current directory, too, and gets `depth` and
                 # `width` if it takes them.
                 name="wide_resnet",
                 # Of wide_resnet: layers in depth, 6n + 4 with n >= 1 blocks in each group.
                 depth=28,
-                # Of wide_resnet: widening factor w, >= 1.
+                # Of wide_resnet: widening factor w, >= 1. Of lstm: units.
                 width=10,
+                # Of lstm: size of a byte's embedding, >= 1.
+                embedding=190,
                 # Weights to start from: a file of torchvision's (.pth, which needs torch, or
                 # .safetensors) or of lpw_jax.torch_import, or 'imagenet1k_v1', which fetches
                 # torchvision's; '' = random ones. Of torchvision's networks only.
@@ -51,9 +54,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 # - 'image_folder': images in dir/train/CLASS and dir/test/CLASS (or dir/val/CLASS)
                 #   (lpw_jax.data.folders says what counts as one).
                 # - 'package.module:function' (lpw_jax.data.own says what it takes and gives).
+                # Or a text for lstm, of which the last 5 % are for the test and 5 % before them for
+                # validation: 'python_sources' (the standard library of the Python that runs this),
+                # 'enwik8' (in manual_dir), 'text' (in dir).
                 name="cifar10",
                 # Folder of prepared tensorflow-datasets data, or one of a set in it; '' = tfds' own
-                # default folder. Of image_folder: its folder.
+                # default folder. Of image_folder: its folder. Of text: a file, or a folder with
+                # nothing but its files.
                 dir="",
                 # Folder with the out-of-distribution archives (LSUN, TIN, SVHN); '' = none.
                 ood_dir="",
@@ -74,9 +81,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 # memory are resized once (shorter side, then the central square); 0 = as they
                 # are. For imagenet2012 a multiple of 32.
                 image_size=224,
-                # Of imagenet2012, like the rest of this section, and of streamed sets, all but the
-                # first: folder with the ILSVRC2012 tars, if it is not prepared in `dir`;
-                # '' = downloads/manual in `dir`.
+                # Of texts: bytes in a sequence, >= 1. Training goes back through so many steps, and
+                # carries the state on to the next minibatch; train.batch_size counts sequences.
+                sequence_length=100,
+                # Of texts: bytes that an evaluation reads before each sequence, >= 0.
+                context=100,
+                # Of texts: take only so many bytes, the first ones; 0 = all.
+                num_bytes=0,
+                # Of enwik8: folder with enwik8 or enwik8.zip. Of imagenet2012, like the rest of
+                # this section, and of streamed sets, all but the first: folder with the ILSVRC2012
+                # tars, if it is not prepared in `dir`; '' = downloads/manual in `dir`.
                 manual_dir="",
                 # Shorter side to which test images are resized before the crop, >= image_size.
                 resize=256,

@@ -32,6 +32,10 @@ _AT_LEAST = {
     "model.width": 1,
     "data.validation_examples": 0,
     "data.image_size": 0,
+    "model.embedding": 1,
+    "data.sequence_length": 1,
+    "data.context": 0,
+    "data.num_bytes": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.num_microbatches": 1,
@@ -61,6 +65,10 @@ _AT_MOST = {
     "model.depth": 10_000,
     "model.width": 1_000,
     "data.resize": 4_096,
+    "model.embedding": 10_000,
+    "data.sequence_length": 10_000,
+    "data.context": 10_000,
+    "data.num_bytes": 2_000_000_000,
     "train.epochs": 1_000_000,
     "train.batch_size": 1_000_000,
     "late_phase.num_members": 10_000,
@@ -103,6 +111,23 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         ("data.image_size", "data.name"),
         lambda side, name: not registry.data(name).is_known or (side >= 32 and side % 32 == 0),
         "must be >= 32 and a multiple of 32 for {1}",
+    ),
+    (
+        ("model.name", "data.name"),
+        lambda network, data: registry.network(network).reads_text == registry.data(data).is_text,
+        "must be lstm for a text, and nothing but a text is for lstm",
+    ),
+    *(
+        (
+            (field, "data.name"),
+            lambda value, name, wanted=wanted: value == wanted or not registry.data(name).is_text,
+            f"must be {wanted} for {{1}}, a text{why}",
+        )
+        for field, wanted, why in (
+            ("data.validation_examples", 0, ", of which a part is held out anyway"),
+            ("train.num_microbatches", 1, ", whose sequences go on in the next minibatch"),
+            ("late_phase.inner_training", True, ", of which every member reads its own part"),
+        )
     ),
     *(
         ((field,), lambda values, low=low: all(low <= value <= 1 for value in values), rule)

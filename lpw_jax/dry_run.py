@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts
 from lpw_jax.display import console, schedule_picture
 from lpw_jax.errors import SharedError, UserError, first_line
@@ -87,7 +86,7 @@ def _cycles(training: Training, epoch: int, num_members: int) -> Iterator[dict[s
     if training.timeline.is_released(epoch):
         state = training.released(state)
     state = training.runner.place(state, num_members=num_members)
-    order = epoch_order(training.config.seed, epoch, training.num_examples)
+    order = training.order(epoch)
     while True:  # a small data set has few cycles
         for newest, metrics in training.runner.cycles(
             state, order, rates, epoch=epoch, num_members=num_members

@@ -19,19 +19,21 @@ from lpw_jax import experiment, networks, report
 from lpw_jax.command import prog
 from lpw_jax.data import Dataset, ood, overlap
 from lpw_jax.data import corruptions as corrupted_data
-from lpw_jax.devices import compilation
+from lpw_jax.data.text import Text
+from lpw_jax.devices import compilation, hosts
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, events, results_report
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble, soup
 from lpw_jax.evaluation.evaluator import Evaluator
+from lpw_jax.evaluation.sample import sample
 from lpw_jax.files import described
 from lpw_jax.files.measured import Evaluation, Views
 from lpw_jax.files.results import Results
-from lpw_jax.files.workdir import Workdir
+from lpw_jax.files.workdir import SAMPLE, Workdir
 from lpw_jax.measures import parameters
-from lpw_jax.measures.views import VIEWS, ood_separation, temperature_scaled
+from lpw_jax.measures.views import VIEWS, ood_separation
 from lpw_jax.method.state import State
 
 
@@ -64,9 +66,10 @@ def evaluate(
     held_out, validation = evaluator.sources.get("validation"), None
     if held_out is not None:
         held_out, validation = predict_and_save("validation", held_out)
+    temperature = validation and evaluator.task.temperature
     for view in VIEWS:
-        scaled = validation and temperature_scaled(held_out, test, view)
-        if validation and not scaled:
+        scaled = temperature and temperature(held_out, test, view)
+        if temperature and not scaled:
             console.warn(
                 f"no temperature was fitted for {view}: of the validation images either all are "
                 "predicted right, or no more than by chance; hold out more "
@@ -169,6 +172,10 @@ def finish(
     results = dataclasses.replace(
         results, status="complete", data=dataclasses.replace(results.data, **data), **found
     )
+    if isinstance(dataset, Text):
+        written = sample(evaluator.model, networks.collapse_of(evaluator.model)(state)[0])
+        if hosts.is_primary():
+            folder.write_file(SAMPLE, written)
     with preemption.deferred():  # once results.json is complete, nothing is made again
         events.write_results(folder, results)
         folder.write_results(results)

@@ -17,6 +17,8 @@ from lpw_jax import data, models, registry
 from lpw_jax.data import Dataset, in_memory, ood, overlap
 from lpw_jax.data.on_disk import OnDisk
 from lpw_jax.data.source import Source
+from lpw_jax.data.text import Text
+from lpw_jax.data.text_sources import Streams, Windows
 from lpw_jax.devices import jax_settings
 from lpw_jax.display import console
 from lpw_jax.errors import UserError
@@ -24,7 +26,7 @@ from lpw_jax.method.keys import make_key
 from lpw_jax.models.convolution import cpu_conv_general_dilated
 from lpw_jax.weights import pretrained, weight_download, weight_files
 
-AnyDataset = Dataset | OnDisk
+AnyDataset = Dataset | OnDisk | Text
 
 
 def build_model(
@@ -46,12 +48,23 @@ def build_model(
         precision=config.train.matmul_precision,
         conv_general_dilated=cpu_conv_general_dilated if on_cpu else None,
         remat=config.train.remat,
+        **(_of_text(config) if registry.network(config.model.name).reads_text else {}),
     )
 
 
-def image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """[H, W, C] of what the network sees; own data are loaded for it."""
+def _of_text(config: ConfigDict) -> dict[str, int]:
+    return {
+        "embedding": config.model.embedding,
+        "batch_size": config.train.batch_size,
+        "context": config.data.context,
+    }
+
+
+def image_shape(config: ConfigDict) -> tuple[int, ...]:
+    """[H, W, C] of what the network sees, of texts [T]; own data are loaded for it."""
     known = registry.data(config.data.name)
+    if known.is_text:
+        return (config.data.sequence_length,)
     if not known.is_known:
         return load_dataset(config).image_shape
     side = known.side or config.data.image_size
@@ -106,6 +119,8 @@ def pretrained_weights(
 
 def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
     """Training examples as `config` augments them."""
+    if isinstance(dataset, Text):
+        return Streams(dataset, seed=config.seed)
     dtype = jnp.dtype(config.train.compute_dtype)
     if isinstance(dataset, OnDisk):
         return dataset.train_source(seed=config.seed, flip=config.train.flip, dtype=dtype)
@@ -125,6 +140,8 @@ def train_source(config: ConfigDict, dataset: AnyDataset) -> Source:
 
 def evaluation_sources(config: ConfigDict, dataset: AnyDataset) -> dict[str, Source]:
     """Examples to be evaluated: `test` and, if some are held out, `validation`."""
+    if isinstance(dataset, Text):
+        return {split: Windows(dataset, split) for split in ("test", "validation")}
     if isinstance(dataset, OnDisk):
         return dataset.evaluation_sources(dtype=jnp.dtype(config.train.compute_dtype))
     sources = {"test": image_source(config, dataset, dataset.test_images, dataset.test_labels)}
@@ -166,6 +183,9 @@ def load_dataset(config: ConfigDict, *, to_train: bool = True) -> AnyDataset:
         to_train=to_train,
         mean=options.mean,
         std=options.std,
+        num_bytes=options.num_bytes,
+        sequence_length=options.sequence_length,
+        context=options.context,
     )
     if dataset.num_classes < 2:  # every network would be right
         folders = "; the folders in DIR/train are the classes"

@@ -145,7 +145,9 @@ def _prepared(
     training = Training(config, dataset, devices, device_memory=room)
     weights = networks.to_weights(training.tied_like)
     shown = config_lib.to_dict(config)
-    for field in {"depth", "width"} - set(registry.network(config.model.name).settings):
+    for field in {"depth", "width", "embedding"} - set(
+        registry.network(config.model.name).settings
+    ):
         del shown["model"][field]  # not this network's
     console.print_config(shown)
     counts = parameters.counts(weights["shared"], weights["late_phase"])

@@ -18,7 +18,8 @@ def apply(model: nn.Module, variables: dict[str, Any], *args: Any, **options: An
     `model.apply`.
 
     Args:
-      variables: as for `model.apply`; `params` may hold `Factored` kernels of nn.Dense and nn.Conv.
+      variables: as for `model.apply`; `params` may hold `Factored` kernels of nn.Dense, nn.Conv and
+        layers whose class has `takes_factors`: these are called with `factors`, (u, v).
 
     Raises:
       ValueError: a `Factored` of another layer, or of other axes than [..., in, out].
@@ -41,12 +42,16 @@ def apply(model: nn.Module, variables: dict[str, Any], *args: Any, **options: An
 
     def scaled(call, args, options, context):
         layer = context.module
-        is_call = context.method_name == "__call__" and type(layer) in (nn.Dense, nn.Conv)
+        by_itself = getattr(type(layer), "takes_factors", False)
+        is_layer = type(layer) in (nn.Dense, nn.Conv) or by_itself
+        is_call = context.method_name == "__call__" and is_layer
         if not is_call or layer.path not in factored:
             return call(*args, **options)
         seen.add(layer.path)
-        x, *rest = args
         leaf, bias = factored[layer.path], biases.get(layer.path)
+        if by_itself:
+            return call(*args, **options, factors=(leaf.inputs, leaf.outputs))
+        x, *rest = args
         x = x * _last(leaf.inputs.astype(x.dtype), x)
         y = call(x, *rest, **options)
         y = y * _last(leaf.outputs.astype(y.dtype), y)

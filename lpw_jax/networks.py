@@ -21,6 +21,7 @@ from lpw_jax.method.trees import path_name, places
 from lpw_jax.models import functions
 from lpw_jax.models.layers import BATCH_NORM_EPSILON
 from lpw_jax.models.own import OwnNetwork
+from lpw_jax.models.recurrent import without_carried
 from lpw_jax.models.wide_resnet import he_normal
 from lpw_jax.recipe import method
 from lpw_jax.weights import pretrained
@@ -178,7 +179,7 @@ def from_weights(
     Raises:
       UserError: they are not those of the network of `config`, naming `where` they are from.
     """
-    like = shapes(config, num_classes, image_shape)
+    like = without_optimisers(shapes(config, num_classes, image_shape))
     try:
         parts = {
             field: from_nested(weights.get(name, {}), getattr(like, field))
@@ -189,7 +190,7 @@ def from_weights(
         raise UserError(
             f"{where}: must be weights of the network in config.json, they are not ({error})"
         ) from error
-    return without_optimisers(like).replace(**parts)
+    return like.replace(**parts)
 
 
 def of_one_member(state: State) -> State:
@@ -212,7 +213,13 @@ def banks(state: State) -> dict[str, str]:
 
 def without_optimisers(state: State) -> State:
     """What of a state makes networks."""
-    return state.replace(step=None, coasting=None, shared_opt_state=None, member_opt_state=None)
+    return state.replace(
+        step=None,
+        coasting=None,
+        member_model_state=without_carried(state.member_model_state),
+        shared_opt_state=None,
+        member_opt_state=None,
+    )
 
 
 def collapse_of(

@@ -21,7 +21,7 @@ from lpw_jax.method.kinds.templates import Coefficients, mixed, templates
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.method.random_member import RandomMember
 from lpw_jax.models import functions, wide_resnet
-from lpw_jax.tasks import classification
+from lpw_jax.tasks import classification, language
 from lpw_jax.tasks.task import Task
 from lpw_jax.training.schedules import Rates
 
@@ -52,6 +52,8 @@ def method(
         num_microbatches=config.train.num_microbatches,
         batch_axis=batch_axis,
         member_axis=member_axis,
+        # Every member reads a text of its own.
+        member_state=True if registry.network(config.model.name).reads_text else None,
     )
 
 
@@ -93,7 +95,8 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
 
 def task(config: ConfigDict) -> Task:
     """What the network of `config` is trained for."""
-    return classification.TASK
+    is_text = registry.data(config.data.name).is_text
+    return language.TASK if is_text else classification.TASK
 
 
 def kinds(config: ConfigDict) -> Sequence[Kind]:

@@ -4,7 +4,6 @@ A name is one of these tables, or 'package.module:function' for what is not the 
 """
 
 import contextlib
-import dataclasses
 import difflib
 import importlib
 import inspect
@@ -16,88 +15,7 @@ from typing import Any
 
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """torchvision's original ("V1") ImageNet weights of one network.
-
-    Attributes:
-      file: its name; it ends in the first 8 hex digits of the file's SHA-256.
-      accuracy: top-1 on the 50,000 validation images in percent, as torchvision states it.
-    """
-
-    file: str
-    accuracy: float
-
-    @property
-    def sha256_start(self) -> str:
-        """The first 8 hex digits of the file's SHA-256."""
-        return self.file.rpartition("-")[2].removesuffix(".pth")
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network.
-
-    Attributes:
-      builder: 'module:function' that gives the flax module.
-      arguments: what the builder is always called with.
-      settings: fields of `config.model` that it takes, too.
-      title: what tables call it, as a format of those fields and the name.
-      published: torchvision's weights, None if there are none.
-      weight_names: whose names the weights have in PyTorch, of `weights.torchvision_names`.
-      is_reference: whether it is that of the published CIFAR code, whose depth is 6n + 4.
-    """
-
-    builder: str
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    settings: tuple[str, ...] = ()
-    title: str = "{name}"
-    published: Published | None = None
-    weight_names: str = ""
-    is_reference: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """A data set.
-
-    Attributes:
-      loader: 'module:function' that gives a `data.Dataset` or a `data.on_disk.OnDisk`, called with
-        those options of `data.load_dataset` that it takes.
-      num_classes: None if only the data themselves tell it, and the shape of images.
-      side: of the images in pixels; None for `data.image_size`.
-      mean, std: per channel on the scale 0..1; () if the loader or the images tell them.
-      url: what tfds downloads, or what tells whether there is a network.
-      opening: how tfds' own description begins.
-      ood: the data set that stands for 'CIFAR' among the out-of-distribution sets; '' if none are
-        defined.
-      corrupted: archive of corrupted test images; '' if there is none.
-      has_crops: training images are random crops, so that `train.crop_padding` and `train.cutout`
-        must be 0.
-      is_prepared: whether `lpw_jax.data prepare` prepares it.
-      archives: whether it is prepared from archives that must be there, not downloaded.
-    """
-
-    loader: str
-    num_classes: int | None = None
-    side: int | None = 32
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    url: str = ""
-    opening: str = ""
-    ood: str = ""
-    corrupted: str = ""
-    has_crops: bool = False
-    is_prepared: bool = False
-    archives: bool = False
-
-    @property
-    def is_known(self) -> bool:
-        """Whether classes and image shape are known before anything is loaded."""
-        return self.num_classes is not None
-
+from lpw_jax.registered import Data, Network, Published
 
 _RESNET = {"builder": "lpw_jax.models.resnet:ResNet", "weight_names": "resnet"}
 NETWORKS = {
@@ -122,10 +40,17 @@ NETWORKS = {
         published=Published("densenet161-8d451a50.pth", 77.138),
         weight_names="densenet",
     ),
+    "lstm": Network(
+        "lpw_jax.models.recurrent:LSTM",
+        settings=("width", "embedding"),
+        title="LSTM-{width}",
+        reads_text=True,
+    ),
 }
 
 _CIFAR = {"loader": "lpw_jax.data.cifar:load", "is_prepared": True}
 _CIFAR_HOST = "https://www.cs.toronto.edu/~kriz/"
+_TEXT = {"num_classes": 256, "side": None, "is_text": True}
 DATA = {
     "cifar10": Data(
         **_CIFAR,
@@ -159,6 +84,9 @@ DATA = {
         archives=True,
     ),
     "image_folder": Data("lpw_jax.data.image_folder:load", side=None),
+    "enwik8": Data("lpw_jax.data.text_files:enwik8", **_TEXT),
+    "python_sources": Data("lpw_jax.data.text_files:python_sources", **_TEXT),
+    "text": Data("lpw_jax.data.text_files:text", **_TEXT),
 }
 CIFAR = {name: known for name, known in DATA.items() if known.ood}
 _TFDS = Data(

@@ -17,7 +17,7 @@ PACKAGE = "lpw_jax"
 LAYERS = (
     (
         "beside", "command", "errors", "plain_text", "signals", "streams",
-        "registry", "config", "config_file", "config_rules", "config_schema",
+        "registered", "registry", "config", "config_file", "config_rules", "config_schema",
         "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.soundness", "weights.state_dicts", "weights.weight_files",

@@ -137,7 +137,7 @@ def assert_weights_agree(weights, golden, prefix):
 
 def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     """The program's training from the recorded start; (losses, weights before SWA, final state)."""
-    monkeypatch.setattr(session, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
+    monkeypatch.setattr(train, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
     drawn = networks.random_state
 
     def not_drawn(*args):  # drawing weights takes long to compile

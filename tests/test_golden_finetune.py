@@ -16,7 +16,7 @@ from lpw_jax import experiment, networks
 from lpw_jax.config import load_config
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.training import session, train
+from lpw_jax.training import train
 from lpw_jax.weights.torchvision_names import COUNTER, to_torch, torch_name
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -124,7 +124,7 @@ def test_fine_tuning_agrees_with_the_published_code(
     test = Floats(test_images, np.zeros(len(test_images)))
     monkeypatch.setattr(experiment, "train_source", lambda *_: Floats(images, labels))
     monkeypatch.setattr(experiment, "evaluation_sources", lambda *_: {"test": test})
-    monkeypatch.setattr(session, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
+    monkeypatch.setattr(train, "epoch_order", lambda seed, epoch, n: np.arange(n, dtype=np.int32))
     dataset = types.SimpleNamespace(
         num_classes=NUM_CLASSES, image_shape=images.shape[1:], identity=dict, name="recorded"
     )

@@ -27,7 +27,7 @@ _VIEW_COLORS = {"collapsed": BLUE, "ensemble": VERMILLION}
 _MARGIN_COLOR = "#E6E6E6"
 _THEIRS, _OURS = GREY, BLUE
 _WIDTH = 4.8  # inches: its text stays readable when it is scaled to a phone
-_SHOWN = ("accuracy", "top5_accuracy", "nll", "brier", "ece", "auroc_mean")
+_SHOWN = ("bpc", "accuracy", "top5_accuracy", "nll", "brier", "ece", "auroc_mean")
 
 
 @styled

@@ -1,10 +1,11 @@
 """Paired comparisons of runs that predicted the same test images, seed by seed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from lpw_jax import registry
 from lpw_jax.comparison.paired import (
     bootstrap_auroc_difference,
     bootstrap_mean_difference,
@@ -12,7 +13,7 @@ from lpw_jax.comparison.paired import (
 )
 from lpw_jax.comparison.sides import Run, Side, places
 from lpw_jax.errors import UserError
-from lpw_jax.measures import agreement, metrics, views
+from lpw_jax.measures import agreement, metrics, text, views
 from lpw_jax.measures.views import VIEWS
 
 _RESAMPLES = 2000
@@ -61,6 +62,8 @@ def pairs(
 
 def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows, and the sets outside of which the runs predicted other images."""
+    if registry.data(ours.results.data.name).is_text:
+        return list(_compare_texts(ours, theirs)), []
     tests = [_load(run, "test") for run in (ours, theirs)]
     labels = [test["label"] for test in tests]
     digests = [run.results.data.test_sha256 for run in (ours, theirs)]
@@ -109,6 +112,25 @@ def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
             found["p_floor"] = _floor(_AUROC_RESAMPLES)
             rows.append(row | {"quantity": f"auroc_{name}", "test": "paired bootstrap", **found})
     return rows, other_images
+
+
+def _compare_texts(ours: Run, theirs: Run) -> Iterator[dict[str, Any]]:
+    """Likewise the rows of runs that predicted the same text, sequence by sequence."""
+    if not _equal([run.results.data.test_sha256 for run in (ours, theirs)]):
+        raise UserError("their test texts differ")
+    tests = [_load(run, "test") for run in (ours, theirs)]
+    single = all(len(run.results.views.members) == 1 for run in (ours, theirs))
+    for view in VIEWS[:1] if single else VIEWS:
+        bits = [text.bits(test[view], test["label"]) for test in tests]
+        yield {
+            "seed": ours.seed,
+            "view": view,
+            "images": "digests",
+            "quantity": "bpc",
+            "test": "paired bootstrap",
+            **bootstrap_mean_difference(*bits, num_resamples=_RESAMPLES),
+            "p_floor": _floor(_RESAMPLES),
+        }
 
 
 def _floor(num_resamples: int) -> float:

@@ -36,6 +36,7 @@ class Quantity(NamedTuple):
 
 
 QUANTITIES = (
+    Quantity("bpc", "bits per character", "", 4, False),
     Quantity("accuracy", "accuracy, %", POINTS, 2, True),
     Quantity("top5_accuracy", "top-5, %", POINTS, 2, True),
     Quantity("nll", "NLL", "", 4, False),
@@ -50,7 +51,7 @@ _FAMILIES = tuple(dict.fromkeys(quantity.family for quantity in QUANTITIES))
 
 def of_view(view: View) -> dict[str, float]:
     """The quantities of a view that are there, percentages in percent."""
-    names = ("accuracy", "top5_accuracy", "nll", "brier", "ece")
+    names = ("bpc", "accuracy", "top5_accuracy", "nll", "brier", "ece")
     found = {name: getattr(view, name) for name in names}
     found |= {f"auroc_{name}": outside and outside.auroc for name, outside in view.ood.items()}
     found["auroc_mean"] = view.ood_mean_auroc

@@ -16,6 +16,7 @@ from lpw_jax.data.dataset import (
     normalised,
     split_order,
 )
+from lpw_jax.data.text import Text
 from lpw_jax.errors import UserError
 
 __all__ = [
@@ -54,8 +55,9 @@ def load_dataset(
     to_train: bool = True,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    **of_text: int,
 ) -> Any:
-    """A whole dataset: a `Dataset`, or a `data.on_disk.OnDisk` that is streamed.
+    """A whole dataset: a `Dataset`, a streamed `data.on_disk.OnDisk`, or a `data.text.Text`.
 
     Args:
       name: as `data.name` in configs/base.py.
@@ -67,6 +69,7 @@ def load_dataset(
       on_corrupt: is told of each image that is left out, once.
       to_train: whether training images must be there.
       mean, std: per channel on the scale 0..1; () for the dataset's own, or those of its images.
+      **of_text: `num_bytes`, `sequence_length` and `context` as in configs/base.py, for texts.
 
     Raises:
       UserError: unknown name, impossible `validation_examples`, or data that is absent
@@ -84,11 +87,14 @@ def load_dataset(
         skip_corrupt=skip_corrupt,
         on_corrupt=on_corrupt,
         to_train=to_train,
+        **of_text,
     )
     loader = registry.resolve(registry.data(name).loader, "data.name")
     dataset = loader(**registry.accepted(loader, {"name": name, **options}))
     if isinstance(dataset, Dataset):
         dataset = hold_out(dataset, validation_examples)
+    if isinstance(dataset, Text):
+        return dataset  # whose bytes nothing scales
     return normalised(dataset, mean, std)
 
 

@@ -125,7 +125,8 @@ def activation_bytes(model: nn.Module, image_shape: Sequence[int], *, platform: 
       platform: 'cpu', whose convolutions widen bfloat16 to float32, or another.
     """
     # Whoever computes them, convolutions keep the same; JAX's own are those it can tell apart.
-    model = model.clone(conv_general_dilated=None)
+    if hasattr(model, "conv_general_dilated"):
+        model = model.clone(conv_general_dilated=None)
     if platform == "cpu":
         model = model.clone(dtype=np.promote_types(model.dtype, np.float32))
     images = jax.ShapeDtypeStruct(tuple(image_shape), model.dtype)

@@ -115,7 +115,12 @@ def parameter_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
 
 
 def accuracies(view: Mapping[str, Any]) -> str:
-    """Accuracy of a view of results.json in words, and its top-5 accuracy if it has one."""
+    """Accuracy of a view of results.json in words, and its top-5 accuracy if it has one.
+
+    Of a text bits per character.
+    """
+    if view.get("bpc") is not None:
+        return f"{view['bpc']:.4f} bpc"
     percent = {
         name: f"{100 * view[name]:.2f} %"
         for name in ("accuracy", "top5_accuracy")

@@ -60,6 +60,11 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def preformatted(text: str) -> str:
+    """Text with its line breaks and spaces."""
+    return f"<pre>{escape(text)}</pre>"
+
+
 def caption(text: str) -> str:
     """A paragraph that tells of what stands above it."""
     return f'<p class="caption">{escape(text)}</p>'

@@ -122,8 +122,11 @@ class TrainProgress:
         members = record.get("member_accuracy", [])
         spread = f" ({100 * min(members):.2f}..{100 * max(members):.2f})" if members[1:] else ""
         if len(views.get("members", [])) > 1:
-            mean = statistics.mean(member["accuracy"] for member in views["members"])
-            tested.append(f"test: members {100 * mean:.2f} % (mean)")
+            names = views["members"][0].keys() & {"accuracy", "bpc"}
+            means = {
+                name: statistics.mean(member[name] for member in views["members"]) for name in names
+            }
+            tested.append(f"test: members {accuracies(means)} (mean)")
         words = (
             f"epoch {record['epoch']:{width}}/{self._epochs}",
             f"{record['phase']:4}",

@@ -18,6 +18,7 @@ from lpw_jax.measures.views import VIEWS
 
 # Metric, its header, its decimal places; accuracies are shown in percent.
 _COLUMNS = (
+    ("bpc", "\nbpc", 4),
     ("accuracy", "acc\n%", 2),
     ("top5_accuracy", "top-5\n%", 2),
     ("nll", "\nNLL", 4),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lpw_jax import config as config_lib
+from lpw_jax import registry
 from lpw_jax.data import ood
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import UserError
@@ -127,6 +128,11 @@ def _matching(named: str) -> list[str]:
 def _finished(folder: Workdir) -> Results:
     """results.json of a run that was evaluated."""
     _, results = folder.read_trained()
+    if registry.data(results.data.name).is_text:
+        raise UserError(
+            f"--ensemble {folder.path}: must be of images; of the text {results.data.name} "
+            "predictions/ keeps sums over bytes, which cannot be averaged"
+        )
     if results.status != "complete" or not folder.has_predictions("test"):
         raise UserError(
             f"--ensemble {folder.path}: must have predictions/test.npz; "

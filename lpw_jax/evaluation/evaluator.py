@@ -24,12 +24,13 @@ class Evaluator:
     def __init__(self, config: ConfigDict, dataset: experiment.AnyDataset, devices: Devices):
         self.config, self.dataset, self.task = config, dataset, recipe.task(config)
         self.sources = experiment.evaluation_sources(config, dataset)
-        model = experiment.build_model(config, dataset.num_classes)
+        self.model = model = experiment.build_model(config, dataset.num_classes)
         self._predict = Predictor(
             devices=devices,
             forward=functions.forward(model),
             collapse=networks.collapse_of(model, dataset.image_shape),
             batch=self.sources["test"].batch,
+            predicted=self.task.predicted,
             # A batch of one member fills a device; merged ones would only need more memory.
             member_mode=experiment.member_mode(config, fits=lambda: False),
             batch_size=config.evaluate.batch_size,
@@ -68,9 +69,8 @@ class Evaluator:
         """Predictions of a whole source, and metrics of the views if it has labels.
 
         Returns:
-          `collapsed` outputs [N, ...], `label` [N], what the task makes of the members and, if
-          configured, `members` outputs [K, N, ...]; and the `views` of results.json, None without
-          labels.
+          `collapsed` [N, ...], `label` [N], what the task makes of the members and, if configured,
+          `members` [K, N, ...]; and the `views` of results.json, None without labels.
         """
         parts, scores = defaultdict(list), []
         for found in self._batches(placed, source, on_batch):

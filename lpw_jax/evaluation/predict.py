@@ -14,13 +14,14 @@ from lpw_jax.method.state import State
 
 
 class Predictor:
-    """Logits of the collapsed network and of every member, by one compiled program.
+    """What the collapsed network and every member predict, by one compiled program.
 
     Args:
       devices: where to run.
-      forward: (params, model_state, inputs) -> logits, of one network.
+      forward: (params, model_state, inputs) -> outputs, of one network.
       collapse: makes one network, (params, model_state), of a state.
       batch: `Source.batch` of the examples to be predicted.
+      predicted: as in `Task`, what is kept of the outputs.
       member_mode: as in `cycle.over_members`.
       batch_size: examples at a time, over all devices; rounded up to fill them.
     """
@@ -32,6 +33,7 @@ class Predictor:
         forward: Callable,
         collapse: Callable[[State], tuple[Any, Any]],
         batch: Callable,
+        predicted: Callable,
         member_mode: str,
         batch_size: int,
     ):
@@ -42,12 +44,13 @@ class Predictor:
             collapsed, state = weights
             examples = batch((), feed, 0)
             inputs = examples.pop("image")
-            logits = {
+            outputs = {
                 "collapsed": forward(*collapsed, inputs),
                 "members": map_members(forward, state, inputs, member_mode=member_mode),
             }
             # Every host gets all of them: [D, ...].
-            return jax.lax.all_gather({**logits, **examples}, AXIS)
+            valid = examples["valid"]
+            return jax.lax.all_gather({**predicted(outputs, examples), "valid": valid}, AXIS)
 
         self._eval_batch = Program(devices.lift(eval_batch, in_axes=(None, 0), out_axes=None))
 
@@ -70,9 +73,8 @@ class Predictor:
         """Predicts all examples of `source`, in their order, with placed weights.
 
         Yields:
-          for some n examples at a time `collapsed` logits [n, classes], `members` logits
-          [K, n, classes] and `label` [n]; damaged examples, if they are to be skipped, are not
-          among them.
+          what `predicted` gives of some n examples at a time, arrays [n, ...], but [K, n, ...] of
+          `members`; damaged examples, if they are to be skipped, are not among them.
 
         Raises:
           UserError: an example is damaged.
@@ -99,9 +101,7 @@ class Predictor:
 
 def _fetched(result: dict[str, jax.Array]) -> dict[str, np.ndarray]:
     result = jax.device_get(result)
-    valid = np.concatenate(result["valid"])
-    return {
-        "collapsed": np.concatenate(result["collapsed"])[valid],
-        "members": np.concatenate(result["members"], axis=1)[:, valid],
-        "label": np.concatenate(result["label"])[valid],
-    }
+    valid = np.concatenate(result.pop("valid"))
+    members = np.concatenate(result.pop("members"), axis=1)[:, valid]
+    found = {name: np.concatenate(parts)[valid] for name, parts in result.items()}
+    return found | {"members": members}

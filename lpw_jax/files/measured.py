@@ -25,6 +25,7 @@ class Metrics:
       top5_accuracy: a fraction; only with 100 classes or more.
       mutual_information: of the ensemble's members, mean in nats; only of several.
       disagreement: fraction of images on which two members differ, mean over pairs; likewise.
+      bpc: bits per character, nll / ln 2; only of texts, whose measures are means over bytes.
     """
 
     accuracy: Fraction | None
@@ -34,6 +35,7 @@ class Metrics:
     top5_accuracy: Fraction | None = optional()
     mutual_information: float | None = optional()
     disagreement: Fraction | None = optional()
+    bpc: Nats | None = optional()
 
 
 @described

@@ -6,8 +6,10 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
+from lpw_jax import registry
 from lpw_jax.files import limits, storage
 from lpw_jax.files.results import Data
+from lpw_jax.measures import text
 
 _MAX_BYTES = 1 << 40  # 50 members' logits of ImageNet take 10 GB
 
@@ -19,7 +21,7 @@ def load(
 
     Args:
       file: predictions/NAME.npz, which may be remote.
-      arrays: their names, as `measures.views` describes them.
+      arrays: their names, as `measures.views` and, of texts, `measures.text` describe them.
       name: of the set: 'test', 'validation', or 'ood_' and that of one out of distribution.
       data: of the results that were made of it.
       remedy: what the user can do about a bad file, the end of the error's message.
@@ -36,7 +38,7 @@ def load(
                     raise ValueError(f"predictions must have {', '.join(lacking)}")
                 found = {array: stored[array] for array in arrays}
         _check_label(found["label"], name, data)
-        _check_shapes(found, len(found["label"]), data.num_classes)
+        _check_shapes(found, len(found["label"]), data)
         return found
 
 
@@ -44,6 +46,8 @@ def _check_label(label: NDArray, name: str, data: Data) -> None:
     if label.ndim != 1 or not label.size or not np.issubdtype(label.dtype, np.integer):
         raise ValueError(f"label: must be whole numbers [N], found {label.dtype} {label.shape}")
     least, largest = (-1, -1) if name.startswith("ood_") else (0, data.num_classes - 1)
+    if registry.data(data.name).is_text:  # how many bytes there are
+        least, largest = 1, (data.image_shape or (largest,))[0]
     if label.min() < least or label.max() > largest:
         raise ValueError(
             f"label: must lie in {least}..{largest}, found {label.min()}..{label.max()}"
@@ -56,11 +60,14 @@ def _check_label(label: NDArray, name: str, data: Data) -> None:
         )
 
 
-def _check_shapes(found: Mapping[str, NDArray], rows: int, num_classes: int) -> None:
+def _check_shapes(found: Mapping[str, NDArray], rows: int, data: Data) -> None:
+    width, what = data.num_classes, "classes"
+    if registry.data(data.name).is_text:
+        width, what = len(text.SUMS), "sums"
     for array, values in found.items():
         shape = values.shape
-        fits = shape[-2:] == (rows, num_classes) if values.ndim > 1 else shape == (rows,)
+        fits = shape[-2:] == (rows, width) if values.ndim > 1 else shape == (rows,)
         if not fits:
             raise ValueError(
-                f"{array}: must be of {rows:,} images, {num_classes} classes, found shape {shape}"
+                f"{array}: must be of {rows:,} images, {width} {what}, found shape {shape}"
             )

@@ -24,6 +24,7 @@ from lpw_jax.files.run_files import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, R
 
 SCHEDULE = "schedule.png"
 PROFILE = "profile"
+SAMPLE = "sample.txt"
 # What a folder may hold that is no run yet: a lock, the picture of a dry run, and traces.
 _NO_RUN = (lock.NAME, SCHEDULE, PROFILE)
 # Names of logs: shells make them before the program starts, in a new folder, too.

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lpw_jax import registry
 from lpw_jax.errors import UserError
-from lpw_jax.measures import metrics
+from lpw_jax.measures import metrics, text
 from lpw_jax.measures.views import VIEWS, Predictions, log_probs
 
 _ROUNDED = 1e-3  # predictions are kept in float32
@@ -31,8 +32,12 @@ def check_results(where: object, test: Predictions, results: Any) -> None:
     skipped = (data.skipped or {}).get("test", 0)
     if (data.num_test or 0) - skipped != len(test["label"]):
         return
+    is_text = registry.data(data.name).is_text
     for view in (name for name in VIEWS if name in test and getattr(results.views, name)):
-        found = metrics.classification_metrics(log_probs(test, view), test["label"])
+        if is_text:
+            found = text.summary(test[view], test["label"])
+        else:
+            found = metrics.classification_metrics(log_probs(test, view), test["label"])
         for name in ("accuracy", "nll"):
             told = getattr(getattr(results.views, view), name)
             if told is not None and abs(found[name] - told) > _ROUNDED * max(1.0, abs(told)):

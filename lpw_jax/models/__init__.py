@@ -23,10 +23,12 @@ def create(
     precision: str = "highest",
     conv_general_dilated: Callable[..., Any] | None = None,
     remat: str = "none",
+    **of_text: int,
 ) -> nn.Module | OwnNetwork:
     """The network `name`, called as `model.apply(variables, images, train=False)`.
 
-    `depth` and `width` are for networks that have a choice of them.
+    `depth` and `width` are for networks that have a choice of them; `of_text` are the attributes of
+    networks of bytes that others do not have.
 
     Raises:
       ValueError: there is no network `name`.
@@ -49,4 +51,4 @@ def create(
         raise ValueError(f"model.name: must be one of {known}, got {name!r}")
     network = registry.NETWORKS[name]
     builder = registry.resolve(network.builder, "model.name")
-    return builder(**network.arguments, **registry.accepted(builder, options))
+    return builder(**network.arguments, **registry.accepted(builder, options | of_text))

@@ -85,7 +85,7 @@ def training(records: Records, marks: Marks, quantity: str) -> Figure:
     _members(axes, epochs, [record.get(f"member_{quantity}") for record in records], scale)
     mean = scale * _floats([record.get(quantity) for record in records])
     _curve(axes, epochs, mean, label="mean", color=BLUE)
-    axes.set_ylabel("training accuracy (%)" if percent else "training loss (nats per image)")
+    axes.set_ylabel("training accuracy (%)" if percent else "training loss (nats)")
     if not percent:
         _logarithmic(axes, mean)
     legend(figure, axes)
@@ -111,14 +111,19 @@ def learning_rates(records: Records, marks: Marks) -> Figure:
 
 @styled
 def tested(records: Records, marks: Marks) -> Figure:
-    """Accuracy of members, ensemble and collapsed network, and of SWA's, where evaluated."""
+    """Accuracy of members, ensemble and collapsed network, and of SWA's, where evaluated.
+
+    Of texts bits per character.
+    """
     figure, axes = _over_epochs(records, marks)
     evaluated = [record for record in records if record.get("evaluation")]
+    is_text = any(record["evaluation"]["collapsed"].get("bpc") for record in evaluated)
+    quantity, scale = ("bpc", 1) if is_text else ("accuracy", 100)
     members = [
-        [member["accuracy"] for member in record["evaluation"].get("members", [])]
+        [member[quantity] for member in record["evaluation"].get("members", [])]
         for record in evaluated
     ]
-    _members(axes, _epochs(evaluated), members, 100)
+    _members(axes, _epochs(evaluated), members, scale)
     styles = {
         ("evaluation", "collapsed"): _COLLAPSED,
         ("evaluation", "ensemble"): _ENSEMBLE,
@@ -128,10 +133,10 @@ def tested(records: Records, marks: Marks) -> Figure:
     for (field, view), style in styles.items():
         found = [record for record in records if (record.get(field) or {}).get(view)]
         if found:
-            values = 100 * _floats([record[field][view]["accuracy"] for record in found])
+            values = scale * _floats([record[field][view][quantity] for record in found])
             label = f"SWA, {view}" if field == "evaluation_swa" else view
             _curve(axes, _epochs(found), values, label=label, **style)
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel("test (bits per character)" if is_text else "test accuracy (%)")
     legend(figure, axes)
     return figure
 

@@ -10,6 +10,12 @@ from lpw_jax.files.workdir import Workdir
 from lpw_jax.report import pictures, run_files
 from lpw_jax.report.run_files import Run
 
+# Sections whose place another one has where the network reads a text.
+_OF_TEXT = {
+    "Accuracy on the way": "Bits per character on the way",
+    "Calibration": "Generated text",
+}
+
 
 def build(folder: Workdir) -> str:
     """The page, from the files that the folder has.
@@ -30,6 +36,10 @@ def build(folder: Workdir) -> str:
         "Config": lambda run: [html_page.tree(run.config)],
         "Environment": _environment,
     }
+    if run.is_text:
+        sections = {_OF_TEXT.get(name, name): tell for name, tell in sections.items()}
+        sections |= {_OF_TEXT["Calibration"]: _sample}
+        del sections["Out-of-distribution images"]
     return html_page.page(
         run.name, [(heading, "\n".join(tell(run))) for heading, tell in sections.items()]
     )
@@ -55,6 +65,17 @@ def _status(run: Run) -> str:
         return "complete" if run.views else "trained, not evaluated"
     done, all_epochs = len(run.records), run.config["train"]["epochs"]
     return f"in training or interrupted, {done} of {all_epochs} epochs done"
+
+
+def _sample(run: Run) -> Iterator[str]:
+    if run.sample is None:
+        yield html_page.paragraph(
+            "There is no sample.txt; the evaluation after training writes it."
+        )
+        return
+    note = "Drawn from the collapsed network at temperature 1, with a fixed seed, byte by byte."
+    yield html_page.paragraph(note)
+    yield html_page.preformatted(run.sample)
 
 
 def _cost(run: Run) -> Iterator[str]:

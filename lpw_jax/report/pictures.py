@@ -78,8 +78,8 @@ def accuracies(run: Run) -> Iterator[str]:
         return
     marks = curves.marks(run.config)
     what = (
-        "Test accuracy of the members, their ensemble and the collapsed network, and SWA's where "
-        "there are any, over "
+        f"Test {'bits per character' if run.is_text else 'accuracy'} of the members, their "
+        "ensemble and the collapsed network, and SWA's where there are any, over "
     )
     drawn = [html_page.figure(lambda: curves.tested(run.records, marks), what + "all epochs")]
     # After the release, or in the second half, views differ by less than the whole curve shows.

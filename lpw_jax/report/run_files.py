@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lpw_jax import registry
 from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import View, Views
 from lpw_jax.files.results import Results
-from lpw_jax.files.workdir import Workdir
+from lpw_jax.files.workdir import SAMPLE, Workdir
 from lpw_jax.measures import agreement, metrics, views
 from lpw_jax.measures.views import VIEWS
 
@@ -34,6 +35,7 @@ class Run:
       test: for each view `confidence`, `correct` and `entropy` of the test images, all [N]; None
         without predictions.
       outside: likewise `entropy` [M] of each out-of-distribution set that there is.
+      sample: text that the collapsed network wrote; None of networks of images.
     """
 
     name: str
@@ -43,6 +45,12 @@ class Run:
     results: Results | None
     test: Scores | None
     outside: dict[str, Scores]
+    sample: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the network reads a text, of which no byte's prediction is kept."""
+        return registry.data(self.config["data"]["name"]).is_text
 
     @property
     def views(self) -> Views | None:
@@ -77,7 +85,9 @@ def read(folder: Workdir) -> Run:
         )
     test, outside = None, {}
     # Before the evaluation's end they may be those of an earlier one.
-    if results and results.status == "complete" and folder.has_predictions("test"):
+    is_text = registry.data(config.data.name).is_text
+    is_complete = results is not None and results.status == "complete"
+    if is_complete and not is_text and folder.has_predictions("test"):
         test = _scores(folder, "test", results)
         outside = {
             name: _scores(folder, f"ood_{name}", results)
@@ -92,7 +102,16 @@ def read(folder: Workdir) -> Run:
         results=results,
         test=test,
         outside=outside,
+        sample=_sample(folder) if is_text else None,
     )
+
+
+def _sample(folder: Workdir) -> str | None:
+    file = folder.path / SAMPLE
+    if not file.exists():
+        return None
+    with storage.reading(file):
+        return file.read_bytes().decode("utf-8", errors="replace")
 
 
 def _scores(folder: Workdir, name: str, results: Results) -> Scores:

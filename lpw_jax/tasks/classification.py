@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from lpw_jax.measures import metrics, uncertainty
-from lpw_jax.measures.views import VIEWS, log_probs
+from lpw_jax.measures.views import VIEWS, log_probs, temperature_scaled
 from lpw_jax.tasks.task import Task
 
 _BETWEEN = ("mutual_information", "disagreement")  # of members: none of a single one
@@ -55,4 +55,11 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return views | {"members": [metrics.summary(member) for member in joined["members"]]}
 
 
-TASK = Task(loss=loss, of_members=of_members, scores=scores, summary=summary)
+TASK = Task(
+    loss=loss,
+    predicted=lambda outputs, examples: {**outputs, **examples},
+    of_members=of_members,
+    scores=scores,
+    summary=summary,
+    temperature=temperature_scaled,
+)

@@ -37,6 +37,8 @@ def step_bytes(
     images = size // devices.group_size
     if member_mode == "vmap":
         images *= num_members // devices.num_groups
+    if hasattr(model, "batch_size"):
+        model = model.clone(batch_size=images)
     data = preflight.tree_bytes(source.resident)
     if not data:
         minibatches = (CYCLES_IN_FLIGHT + 1) * num_members

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpw_jax import networks
-from lpw_jax.data import epoch_order
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
@@ -88,7 +87,7 @@ class Session:
         with self._bar, self._saver.before_errors():
             while self.progress.epoch <= self._timeline.epochs:
                 self._train_epoch()
-            if self._timeline.averages:
+            if self._timeline.reestimates:
                 self._reestimate()
         if options.every_epochs or options.every_minutes:
             self._saver.save()
@@ -121,7 +120,7 @@ class Session:
         start = time.perf_counter() - progress.epoch_seconds
         for placed, metrics in self._runner.cycles(
             progress.state,
-            epoch_order(self._training.config.seed, epoch, self._training.num_examples),
+            self._training.order(epoch),
             rates,
             epoch=epoch,
             num_members=num_members,
@@ -190,9 +189,11 @@ class Session:
 
     def _statistics(self, averages: Average, epoch: int, *, done: int = 0) -> Iterator[Average]:
         """The pass that follows the current weights as `epoch`; `averages` is donated to it."""
+        if not self._timeline.reestimates:
+            return iter([averages])
         return self._runner.reestimate_statistics(
             averages,
-            epoch_order(self._training.config.seed, epoch, self._training.num_examples),
+            self._training.order(epoch),
             epoch=epoch,
             first_step=int(self.progress.state.step),
             num_members=self._num_members(),

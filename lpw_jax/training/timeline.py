@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from lpw_jax import registry
 from lpw_jax.data import cycles_per_epoch
 from lpw_jax.errors import UserError
 from lpw_jax.training import schedules
@@ -23,6 +24,8 @@ class Timeline:
         self.epochs = config.train.epochs
         self.averages = config.swa.start_epoch > 0
         self.decay = config.swa.decay or None  # of a moving average
+        # The state that networks of text carry is no statistic of their weights.
+        self.reestimates = self.averages and not registry.data(config.data.name).is_text
         train = config.train
         self._schedule = schedules.Schedule(
             train.schedule,
@@ -121,5 +124,5 @@ class Timeline:
     @property
     def num_minibatches(self) -> int:
         """Minibatches of the whole run, the pass after SWA included."""
-        batches = -(-self._num_examples // self._config.train.batch_size) if self.averages else 0
+        batches = -(-self._num_examples // self._config.train.batch_size) if self.reestimates else 0
         return self.minibatches(self.epochs + 1, batches)

@@ -5,11 +5,14 @@ import functools
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
 from lpw_jax import experiment, networks, recipe
-from lpw_jax.data import Dataset
+from lpw_jax.data import Dataset, epoch_order
+from lpw_jax.data.text import Text
+from lpw_jax.data.text_sources import Streams
 from lpw_jax.devices import hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -77,7 +80,7 @@ class Training:
         )
         self.evaluator = Evaluator(config, dataset, devices)
         on_cpus = devices.all[0].platform == "cpu" and jax.process_count() == 1
-        self._compiles_ahead = on_cpus and isinstance(dataset, Dataset)
+        self._compiles_ahead = on_cpus and isinstance(dataset, Dataset | Text)
         self._begun = self._later = False
         self.runner = Runner(
             devices=self.in_groups,
@@ -122,6 +125,16 @@ class Training:
     def initial_state(self) -> State:
         """The tied state at the start."""
         return self._initial(*self._start)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The numbers of the examples in the order in which `epoch` takes them, int32 [N]."""
+        if isinstance(self.source, Streams):
+            return self.source.order(
+                epoch,
+                batch_size=self.config.train.batch_size,
+                num_members=self.timeline.members(epoch),
+            )
+        return epoch_order(self.config.seed, epoch, self.num_examples)
 
     def begin(self, epoch: int, *, fresh: bool) -> None:
         """Begins, once, to compile what an epoch needs, and if `fresh` the initial state.

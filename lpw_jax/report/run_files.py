@@ -12,6 +12,7 @@ from lpw_jax.files import storage
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import View, Views
 from lpw_jax.files.results import Results
+from lpw_jax.files.surface import Surface
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import agreement, metrics, views
 from lpw_jax.measures.views import VIEWS
@@ -34,6 +35,7 @@ class Run:
       test: for each view `confidence`, `correct` and `entropy` of the test images, all [N]; None
         without predictions.
       outside: likewise `entropy` [M] of each out-of-distribution set that there is.
+      surface: None if it was not computed.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Run:
     results: Results | None
     test: Scores | None
     outside: dict[str, Scores]
+    surface: Surface | None
 
     @property
     def views(self) -> Views | None:
@@ -92,6 +95,7 @@ def read(folder: Workdir) -> Run:
         results=results,
         test=test,
         outside=outside,
+        surface=folder.read_surface(),
     )
 
 

@@ -127,7 +127,7 @@ def on_lines(lines: Sequence[Line], quantity: str, xlabel: str) -> Figure:
     through = lines[0].end == _COLLAPSED
     for number, (line, along) in enumerate(zip(lines, values, strict=True)):
         if through:
-            label = "each line" if number == 0 else None
+            label = "one line a member" if number == 0 else None
             axes.plot(line.at, along, color=BLUE, alpha=0.7, linewidth=1.2, label=label)
         else:
             label = f"{line.start.removeprefix('member ')} to {line.end.removeprefix('member ')}"
@@ -154,7 +154,7 @@ def on_plane(plane: Plane) -> Figure:
         levels[[0, -1]] = loss.min(), loss.max()  # rounding would leave the ends out
         drawn = axes.contourf(plane.x, plane.y, loss, levels, norm=LogNorm(), cmap="viridis_r")
         bar = figure.colorbar(drawn, ax=axes, label=_LOSS)
-        bar.set_ticks(levels[::2], labels=[f"{level:.2g}" for level in levels[::2]])
+        bar.set_ticks(levels[::2], labels=[f"{level:.3g}" for level in levels[::2]])
         bar.minorticks_off()
     for name, point in plane.networks.items():
         is_collapsed = name == _COLLAPSED

@@ -19,7 +19,7 @@ from lpw_jax.files import surface as files
 from lpw_jax.files.run_files import SURFACE
 from lpw_jax.files.surface import Surface
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.method.members import member
+from lpw_jax.method.members import select_members
 from lpw_jax.method.state import State
 from lpw_jax.method.trees import Tree, stack
 from lpw_jax.models import functions
@@ -167,7 +167,9 @@ def _networks(states: Mapping[str, State], model: Any, shape: Any) -> tuple[list
 
     @jax.jit
     def stacked(final, *last):
-        found = [collapse(final), *(member(final, k) for k in members), *map(collapse, last)]
+        # The collapse of one member has ordinary weights, whatever its kind.
+        alone = [select_members(final, [k]) for k in members]
+        found = [collapse(state) for state in (final, *alone, *last)]
         statistics = common_statistics(final)
         return stack([alike(*network, statistics, epsilon=epsilon) for network in found])
 

@@ -68,10 +68,10 @@ def evaluate(
     loss = _Loss(functions.forward(model), evaluator.task.loss, batches, preemption.check)
     batch_size = len(batches[0]["label"])
     console.say(f"loss of {len(names)} networks on {len(batches) * batch_size:,} training images")
+    network_of = jax.jit(lambda stacked, number: jax.tree.map(lambda leaf: leaf[number], stacked))
     found = {}
     for number, name in enumerate(names):
-        network = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
-        found[name] = _curvature(loss, network, name)
+        found[name] = _curvature(loss, network_of(stacked, number), name)
         console.say(f"{name}: {_told(found[name])}")
     lines = [
         files.Line(

@@ -6,10 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from plots import STYLES, curves, regression
+from plots import STYLES, curves, expected_losses, regression
 from sklearn.datasets import load_digits
 
-__all__ = ["arguments", "cross_entropy", "curves", "digits", "regression", "results", "scores"]
+__all__ = [
+    "arguments",
+    "cross_entropy",
+    "curves",
+    "digits",
+    "expected_losses",
+    "regression",
+    "results",
+    "scores",
+]
 
 
 def arguments(doc, argv):

@@ -4,6 +4,7 @@ python -m lpw_jax.evaluate --workdir DIR [--config.data.dir=...] [--config.data.
 python -m lpw_jax.evaluate --ensemble RUN1 RUN2 ... [--output DIR]
 python -m lpw_jax.evaluate --soup RUN1 RUN2 ... --output DIR [--config.data.dir=...]
 python -m lpw_jax.evaluate --workdir DIR --corruptions DIR   (CIFAR-10-C or CIFAR-100-C)
+python -m lpw_jax.evaluate --workdir DIR --surface [IMAGES]   (the loss around the networks)
 """
 
 import argparse
@@ -12,13 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import experiment, networks, report
+from lpw_jax import experiment, loading, networks, report
 from lpw_jax.command import prog
-from lpw_jax.data import Dataset, ood, overlap
 from lpw_jax.data import corruptions as corrupted_data
+from lpw_jax.data import ood
 from lpw_jax.data.text import Text
 from lpw_jax.devices import compilation, hosts
 from lpw_jax.devices.parallel import Devices
@@ -28,13 +28,14 @@ from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble, soup
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.evaluation.sample import sample
-from lpw_jax.files import described
+from lpw_jax.files import checkpoint, described
 from lpw_jax.files.measured import Evaluation, Views
 from lpw_jax.files.results import Results
+from lpw_jax.files.run_files import SURFACE
 from lpw_jax.files.workdir import SAMPLE, Workdir
-from lpw_jax.measures import parameters
 from lpw_jax.measures.views import VIEWS, ood_separation
 from lpw_jax.method.state import State
+from lpw_jax.surfaces import of_run
 
 
 def evaluate(
@@ -98,39 +99,6 @@ def evaluate(
     }
 
 
-def summarize(
-    config: ConfigDict,
-    weights: dict[str, Any],
-    dataset: experiment.AnyDataset,
-    training: dict[str, Any],
-) -> Results:
-    """results.json before its `views`: what was trained, on what, and what `Training.run` says."""
-    counts = parameters.counts(weights["shared"], weights["late_phase"])
-    late = sum(count["late_phase"] for count in counts.values())
-    shared = sum(count["shared"] for count in counts.values())
-    found = {
-        "config": config_lib.to_dict(config),
-        "seed": config.seed,
-        "status": "trained",
-        "num_parameters": shared + late,
-        "num_late_phase_parameters": late,
-        "parameters": counts,
-        "coasting": config.late_phase.coasting,
-        "data": {
-            **dataset.identity(),
-            "in_training": overlap.in_training(dataset) if isinstance(dataset, Dataset) else None,
-            "note": dataset.note,
-            "num_classes": dataset.num_classes,
-            "image_shape": dataset.image_shape,
-            "mean": dataset.mean,
-            "std": dataset.std,
-        },
-        "views": None,
-        **training,
-    }
-    return described.read(Results, found)
-
-
 def finish(
     evaluator: Evaluator,
     weights: dict[str, Any],
@@ -147,12 +115,7 @@ def finish(
     dataset = evaluator.dataset
     identity = dataset.identity()
     digest = "sha256" if identity["num_train"] else "test_sha256"
-    there, here = getattr(results.data, digest), identity[digest]
-    if there not in (None, here):
-        raise SharedError(
-            f"data.dir: {dataset.name} is not the one that {str(folder.path)!r} was trained on "
-            f"(sha256 {there[:12]}... there, {here[:12]}... here)"
-        )
+    check_data(folder, dataset.name, getattr(results.data, digest), identity[digest])
     where = str(folder.path / "weights")
     shape = dataset.image_shape
     state = networks.from_weights(evaluator.config, weights, dataset.num_classes, where, shape)
@@ -185,13 +148,35 @@ def finish(
     return described.plain(results)
 
 
-def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "") -> dict:
+def check_data(folder: Workdir, name: str, there: str | None, here: str) -> None:
+    """Refuses data whose digest is `here`, unless that of the run's is the same or not known.
+
+    Raises:
+      UserError: naming both.
+    """
+    if there not in (None, here):
+        raise SharedError(
+            f"data.dir: {name} is not the one that {str(folder.path)!r} was trained on "
+            f"(sha256 {there[:12]}... there, {here[:12]}... here)"
+        )
+
+
+def run(
+    workdir: str,
+    overrides: Sequence[str] = (),
+    *,
+    corruptions_dir: str = "",
+    surface_images: int | None = None,
+) -> dict:
     """Evaluates the final weights in `workdir` again and rewrites its results.
 
     `overrides` are flags such as '--config.data.ood_dir=DIR'; they may change where data lies and
     how it is evaluated, nothing that was trained. With `corruptions_dir` it evaluates the corrupted
-    images there instead, and writes and returns corruptions.json.
+    images there instead, and writes and returns corruptions.json; with `surface_images` it writes
+    and returns surface.json, of so many training images.
     """
+    if surface_images is not None and surface_images < 1:
+        raise UserError(f"--surface = {surface_images}: must be 1 or more images")
     folder = Workdir(workdir)
     config, results = folder.read_trained()
     for flag in config_lib.split_flags(overrides)[1]:
@@ -213,9 +198,29 @@ def run(workdir: str, overrides: Sequence[str] = (), *, corruptions_dir: str = "
             dataset = experiment.load_dataset(config)
             evaluator = Evaluator(config, dataset, Devices.over(backend=config.parallel.backend))
             return corruptions.evaluate(evaluator, weights, corrupted, folder, preemption)
+        if surface_images is not None:
+            return described.plain(
+                _surface(config, results, weights, surface_images, folder, preemption)
+            )
         dataset, ood_sets = experiment.load_data(config, to_train=False)
         evaluator = Evaluator(config, dataset, Devices.over(backend=config.parallel.backend))
         return finish(evaluator, weights, ood_sets, folder, results, preemption)
+
+
+def _surface(config, results, weights, num_images, folder, preemption):
+    dataset, weights = experiment.load_dataset(config), {"final": weights}
+    check_data(folder, dataset.name, results.data.sha256, dataset.identity()["sha256"])
+    # A run that keeps checkpoints keeps one of its end.
+    if config.swa.start_epoch and (
+        config.checkpoint.every_epochs or config.checkpoint.every_minutes
+    ):
+        for step in checkpoint.numbers(folder.checkpoints)[-1:]:
+            weights["last"] = loading.load_weights(folder.path, step)
+    evaluator = Evaluator(config, dataset, Devices.over(backend=config.parallel.backend))
+    surface = of_run.evaluate(evaluator, weights, num_images, folder, preemption)
+    report.refresh(folder)
+    console.say(f"surface: {folder.path / SURFACE}, shown in {report.NAME} beside it")
+    return surface
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -238,6 +243,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="finished runs from the same pretrained weights, whose weights are averaged",
     )
     parser.add_argument(
+        "--surface",
+        nargs="?",
+        type=int,
+        const=of_run.IMAGES,
+        metavar="IMAGES",
+        help=f"the loss around the run's networks on so many training images ({of_run.IMAGES}); "
+        "the results are in the workdir's surface.json",
+    )
+    parser.add_argument(
         "--corruptions",
         metavar="DIR",
         default="",
@@ -247,8 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     deep_ensemble.add_flags(parser)
     args, overrides = parser.parse_known_args(argv)
     if args.ensemble:
-        if overrides or args.corruptions:
-            given = [*overrides, *(["--corruptions"] if args.corruptions else [])]
+        others = {"--corruptions": args.corruptions, "--surface": args.surface is not None}
+        if given := [*overrides, *(name for name, is_given in others.items() if is_given)]:
             parser.error(f"not with --ensemble: {' '.join(given)}")
         options = {name: getattr(args, name) for name in ("output", "view", "mixed")}
         return exit_code(parser.prog, lambda: deep_ensemble.run(args.ensemble, **options))
@@ -263,9 +277,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(parser.prog, evaluate_soup)
     if args.output or args.mixed or args.view != parser.get_default("view"):
         parser.error("--output, --view and --mixed go with --ensemble")
-    return exit_code(
-        parser.prog, lambda: run(args.workdir, overrides, corruptions_dir=args.corruptions)
-    )
+    if args.surface is not None and args.corruptions:
+        parser.error("--surface: not with --corruptions")
+    options = {"corruptions_dir": args.corruptions, "surface_images": args.surface}
+    return exit_code(parser.prog, lambda: run(args.workdir, overrides, **options))
 
 
 if __name__ == "__main__":

@@ -151,6 +151,17 @@ def evaluation_sources(config: ConfigDict, dataset: AnyDataset) -> dict[str, Sou
     return sources
 
 
+def training_images(config: ConfigDict, dataset: AnyDataset) -> Source:
+    """Training examples without augmentation, as those that are evaluated.
+
+    Raises:
+      UserError: there are none.
+    """
+    if isinstance(dataset, OnDisk):
+        return dataset.training_images(dtype=jnp.dtype(config.train.compute_dtype))
+    return image_source(config, dataset, dataset.train_images, dataset.train_labels)
+
+
 def unlabelled_source(config: ConfigDict, dataset: Dataset, images: np.ndarray) -> Source:
     """Other images, normalised as those of `dataset`."""
     return image_source(config, dataset, images, np.full(len(images), -1, np.int32))

@@ -15,6 +15,7 @@ from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, results_report, schedule_report
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
+from lpw_jax.evaluation.summary import summarize
 from lpw_jax.files import described
 from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
@@ -90,7 +91,7 @@ def run(
                 with preemption.deferred():
                     trained_state, trained = training.run(folder, preemption)
                     weights = networks.to_weights(trained_state)
-                    results = evaluate.summarize(config, weights, dataset, trained)
+                    results = summarize(config, weights, dataset, trained)
                     folder.save_weights(weights)
                     folder.write_results(results)
             else:

@@ -232,9 +232,16 @@ def collapse_of(
     Raises (the returned function):
       UserError: an own network does not tell what a late-phase batch norm adds to the variance.
     """
-    own = isinstance(model, OwnNetwork)
-    epsilon = model.epsilon(image_shape) if own else BATCH_NORM_EPSILON
+    epsilon = batch_norm_epsilon(model, image_shape)
     return jax.jit(functools.partial(collapse, batch_norm_epsilon=epsilon))
+
+
+def batch_norm_epsilon(
+    model: nn.Module | OwnNetwork, image_shape: Sequence[int] | None = None
+) -> float | Callable[[str], float]:
+    """What batch norms add to the variance; arguments as `collapse_of`."""
+    own = isinstance(model, OwnNetwork)
+    return model.epsilon(image_shape) if own else BATCH_NORM_EPSILON
 
 
 def tied_of(

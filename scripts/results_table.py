@@ -142,6 +142,42 @@ def memory() -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def surfaces() -> str:
+    """What is known of the loss around the networks of each run in results/surfaces."""
+    lines = []
+    for folder in sorted((ROOT / "results" / "surfaces").iterdir()):
+        surface = RunFiles(folder).read_surface()
+        lines += [
+            f"`{folder.name}`, {surface.images} training images, {surface.num_weights:,} weights:",
+            "",
+            "| network | loss | accuracy, % | trace of the Hessian | largest eigenvalues | "
+            "loss at perturbation 0.1 |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, one in surface.networks.items():
+            (moved,) = (step.loss for step in one.perturbed if step.size == 0.1)
+            cells = [
+                name,
+                f"{one.loss:.4f}",
+                f"{100 * one.accuracy:.2f}",
+                f"{one.trace:.0f} ± {one.trace_error:.0f}",
+                ", ".join(f"{value:.1f}" for value in one.eigenvalues),
+                f"{statistics.mean(moved):.3f} ({min(moved):.3f} to {max(moved):.3f})",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines += [
+            "",
+            "| line | highest loss between the ends | losses at the ends |",
+            "|---|---|---|",
+        ]
+        for line in surface.lines:
+            ends = [line.loss[line.at.index(at)] for at in (0, 1)]
+            between = [v for at, v in zip(line.at, line.loss, strict=True) if 0 <= at <= 1]
+            cells = f"{max(between):.4f} | {ends[0]:.4f}, {ends[1]:.4f}"
+            lines.append(f"| {line.start} to {line.end} | {cells} |")
+    return "\n".join(lines) + "\n\n"
+
+
 def fields() -> str:
     """The description of results.json: a line for each part, with all its fields."""
     kinds = [kind for module in (results_file, measured) for kind in vars(module).values()]
@@ -173,6 +209,7 @@ def updated(page: str) -> str:
         "benchmarks": benchmarks,
         "fields": fields,
         "memory": memory,
+        "surfaces": surfaces,
     }
     for name, text in parts.items():
         if MARKERS[0].format(name=name) in page:

@@ -24,6 +24,7 @@ LAYERS = (
         "weights.torchvision_names",
         "weights.reference_names",
         "method", "method.*", "training.schedules",
+        "surfaces", "surfaces.hessian", "surfaces.points", "surfaces.alike",
         # Packages, nothing in them.
         "devices", "display", "training", "evaluation", "comparison", "tasks",
     ),
@@ -38,7 +39,10 @@ LAYERS = (
     ),
     ("display.*", "report", "report.*"),
     ("recipe", "training.runner", "evaluation.predict"),
-    ("training.*", "evaluation.*", "evaluate", "experiment", "networks", "loading"),
+    (
+        "training.*", "evaluation.*", "surfaces.*", "evaluate", "experiment", "networks",
+        "loading",
+    ),
     (
         "launch", "dry_run", "benchmark", "benchmark.*", "torch_import", "export",
         "weights.reference_import",
@@ -50,7 +54,7 @@ LAYERS = (
 CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "networks", "recipe",
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
-    "evaluation.deep_ensemble", "evaluation.soup", "launch", "main", "benchmark.*", "torch_import",
+    "evaluation.deep_ensemble", "evaluation.soup", "evaluation.summary", "launch", "main", "benchmark.*", "torch_import",
     "export", "weights.reference_import", "comparison.settings", "files.run_files", "files.workdir",
 }  # fmt: skip
 MAX_LINES = 300

@@ -207,6 +207,8 @@ def test_a_set_too_large_for_the_memory_is_streamed(prepared, monkeypatch):
     sample = np.concatenate(list(data.channel_sample()))
     assert sample.shape == (25, 8, 8, 1)
     assert data.mean == pytest.approx((sample.mean() / 255,))
+    plain = next(experiment.training_images(config, data).feeds(np.arange(25)[None], epoch=1))
+    np.testing.assert_array_equal(plain["image"], sample)
     train = experiment.train_source(config, data)
     feeds = list(train.feeds(np.arange(10).reshape(2, 5), epoch=1))
     assert feeds[0]["image"].shape == (5, 8, 8, 1)

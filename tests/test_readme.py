@@ -22,7 +22,7 @@ def test_tables_are_those_that_the_files_give(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
     import results_table
 
-    for name in ("results", "comparisons", "benchmarks", "fields", "memory"):
+    for name in ("results", "comparisons", "benchmarks", "fields", "memory", "surfaces"):
         assert sum(f"<!-- {name}: begin -->" in text for text in PAGES.values()) == 1, name
     for name, text in PAGES.items():
         assert results_table.updated(text) == text, name

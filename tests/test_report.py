@@ -45,7 +45,7 @@ def test_a_run_writes_its_report(written):
     assert written.title.endswith("/digits")
     assert list(written.sections) == [
         "Results", "Learning curves", "Accuracy on the way", "Members", "Calibration",
-        "Out-of-distribution images", "Cost", "Parameters", "Config", "Environment",
+        "Out-of-distribution images", "Loss surface", "Cost", "Parameters", "Config", "Environment",
     ]  # fmt: skip
     assert "WRN-10-1 on digits, seed 0: complete." in written.sections["Results"]
     assert "Release of 2 members at the end of epoch 1" in written.sections["Learning curves"]

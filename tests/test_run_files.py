@@ -14,7 +14,7 @@ from lpw_jax import evaluate, main
 from lpw_jax import report as report_lib
 from lpw_jax.config import load_config
 from lpw_jax.errors import UserError
-from lpw_jax.files import checkpoint, described, environment, measured, results
+from lpw_jax.files import checkpoint, described, environment, measured, results, surface
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.report import __main__ as report
 from lpw_jax.weights import weight_files
@@ -247,7 +247,7 @@ def results_of(folder):
     "kind",
     [
         kind
-        for module in (environment, measured, results)
+        for module in (environment, measured, results, surface)
         for kind in vars(module).values()
         if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
     ],

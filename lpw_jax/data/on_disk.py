@@ -89,11 +89,6 @@ class OnDisk:
         Raises:
           UserError: there are no training images.
         """
-        if not self.train_records:
-            raise UserError(
-                f"data.dir holds no training images of {self.name}, only those to evaluate on; "
-                f"{self.remedy}"
-            )
 
         def decode(encoded, uniform):
             return imagenet_images.training_image(
@@ -101,7 +96,7 @@ class OnDisk:
             )
 
         return self._source(
-            self.train_records,
+            self._training_records(),
             decode,
             "train",
             dtype=dtype,
@@ -109,6 +104,18 @@ class OnDisk:
             num_draws=imagenet_images.NUM_DRAWS,
             replace_corrupt=True,
         )
+
+    def training_images(self, *, dtype: Any) -> Streamed:
+        """Central crops of the training images; errors as in `train_source`."""
+        return self._source(self._training_records(), self._central, "train", dtype=dtype)
+
+    def _training_records(self) -> Records:
+        if not self.train_records:
+            raise UserError(
+                f"data.dir holds no training images of {self.name}, only those to evaluate on; "
+                f"{self.remedy}"
+            )
+        return self.train_records
 
     def evaluation_sources(self, *, dtype: Any) -> dict[str, Streamed]:
         """Central crops of `test` and, if some are held out, `validation`."""

@@ -16,11 +16,13 @@ from lpw_jax.files import checkpoint, checksums, described, limits, predictions,
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import Epoch
 from lpw_jax.files.results import Results
+from lpw_jax.files.surface import Surface
 from lpw_jax.measures import bounds
 from lpw_jax.weights import soundness
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
 METRICS, RESULTS = "metrics.jsonl", "results.json"
+SURFACE = "surface.json"
 CHECKPOINTS = "checkpoints"
 _OLD = "checksums.json has no checksum of it (older runs have none), so it cannot be checked"
 
@@ -56,6 +58,10 @@ class RunFiles:
     def read_results(self, name: str = RESULTS) -> Results | None:
         """results.json, None if training has not ended."""
         return self.read(name, as_=RESULTS)
+
+    def read_surface(self) -> Surface | None:
+        """surface.json, None if there is none."""
+        return self.read(SURFACE)
 
     def read_trained(self) -> tuple[ConfigDict, Results]:
         """Config and results of a run whose training has ended.
@@ -176,4 +182,14 @@ def _results(content: bytes) -> Results:
     return dataclasses.replace(results, config=config)
 
 
-_READERS = {CONFIG: _config, ENVIRONMENT: _environment, METRICS: _epochs, RESULTS: _results}
+def _surface(content: bytes) -> Surface:
+    return described.read(Surface, limits.loads(content))
+
+
+_READERS = {
+    CONFIG: _config,
+    ENVIRONMENT: _environment,
+    METRICS: _epochs,
+    RESULTS: _results,
+    SURFACE: _surface,
+}

@@ -87,7 +87,7 @@ def training(records: Records, marks: Marks, quantity: str) -> Figure:
     _curve(axes, epochs, mean, label="mean", color=BLUE)
     axes.set_ylabel("training accuracy (%)" if percent else "training loss (nats)")
     if not percent:
-        _logarithmic(axes, mean)
+        logarithmic(axes, mean)
     legend(figure, axes)
     return figure
 
@@ -104,7 +104,7 @@ def learning_rates(records: Records, marks: Marks) -> Figure:
     style = dict(color=VERMILLION, linestyle="--", marker="s", **_HOLLOW)
     _curve(axes, epochs, late, label="late-phase weights", **style, **stepped)
     axes.set_ylabel("learning rate (per minibatch)")
-    _logarithmic(axes, np.concatenate([shared, late]))
+    logarithmic(axes, np.concatenate([shared, late]))
     legend(figure, axes)
     return figure
 
@@ -229,7 +229,7 @@ def _from_zero(axes: Axes) -> None:
     axes.set_ylim(0, 1.08 * highest if highest > 0 else 1)
 
 
-def _logarithmic(axes: Axes, values: np.ndarray) -> None:
+def logarithmic(axes: Axes, values: np.ndarray) -> None:
     """Scales the axis if values, all positive, span a decade."""
     finite = values[np.isfinite(values)]
     if finite.size and 0 < 10 * finite.min() < finite.max():

@@ -7,7 +7,7 @@ from lpw_jax.files import described
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.results import Train
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.report import pictures, run_files
+from lpw_jax.report import pictures, run_files, surface
 from lpw_jax.report.run_files import Run
 
 # Sections whose place another one has where the network reads a text.
@@ -31,6 +31,7 @@ def build(folder: Workdir) -> str:
         "Members": pictures.members,
         "Calibration": pictures.calibration,
         "Out-of-distribution images": pictures.outside,
+        "Loss surface": surface.section,
         "Cost": _cost,
         "Parameters": _parameters,
         "Config": lambda run: [html_page.tree(run.config)],

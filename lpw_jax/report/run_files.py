@@ -13,6 +13,7 @@ from lpw_jax.files import storage
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import View, Views
 from lpw_jax.files.results import Results
+from lpw_jax.files.surface import Surface
 from lpw_jax.files.workdir import SAMPLE, Workdir
 from lpw_jax.measures import agreement, metrics, views
 from lpw_jax.measures.views import VIEWS
@@ -36,6 +37,7 @@ class Run:
         without predictions.
       outside: likewise `entropy` [M] of each out-of-distribution set that there is.
       sample: text that the collapsed network wrote; None of networks of images.
+      surface: None if it was not computed.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Run:
     results: Results | None
     test: Scores | None
     outside: dict[str, Scores]
+    surface: Surface | None = None
     sample: str | None = None
 
     @property
@@ -103,6 +106,7 @@ def read(folder: Workdir) -> Run:
         test=test,
         outside=outside,
         sample=_sample(folder) if is_text else None,
+        surface=folder.read_surface(),
     )
 
 

@@ -7,10 +7,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpw_jax import config as config_lib
-from lpw_jax import data, evaluate, experiment, launch, networks, registry
+from lpw_jax import data, experiment, launch, networks, registry
 from lpw_jax.display import console
 from lpw_jax.display.results_report import network_name
 from lpw_jax.errors import UserError
+from lpw_jax.evaluation.summary import summarize
 from lpw_jax.files.results import Results
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.training import schedules
@@ -55,7 +56,7 @@ def run(
             "train": {"epochs": config.train.epochs},
             "imported": {**file.origin, "tied": tied},
         }
-        results = evaluate.summarize(config, trees, dataset, training)
+        results = summarize(config, trees, dataset, training)
         counts = ("num_train", "num_validation", "num_test")
         unknown = dict.fromkeys((*counts, "sha256", "test_sha256", "in_training"))
         results = dataclasses.replace(results, data=dataclasses.replace(results.data, **unknown))

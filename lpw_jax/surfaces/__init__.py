@@ -1,0 +1,1 @@
+"""The loss around trained networks: its curvature, and its values on lines, planes and nearby."""

@@ -216,10 +216,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 # Default: every batch norm's scale and shift, and the head. Where batch norm is not
                 # late-phase, its running statistics are one pair, followed by all members in turn.
                 patterns=("(.*/)?bn[^/]*/(scale|bias)", "head/(kernel|bias)"),
-                # What members have of further weights, in the paper's kinds: 'copies' (nothing),
-                # 'rank_one' (factors on inputs and outputs), 'low_rank' (an addition of `rank`),
-                # 'templates' (coefficients of shared templates, which layers of a wide_resnet are
-                # then sums of).
+                # What members have of further weights: 'copies' (nothing), 'rank_one' (factors on
+                # inputs and outputs), 'low_rank' (an addition of `rank`), 'templates' (coefficients
+                # of shared templates, which layers of a wide_resnet are then sums of).
                 kind="copies",
                 # Of 'rank_one' and 'low_rank': which weights, as in `patterns`.
                 kind_patterns=("(?!head/).*kernel",),
@@ -235,10 +234,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 # after it, annealed as the shared rate, and their decay; >= 0.
                 tied_learning_rate=0.1,
                 tied_weight_decay=0.0,
-                # How a step goes over members, results alike: 'vmap' (merged into one large batch),
-                # 'scan' (one after the other, with the memory of one), 'unroll' (so with K copies
-                # of the program), or 'auto': vmap on accelerators whose memory is estimated to
-                # suffice, otherwise scan.
+                # How a step goes over members, results alike: 'vmap' (one large batch), 'scan' (one
+                # after the other, with the memory of one), 'unroll' (so with K copies of the
+                # program), or 'auto': vmap on accelerators with enough memory, otherwise scan.
                 member_mode="auto",
                 # Gamma: scales the shared gradient, summed over the K minibatches. > 0. Networks
                 # without batch norm may need 1 / K, the mean: a sum makes too long a step for them.

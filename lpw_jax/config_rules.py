@@ -1,11 +1,10 @@
 """The rules for the values of a configuration, once its fields are there and have their types."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lpw_jax import registry
+from lpw_jax import config_late_phase_rules, registry
 
 _CHOICES = {
     "train.schedule": ("annealing", "cosine", "multistep"),
@@ -74,16 +73,6 @@ _AT_MOST = {
     "late_phase.num_members": 10_000,
     "evaluate.batch_size": 1_000_000,
 }
-
-
-_TEMPLATE_GROUPS = {"input_layer", "adapter", "conv_block", "head"}
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        return re.compile(text) is not None and text != ""
-    except (re.error, OverflowError, RecursionError):
-        return False
 
 
 # (fields, does it hold for their values?, the rule in words); the first field takes the blame. In
@@ -238,46 +227,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         lambda required, name: not required or registry.data(name).ood,
         "out-of-distribution sets are defined for CIFAR only",
     ),
-    (
-        ("late_phase.patterns", "late_phase.kind"),
-        lambda patterns, kind: bool(patterns or kind != "copies"),
-        "must be one or more regular expressions, unless late_phase.kind is another than 'copies'",
-    ),
-    *(
-        (
-            (field,),
-            lambda patterns: all(map(_is_pattern, patterns)),
-            "must be valid regular expressions, none of them empty",
-        )
-        for field in ("late_phase.patterns", "late_phase.kind_patterns")
-    ),
-    (
-        ("late_phase.kind", "model.name"),
-        lambda kind, name: kind != "templates" or name == "wide_resnet",
-        "templates are defined for wide_resnet",
-    ),
-    (
-        ("late_phase.template_groups",),
-        lambda groups: bool(groups) and set(groups) <= _TEMPLATE_GROUPS,
-        f"must be one or more of {', '.join(sorted(_TEMPLATE_GROUPS))}",
-    ),
-    (
-        ("late_phase.late_template_groups",),
-        lambda groups: set(groups) <= _TEMPLATE_GROUPS,
-        f"must be some of {', '.join(sorted(_TEMPLATE_GROUPS))}",
-    ),
-    (
-        (
-            "late_phase.late_template_groups",
-            "late_phase.template_groups",
-            "late_phase.patterns",
-            "late_phase.kind",
-        ),
-        lambda late, groups, patterns, kind: (
-            kind != "templates" or bool(patterns or set(late) & set(groups))
-        ),
-        "must have one of late_phase.template_groups, so that something is late-phase",
-    ),
+    *config_late_phase_rules.RULES,
 )
 
 

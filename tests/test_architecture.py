@@ -17,7 +17,8 @@ PACKAGE = "lpw_jax"
 LAYERS = (
     (
         "beside", "command", "errors", "plain_text", "signals", "streams",
-        "registered", "registry", "config", "config_file", "config_rules", "config_schema",
+        "registered", "registry", "config", "config_file", "config_late_phase_rules",
+        "config_rules", "config_schema",
         "files", "files.storage", "files.limits", "files.lock", "files.nested",
         "measures", "measures.*", "comparison.statistics", "comparison.paired",
         "weights", "weights.soundness", "weights.state_dicts", "weights.weight_files",
@@ -54,8 +55,9 @@ LAYERS = (
 CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "networks", "recipe",
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
-    "evaluation.deep_ensemble", "evaluation.soup", "evaluation.summary", "launch", "main", "benchmark.*", "torch_import",
-    "export", "weights.reference_import", "comparison.settings", "files.run_files", "files.workdir",
+    "evaluation.deep_ensemble", "evaluation.soup", "evaluation.summary", "launch", "main",
+    "benchmark.*", "torch_import", "export", "weights.reference_import", "comparison.settings",
+    "files.run_files", "files.workdir",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lpw_jax import config as config_lib
-from lpw_jax import experiment, loading, networks, report
+from lpw_jax import experiment, loading, networks, registry, report
 from lpw_jax.command import prog
 from lpw_jax.data import corruptions as corrupted_data
 from lpw_jax.data import ood
@@ -185,6 +185,8 @@ def run(
             changeable = ", ".join(config_lib.NOT_TRAINED)
             raise UserError(f"{flag}: only {changeable} can change after training")
     config = config_lib.override(config, overrides)
+    if surface_images is not None and registry.data(config.data.name).is_text:
+        raise UserError(f"--surface: must be of a run on images, data.name = {config.data.name!r}")
     corrupted = corruptions_dir and corrupted_data.load(config.data.name, corruptions_dir)
     compilation.use_cache()
     preemption = Preemption()

@@ -164,6 +164,11 @@ def test_one_member_is_the_tied_training(words, tmp_path):
     assert_equal(saved(tied), saved(one), tolerance=1e-12)
 
 
+def test_a_text_has_no_surface_yet(finished, capsys):
+    assert evaluate.main(["--workdir", str(finished), "--surface"]) == 2
+    assert "--surface: must be of a run on images, data.name = " in capsys.readouterr().err
+
+
 def test_the_program_trains_evaluates_and_reports_a_text(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "copy")
     results = json.loads((folder / "results.json").read_text())

@@ -269,8 +269,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = {name: getattr(args, name) for name in ("output", "view", "mixed")}
         return exit_code(parser.prog, lambda: deep_ensemble.run(args.ensemble, **options))
     if args.soup:
-        if not args.output or args.mixed or args.corruptions:
-            parser.error("--soup needs --output, and goes with neither --mixed nor --corruptions")
+        if not args.output or args.mixed or args.corruptions or args.surface is not None:
+            parser.error(
+                "--soup needs --output, and goes with none of --mixed, --corruptions, --surface"
+            )
 
         def evaluate_soup():
             soup.write(args.soup, output=args.output)

@@ -10,6 +10,7 @@ import numpy as np
 from lpw_jax.errors import UserError
 
 NUM_BYTES = 256
+BEGIN = -1  # in the place of a byte: nothing was read before it
 
 
 @dataclasses.dataclass(frozen=True)

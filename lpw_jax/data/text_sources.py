@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpw_jax.data.dataset import epoch_order
-from lpw_jax.data.text import Text
-
-BEGIN = -1  # stands before the first byte of what is read
+from lpw_jax.data.text import BEGIN, Text
 
 
 class Streams:

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpw_jax.models.recurrent import BEGIN, LSTM
+from lpw_jax.data.text import BEGIN
+from lpw_jax.models.recurrent import LSTM
 
-NUM_BYTES = 1000
+LENGTH = 1000  # bytes
 SEED = 0
 
 
-def sample(model: LSTM, params: Any, *, num_bytes: int = NUM_BYTES, seed: int = SEED) -> bytes:
+def sample(model: LSTM, params: Any, *, num_bytes: int = LENGTH, seed: int = SEED) -> bytes:
     """Bytes drawn one after the other from the network's own predictions, at temperature 1.
 
     A function of the weights and the seed. The network has read nothing before.

@@ -6,6 +6,8 @@ from lpw_jax.files.described import Range, described
 from lpw_jax.files.measured import Count, Fraction, Positive
 
 Losses = list[float | None]
+# Names of networks beside the members, which are "member 0" and so on.
+COLLAPSED, LAST = "collapsed", "before averaging"
 
 
 @described

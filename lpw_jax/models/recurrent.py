@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpw_jax.data.text import BEGIN, NUM_BYTES
 from lpw_jax.models.lstm import Factors, lstm, rows
-
-BYTES = 256
-BEGIN = -1  # in the place of a byte: here a text begins, and the state is zero
 
 
 @jax.tree_util.register_dataclass
@@ -74,7 +72,7 @@ class Layer(nn.Module):
     def __call__(self, text: jax.Array, start: Any) -> tuple[jax.Array, Any]:
         """Bytes [B, T] from a state to hidden states [T, B, H] and the last state."""
         types, init = dict(dtype=self.dtype, param_dtype=self.param_dtype), uniform(self.units)
-        embed = nn.Embed(BYTES, self.embedding, param_dtype=self.param_dtype, name="embedding")
+        embed = nn.Embed(NUM_BYTES, self.embedding, param_dtype=self.param_dtype, name="embedding")
         project = nn.Dense(4 * self.units, use_bias=False, kernel_init=init, name="inputs", **types)
         bias = self.param("bias", init, (4 * self.units,), self.param_dtype)
         # There are fewer bytes than places in a minibatch.

@@ -20,14 +20,13 @@ from lpw_jax.display.drawing import (
     new_figure,
     styled,
 )
-from lpw_jax.files.surface import Line, Losses, Plane, Surface
+from lpw_jax.files.surface import COLLAPSED, LAST, Line, Losses, Plane, Surface
 from lpw_jax.report.curves import logarithmic
 from lpw_jax.report.run_files import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLLAPSED = "collapsed"
 _STYLES = (
     dict(color=BLUE, linestyle="-"),
     dict(color=VERMILLION, linestyle="--"),
@@ -35,8 +34,8 @@ _STYLES = (
 )
 _PERTURBED = {
     "member": _STYLES[1] | dict(marker="s"),
-    _COLLAPSED: _STYLES[0] | dict(marker="o"),
-    "before averaging": dict(color=PURPLE, linestyle=":", marker="D"),
+    COLLAPSED: _STYLES[0] | dict(marker="o"),
+    LAST: dict(color=PURPLE, linestyle=":", marker="D"),
 }
 _LEVELS = 12
 _LOSS = "training loss (nats)"
@@ -112,7 +111,7 @@ def _divided(lines: Sequence[Line]) -> tuple[list[Line], list[Line], list[Line]]
     """Those between members, those from members to the collapsed network, and others."""
     found = [], [], []
     for line in lines:
-        is_through = line.end == _COLLAPSED
+        is_through = line.end == COLLAPSED
         found[is_through + (is_through and not line.start.startswith("member"))].append(line)
     return found
 
@@ -124,7 +123,7 @@ def on_lines(lines: Sequence[Line], quantity: str, xlabel: str) -> Figure:
     axes = figure.add_subplot()
     percent = quantity == "accuracy"
     values = (100 if percent else 1) * _floats([getattr(line, quantity) for line in lines])
-    through = lines[0].end == _COLLAPSED
+    through = lines[0].end == COLLAPSED
     for number, (line, along) in enumerate(zip(lines, values, strict=True)):
         if through:
             label = "one line a member" if number == 0 else None
@@ -157,7 +156,7 @@ def on_plane(plane: Plane) -> Figure:
         bar.set_ticks(levels[::2], labels=[f"{level:.3g}" for level in levels[::2]])
         bar.minorticks_off()
     for name, point in plane.networks.items():
-        is_collapsed = name == _COLLAPSED
+        is_collapsed = name == COLLAPSED
         style = dict(marker="*", markersize=12) if is_collapsed else dict(marker="o", markersize=6)
         color = dict(color="white" if is_collapsed else VERMILLION, markeredgecolor=BLACK)
         axes.plot(point.x, point.y, linestyle="", **style, **color)
@@ -165,7 +164,7 @@ def on_plane(plane: Plane) -> Figure:
                       bbox=dict(facecolor="white", alpha=0.7, edgecolor="none", pad=1))  # fmt: skip
     axes.grid(False)
     axes.set_aspect("equal", adjustable="datalim")
-    distance = plane.networks[_COLLAPSED].distance
+    distance = plane.networks[COLLAPSED].distance
     axes.set(xlabel=f"distance in weight space\n(collapsed: {distance:.2g} from the plane)")
     return figure
 

@@ -17,7 +17,7 @@ from lpw_jax.errors import NotFinite, SharedError
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files import surface as files
 from lpw_jax.files.run_files import SURFACE
-from lpw_jax.files.surface import Surface
+from lpw_jax.files.surface import COLLAPSED, LAST, Surface
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.members import select_members
 from lpw_jax.method.state import State
@@ -31,7 +31,6 @@ EIGENVALUES, TOLERANCE, PROBES = 3, 0.01, 20
 SIZES, DRAWS = (0.01, 0.03, 0.1, 0.3), 5
 BETWEEN, THROUGH = np.linspace(0, 1, 21), np.linspace(-0.5, 1.5, 21)
 SIDE = 15
-COLLAPSED, LAST = "collapsed", "before averaging"
 
 
 def evaluate(

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from plots import STYLES, curves, expected_losses, regression
+from loss_plots import expected_losses
+from plots import STYLES, curves, regression
 from sklearn.datasets import load_digits
 
 __all__ = [

@@ -7,7 +7,8 @@ import jax
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in ("show", "plots"))
+HELPERS = {"show", "plots", "loss_plots"}
+SCRIPTS = sorted({path.stem for path in EXAMPLES.glob("*.py")} - HELPERS)
 PNG = b"\x89PNG"
 
 

@@ -13,23 +13,30 @@ from lpw_jax.devices import preflight
 from lpw_jax.weights.pretrained import PUBLISHED
 
 GB = 10**9
+TEXT = str(CONFIGS / "text_small.py")
 
 
 def test_every_network_of_the_registry_is_there():
-    assert set(registry.NETWORKS) == {"wide_resnet", *PUBLISHED}
+    assert set(registry.NETWORKS) == {"wide_resnet", "lstm", *PUBLISHED}
+    of_text = {"embedding": 2, "batch_size": 1}
     for name in registry.NETWORKS:
-        assert models.create(name, num_classes=3).num_classes == 3
+        assert models.create(name, num_classes=3, **of_text).num_classes == 3
 
 
 def test_the_registry_tells_classes_and_shapes_before_data_are_loaded():
     known = {"cifar10": 10, "cifar100": 100, "digits": subset(4).num_classes, "imagenet2012": 1000}
-    assert known == {n: data.num_classes for n, data in registry.DATA.items() if data.is_known}
-    for name, number in known.items():
-        config = load_config(
-            DIGITS, [f"--config.data.name={name}", "--config.train.crop_padding=0"]
-        )
+    texts = dict.fromkeys(("enwik8", "python_sources", "text"), 256)
+    found = {n: data.num_classes for n, data in registry.DATA.items() if data.is_known}
+    assert known | texts == found
+    for name, number in found.items():
+        file = TEXT if name in texts else DIGITS
+        config = load_config(file, [f"--config.data.name={name}", "--config.train.crop_padding=0"])
         assert experiment.num_classes(config) == number
-        assert experiment.image_shape(config)[0] == (224 if name == "imagenet2012" else 32)
+        shape = experiment.image_shape(config)
+        if name in texts:
+            assert shape == (config.data.sequence_length,)
+        else:
+            assert shape[0] == (224 if name == "imagenet2012" else 32)
 
 
 def test_every_loader_of_the_registry_is_there():

@@ -13,7 +13,7 @@ _MODULES = {
     "train": ("lpw_jax.main", "train and evaluate the run that a config describes"),
     "evaluate": ("lpw_jax.evaluate", "evaluate a run again, or several as a deep ensemble"),
     "compare": ("lpw_jax.compare", "compare runs with published figures or with one another"),
-    "report": ("lpw_jax.report", "write report.html of a run"),
+    "report": ("lpw_jax.report", "write report.html of a run, or show all runs in a browser"),
     "benchmark": ("lpw_jax.benchmark", "measure how fast a config trains here"),
     "import": ("lpw_jax.torch_import", "read weights of PyTorch"),
     "export": ("lpw_jax.export", "write a run's weights for PyTorch"),

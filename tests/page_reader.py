@@ -54,8 +54,8 @@ class Page(HTMLParser):
         if inside == "style":
             assert not re.search(r"url\(|@import", data)
         elif inside == "title":
-            self.title += data
-        elif inside in ("td", "th"):
+            self.title += "" if "svg" in self._open else data
+        elif not {"td", "th"}.isdisjoint(self._open):
             self.tables[-1][-1][-1] += data
         elif inside == "h2":
             self._heading += data

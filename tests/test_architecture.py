@@ -26,6 +26,7 @@ LAYERS = (
         "weights.reference_names",
         "method", "method.*", "training.schedules",
         "surfaces", "surfaces.hessian", "surfaces.points", "surfaces.alike",
+        "devices.compiling",
         # Packages, nothing in them.
         "devices", "display", "training", "evaluation", "comparison", "tasks",
     ),
@@ -49,7 +50,7 @@ LAYERS = (
         "weights.reference_import",
     ),
     ("comparison.*",),
-    ("compare",),
+    ("compare", "report.__main__"),
     ("main", PACKAGE),  # the package itself offers the public names
 )  # fmt: skip
 CONFIG_READERS = {
@@ -57,7 +58,7 @@ CONFIG_READERS = {
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
     "evaluation.deep_ensemble", "evaluation.soup", "evaluation.summary", "launch", "main",
     "benchmark.*", "torch_import", "export", "weights.reference_import", "comparison.settings",
-    "files.run_files", "files.workdir",
+    "files.run_files", "files.workdir", "report.found_runs",
 }  # fmt: skip
 MAX_LINES = 300
 
@@ -72,9 +73,11 @@ MODULES = {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.
 
 
 def layer_of(module):
-    for level, patterns in enumerate(LAYERS):
-        if any(fnmatch(module, pattern) for pattern in patterns):
-            return level
+    """The layer that has its name, or else the lowest one with a pattern of it."""
+    for matches in (str.__eq__, fnmatch):
+        for level, patterns in enumerate(LAYERS):
+            if any(matches(module, pattern) for pattern in patterns):
+                return level
     raise AssertionError(f"{module} is in no layer: add it to LAYERS in {Path(__file__).name}")
 
 

@@ -7,6 +7,7 @@ from lpw_jax.comparison import words
 from lpw_jax.comparison.quantities import BY_NAME, POINTS
 from lpw_jax.measures.views import VIEWS
 
+MEANS = "Mean ± sample standard deviation (number of seeds)."
 _VERDICT_STACKS = ((0, 1), (2, 3), (4,), (5, 6), (8, 7))
 _VIEW_ORDER = {view: position for position, view in enumerate(VIEWS)}
 
@@ -48,7 +49,7 @@ def how_to_read(report: Mapping[str, Any]) -> list[str]:
     ]
     alpha = report["alpha"]
     return [
-        "Mean ± sample standard deviation (number of seeds). The difference is ours - theirs, with "
+        f"{MEANS} The difference is ours - theirs, with "
         f"its {100 * (1 - alpha):g} % confidence interval (Welch).",
         "Welch p asks whether the means differ; TOST p (two one-sided tests) whether they differ "
         f"by the margin or more. Margins: {', '.join(margins)}; other quantities have none.",
@@ -213,6 +214,7 @@ def _results(sides: Sequence[Mapping[str, Any]]) -> Table:
         for side, view, found in measured
     ]
     header = ("run", "view", *(words.label(name) for name in columns))
+    height = 2 if len(header) <= 8 else 3
     notes: dict[str, list[str]] = {}
     for side in sides:
         if side["note"]:
@@ -223,7 +225,7 @@ def _results(sides: Sequence[Mapping[str, Any]]) -> Table:
         "ll" + "r" * len(columns),
         rows,
         [f"{', '.join(names)}: {note}" for note, names in notes.items()],
-        [range(i, min(i + 2, len(header))) for i in range(0, len(header), 2)],
+        [(0, 1), *(range(len(header))[i : i + height] for i in range(2, len(header), height))],
     )
 
 

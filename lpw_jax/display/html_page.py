@@ -24,6 +24,10 @@ _BREAKS = re.compile(r" (?![±\[])")
 _SVG = {"svg.hashsalt": "lpw_jax", "svg.fonttype": "path"}
 
 
+class Html(str):
+    """A cell that is HTML already, made of escaped parts: it is not escaped again."""
+
+
 def page(title: str, sections: Iterable[tuple[str, str]], *, style: str = "") -> str:
     """The page with a heading, a list of contents and sections of (heading, HTML).
 
@@ -111,7 +115,7 @@ def table(
     notes: str = "",
     cell_class: Callable[[str, str], str] = lambda column, cell: "",
 ) -> str:
-    """A table of plain text, which scrolls by itself where it is too wide.
+    """A table of plain text or `Html`, which scrolls by itself where it is too wide.
 
     On a phone, each row of a table with a header is a card that names its cells. Numbers, to the
     right, are broken before their spread or their interval only.
@@ -135,10 +139,12 @@ def table(
         if of_body:
             classes += cell_class(name, text).split()
             label = f' data-label="{escape(name)}"' if name else ""
-            text = _BREAKS.sub("\N{NO-BREAK SPACE}", text) if right else text
+            if right and not isinstance(text, Html):
+                text = _BREAKS.sub("\N{NO-BREAK SPACE}", text)
             tag = "th" if number == 0 else tag
         kinds = f' class="{escape(" ".join(classes))}"' if classes else ""
-        return f"<{tag}{kinds}{label}>{escape(text)}</{tag}>"
+        inside = text if isinstance(text, Html) else escape(text)
+        return f"<{tag}{kinds}{label}>{inside}</{tag}>"
 
     def line(cells, **how):
         return f"<tr>{''.join(cell(*each, **how) for each in enumerate(cells))}</tr>"

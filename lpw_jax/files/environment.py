@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from lpw_jax.devices import jax_settings
 from lpw_jax.files.described import described, optional, plain
 from lpw_jax.files.measured import Count
 
@@ -53,6 +50,10 @@ class Environment:
 
 def environment() -> Environment:
     """That of this process."""
+    import jax  # here: who only reads such files waits for no JAX
+
+    from lpw_jax.devices import jax_settings
+
     versions = {}
     for package in _PACKAGES:
         try:

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import platform
+import re
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 from etils import epath
 
@@ -44,6 +46,32 @@ def held(folder: epath.Path, flag: str = "--workdir") -> Iterator[None]:
         # Removed while still held: whoever opened it meanwhile finds that it is not this file.
         (folder / NAME).unlink(missing_ok=True)
         file.close()
+
+
+def state(folder: epath.PathLike) -> Literal["free", "held", "left", "unknown"]:
+    """Who uses a folder, without taking the lock, which would keep a beginning run out.
+
+    'left' is the lock of a process of this machine that was killed. 'unknown' is that of another
+    machine, and whatever is where there are no locks.
+    """
+    if fcntl is None or storage.is_remote(folder):
+        return "unknown"
+    try:
+        with open(os.path.join(folder, NAME), encoding="utf-8") as file:
+            holder = re.fullmatch(r"process (\d+) on (.*)", file.read(1000), re.DOTALL)
+    except FileNotFoundError:
+        return "free"
+    except (OSError, ValueError):
+        return "unknown"
+    if holder is None or holder[2] != platform.node():
+        return "unknown"
+    try:
+        os.kill(int(holder[1]), 0)  # signal 0 only asks
+    except (ProcessLookupError, OverflowError):
+        return "left"
+    except OSError:  # another user's
+        return "held"
+    return "held"
 
 
 def _holder() -> str:

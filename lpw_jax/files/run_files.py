@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from lpw_jax import config as config_lib
 from lpw_jax.display import console
 from lpw_jax.errors import UserError, first_line
-from lpw_jax.files import checkpoint, checksums, described, limits, predictions, storage
+from lpw_jax.files import checksums, described, limits, predictions, storage
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import Epoch
 from lpw_jax.files.results import Results
 from lpw_jax.files.surface import Surface
 from lpw_jax.measures import bounds
-from lpw_jax.weights import soundness
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
 METRICS, RESULTS = "metrics.jsonl", "results.json"
@@ -88,6 +87,9 @@ class RunFiles:
           UserError: there are none, because training has not finished, or they are damaged, or
             not those of a trained network.
         """
+        from lpw_jax.files import checkpoint  # JAX, which the text files do without
+        from lpw_jax.weights import soundness
+
         place = self.path / "weights"
         if not place.exists():
             raise UserError(

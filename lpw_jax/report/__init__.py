@@ -1,12 +1,16 @@
 """report.html of a run's folder: one page with its results, figures, config and cost."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from lpw_jax.devices import hosts
 from lpw_jax.display import console
 from lpw_jax.files import storage
-from lpw_jax.files.workdir import Workdir
+
+if TYPE_CHECKING:
+    from lpw_jax.files.workdir import Workdir
 
 NAME = "report.html"
 _SECONDS = 60  # from the start, and between two reports of a training
@@ -18,6 +22,8 @@ def refresh(folder: Workdir, *, due: Callable[[], bool] = lambda: True) -> None:
 
     One that cannot be made or written is a warning: no run should end by it.
     """
+    from lpw_jax.devices import hosts  # JAX, which `--serve` does without
+
     if hosts.is_primary() and due():
         with console.optional(f"{NAME} was not written"):
             from lpw_jax.report import page

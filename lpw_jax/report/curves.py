@@ -79,7 +79,7 @@ def marks(config: Mapping[str, Any]) -> Marks:
 def training(records: Records, marks: Marks, quantity: str) -> Figure:
     """The training set's `quantity`, 'loss' or 'accuracy': members' mean, lowest and highest."""
     percent = quantity == "accuracy"
-    figure, axes = _over_epochs(records, marks)
+    figure, axes = over_epochs(records, marks)
     scale = 100 if percent else 1
     epochs = _epochs(records)
     _members(axes, epochs, [record.get(f"member_{quantity}") for record in records], scale)
@@ -95,7 +95,7 @@ def training(records: Records, marks: Marks, quantity: str) -> Figure:
 @styled
 def learning_rates(records: Records, marks: Marks) -> Figure:
     """Both learning rates, as they were."""
-    figure, axes = _over_epochs(records, marks)
+    figure, axes = over_epochs(records, marks)
     epochs = _epochs(records)
     shared = _floats([record.get("learning_rate") for record in records])
     late = _floats([record.get("late_phase_learning_rate") for record in records])
@@ -115,7 +115,7 @@ def tested(records: Records, marks: Marks) -> Figure:
 
     Of texts bits per character.
     """
-    figure, axes = _over_epochs(records, marks)
+    figure, axes = over_epochs(records, marks)
     evaluated = [record for record in records if record.get("evaluation")]
     is_text = any(record["evaluation"]["collapsed"].get("bpc") for record in evaluated)
     quantity, scale = ("bpc", 1) if is_text else ("accuracy", 100)
@@ -144,7 +144,7 @@ def tested(records: Records, marks: Marks) -> Figure:
 @styled
 def disagreement(records: Records, marks: Marks) -> Figure:
     """Test images on which two members differ, mean over all pairs, where evaluated."""
-    figure, axes = _over_epochs(records, marks)
+    figure, axes = over_epochs(records, marks)
     for field, label, style in (
         ("evaluation", "members", _COLLAPSED),
         ("evaluation_swa", "SWA's members", _SWA_COLLAPSED),
@@ -169,7 +169,7 @@ def disagreement_of(record: Mapping[str, Any], field: str = "evaluation") -> flo
 def distance(records: Records, marks: Marks) -> Figure:
     """How far the members' late-phase weights are from their mean, in percent of its norm."""
     found = [record for record in records if record.get("member_distance") is not None]
-    figure, axes = _over_epochs(records, marks)
+    figure, axes = over_epochs(records, marks)
     values = 100 * _floats([record["member_distance"] for record in found])
     _curve(axes, _epochs(found), values, label="members, mean", color=BLUE)
     axes.set_ylabel("distance to the mean\n(% of its norm)")
@@ -178,7 +178,7 @@ def distance(records: Records, marks: Marks) -> Figure:
     return figure
 
 
-def _over_epochs(records: Records, marks: Marks) -> tuple[Figure, Axes]:
+def over_epochs(records: Records, marks: Marks) -> tuple[Figure, Axes]:
     """Axes over all recorded epochs, with those of the marks that are among them."""
     figure = new_figure()
     axes = figure.add_subplot()

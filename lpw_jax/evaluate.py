@@ -24,6 +24,7 @@ from lpw_jax.devices import compilation, hosts
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, events, results_report
+from lpw_jax.display.progress_bar import compiling_shown
 from lpw_jax.errors import SharedError, UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble, soup
 from lpw_jax.evaluation.evaluator import Evaluator
@@ -126,7 +127,8 @@ def finish(
     # Until its predictions are whole again, the run is one that was not evaluated.
     results = dataclasses.replace(results, status="trained", views=None, validation=None)
     folder.write_results(results)
-    found = evaluate(evaluator, state, ood_sets, folder, preemption)
+    with compiling_shown():
+        found = evaluate(evaluator, state, ood_sets, folder, preemption)
     data = found.pop("data")
     if identity["num_train"] or evaluator.config.data.note:  # it tells of the training images too
         data["note"] = dataset.note

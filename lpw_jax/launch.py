@@ -13,6 +13,7 @@ from lpw_jax.devices import hosts, preflight, published_peaks
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, results_report, schedule_report
+from lpw_jax.display.progress_bar import compiling_shown
 from lpw_jax.errors import UserError
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.evaluation.summary import summarize
@@ -86,7 +87,8 @@ def run(
                 evaluator = training.evaluator
                 hosts.on_primary(lambda: _check_room(training, ood_sets, folder, room))
                 if rehearsal:
-                    rehearsal(training, folder)
+                    with compiling_shown():
+                        rehearsal(training, folder)
                     return None
                 with preemption.deferred():
                     trained_state, trained = training.run(folder, preemption)

@@ -12,6 +12,7 @@ from rich.text import Text
 from lpw_jax import plain_text
 from lpw_jax.comparison import tables
 from lpw_jax.comparison.tables import Table
+from lpw_jax.display.whole_words import WholeWords
 from lpw_jax.plain_text import visible
 
 TITLE = "Comparison of runs"
@@ -22,7 +23,7 @@ def terminal(report: Mapping[str, Any]) -> RenderableType:
     """Tables for rich."""
     parts: list[RenderableType] = []
     for table in (*tables.comparisons(report), *tables.background(report)):
-        parts += [Text(visible(table.title), style="bold"), _rich(table)]
+        parts += [Text(visible(table.title), style="bold"), WholeWords(_rich(table))]
         parts += [_note(note) for note in table.notes]
         parts.append(Text())
     parts += [_note(line) for line in tables.how_to_read(report)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from lpw_jax.devices import cpu, parallel
+from lpw_jax.devices import compiling, cpu, parallel
 from lpw_jax.display import console
 from lpw_jax.files import storage
 
@@ -97,11 +97,13 @@ class Program:
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
         """As `jax.jit`'s, of arrays or shapes."""
-        return self._fn.lower(*args)
+        with compiling.Watched():
+            return self._fn.lower(*args)
 
     def shapes(self, *args: Any) -> Any:
         """Of what is returned; of `jax.jit` only."""
-        return self._fn.eval_shape(*args)
+        with compiling.Watched():
+            return self._fn.eval_shape(*args)
 
     def begin(self, *like: Any) -> None:
         """Traces for arrays or shapes `like`, and compiles in a thread. On CPUs only.
@@ -109,16 +111,21 @@ class Program:
         `like` has the shardings of the arguments; without, these are numpy arrays. A call with such
         arguments waits for the thread.
         """
-        self._begun[_signature(like)] = _threads.submit(_compile, self.lower(*like))
+        with compiling.Watched() as traced:
+            lowered = self._fn.lower(*like)
+        self._begun[_signature(like)] = _threads.submit(_compile, lowered, traced.what)
 
     def __call__(self, *args: Any) -> Any:
         if self._begun and (begun := self._begun.pop(_signature(args), None)):
             begun.result()
-        return self._fn(*args)
+        with compiling.Watched():
+            return self._fn(*args)
 
 
-def _compile(lowered: jax.stages.Lowered) -> None:
-    if plan := lowered.compile().memory_analysis():
+def _compile(lowered: jax.stages.Lowered, what: str | None) -> None:
+    with compiling.told(what):
+        compiled = lowered.compile()
+    if plan := compiled.memory_analysis():
         cpu.keep_memory(plan.temp_size_in_bytes)
 
 

@@ -106,9 +106,9 @@ def parameter_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
     totals = [sum(count[kind] for count in counts.values()) for kind in ("shared", "late_phase")]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     headers = ("shared", "late-phase", "total", "late-phase share")
-    table.add_column("weights of one member", footer="total")
+    table.add_column("weights of one member", footer="total", overflow="fold")
     for header, footer in zip(headers, _parameter_cells(*totals), strict=True):
-        table.add_column(header, footer=footer, justify="right")
+        table.add_column(header.replace(" ", "\n"), footer=footer, justify="right", no_wrap=True)
     for name, count in counts.items():
         table.add_row(Text(name), *_parameter_cells(count["shared"], count["late_phase"]))
     return table

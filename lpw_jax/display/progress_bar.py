@@ -2,11 +2,12 @@
 
 import contextlib
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -17,8 +18,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
+from lpw_jax.devices import compiling
 from lpw_jax.display.console import accuracies, optional, terminal
 from lpw_jax.measures.views import VIEWS
 
@@ -26,8 +29,9 @@ from lpw_jax.measures.views import VIEWS
 class TrainProgress:
     """One progress bar for a whole training, as a context manager.
 
-    On a terminal `update` moves the bar and `epoch_line` is silent; elsewhere (a file, a pipe) it
-    is the other way round, so that a log holds one line an epoch.
+    On a terminal `update` moves the bar, which tells what is being compiled, and `epoch_line` is
+    silent; elsewhere (a file, a pipe) it is the other way round, so that a log holds one line an
+    epoch.
 
     Args:
         total_steps: minibatches of the whole training.
@@ -46,7 +50,7 @@ class TrainProgress:
         console: Console = terminal,
     ):
         self._console = console
-        self._live = console.is_terminal and not console.is_dumb_terminal
+        self._live = _is_live(console)
         self._epochs = epochs
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -54,7 +58,7 @@ class TrainProgress:
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             _ImagesPerSecond(batch_size),
-            TextColumn("{task.fields[loss]}"),
+            _Loss(Column(no_wrap=True)),
             TextColumn("ETA"),
             TimeRemainingColumn(compact=True),
             console=console,
@@ -148,6 +152,41 @@ class _ImagesPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed * self._batch_size:.0f} img/s")
+
+
+class _Loss(ProgressColumn):
+    """The loss, or what is being compiled."""
+
+    def render(self, task: Task) -> Text:
+        return Text(compiling.longest() or task.fields["loss"])
+
+
+class _Compiling:
+    """A line that is empty while nothing is compiled."""
+
+    def __rich__(self) -> Text:
+        return Text(compiling.longest(), no_wrap=True, overflow="ellipsis")
+
+
+@contextlib.contextmanager
+def compiling_shown(console: Console = terminal) -> Iterator[None]:
+    """Outside of a bar: the last line of a terminal tells what is being compiled."""
+    with contextlib.ExitStack() as stack:
+        if _is_live(console):
+            live = Live(_Compiling(), console=console, transient=True, refresh_per_second=1)
+            with _bar_shown():
+                live.start(refresh=True)
+                stack.callback(_ended, live)
+        yield
+
+
+def _ended(live: Live) -> None:
+    with _bar_shown():
+        live.stop()
+
+
+def _is_live(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def _bar_shown() -> contextlib.AbstractContextManager[None]:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from lpw_jax.data.source import Source
+from lpw_jax.devices import compiling
 from lpw_jax.devices.compilation import Program
 from lpw_jax.devices.parallel import AXIS, Devices
 from lpw_jax.method.members import map_members
@@ -41,6 +42,7 @@ class Predictor:
         self._per_device = -(-batch_size // devices.count)
 
         def eval_batch(weights, feed):
+            compiling.tracing("evaluation")
             collapsed, state = weights
             examples = batch((), feed, 0)
             inputs = examples.pop("image")

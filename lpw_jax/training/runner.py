@@ -10,6 +10,7 @@ import numpy as np
 
 from lpw_jax.data import split_order
 from lpw_jax.data.source import Source
+from lpw_jax.devices import compiling
 from lpw_jax.devices.compilation import Program
 from lpw_jax.devices.parallel import GROUPS, Devices
 from lpw_jax.method.average import Average, statistics_step
@@ -68,6 +69,7 @@ class Runner:
             axes = state_axes(devices)
 
             def train_cycle(state, resident, feed, key, rates):
+                compiling.tracing("members' step" if state.is_released else "training step")
                 num_here = jax.tree.leaves(feed)[0].shape[0]
                 member, _ = members_here(num_here, member_axis)
                 number = state.step + (0 * member if same_minibatch else member)
@@ -91,6 +93,7 @@ class Runner:
             )
 
             def follow(average, resident, feed, number, key, momentum):
+                compiling.tracing("averages' statistics")
                 inputs = source.batch(resident, feed, number)["image"]
                 key = jax.random.wrap_key_data(key, impl=key_impl)
                 state = step(average.state, inputs, momentum, key)
@@ -115,10 +118,12 @@ class Runner:
         self._member_distance = {each: distance_program(each) for each in both}
         self._train_cycle = {each: Program(train_program(each)) for each in both}
         self._statistics = {
-            each: statistics_program(each, each.axes["batch_axis"]) for each in both
+            each: Program(statistics_program(each, each.axes["batch_axis"])) for each in both
         }
         # Of a last batch too short to be shared, every device sees the whole.
-        self._whole_batch_statistics = {each: statistics_program(each, None) for each in both}
+        self._whole_batch_statistics = {
+            each: Program(statistics_program(each, None)) for each in both
+        }
 
     def place(self, state: State, *, num_members: int) -> State:
         """Puts a host state with [K, ...] arrays on the devices."""

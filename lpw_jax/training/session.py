@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpw_jax import networks
-from lpw_jax.devices import hosts, preflight
+from lpw_jax.devices import compiling, hosts, preflight
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
 from lpw_jax.display.progress_bar import TrainProgress
@@ -117,6 +117,7 @@ class Session:
             released = self._training.released(self._runner.fetch(progress.state, num_members=1))
             progress.state = self._runner.place(released, num_members=num_members)
         is_averaged, decay = timeline.is_averaged(epoch), timeline.decay
+        self._bar.update(0, epoch=epoch, phase=timeline.phase(epoch))
         start = time.perf_counter() - progress.epoch_seconds
         for placed, metrics in self._runner.cycles(
             progress.state,
@@ -128,7 +129,7 @@ class Session:
         ):
             progress.state, progress.cycle = placed, progress.cycle + 1
             if is_averaged and decay:
-                progress.averages = averaged(progress.averages, placed, decay=decay)
+                progress.averages = _averaged(progress.averages, placed, decay=decay)
             self._unfetched.append(metrics)
             if len(self._unfetched) > CYCLES_IN_FLIGHT:
                 jax.block_until_ready(self._unfetched[-1 - CYCLES_IN_FLIGHT])
@@ -147,7 +148,7 @@ class Session:
         record |= self._tracker.members(progress.state, num_members=num_members)
         averages = progress.averages
         if is_averaged and not decay:
-            averages = averaged(averages, progress.state)
+            averages = _averaged(averages, progress.state)
         # Whoever stops in an evaluation resumes before it: until its end the progress stays.
         if timeline.is_evaluated(epoch):
             record |= self._tracker.evaluations(
@@ -259,3 +260,9 @@ class Session:
         }
         state = final.averages.state if final.averages else final.state
         return networks.without_optimisers(state), report
+
+
+def _averaged(average: Average | None, state: State, *, decay: float | None = None) -> Average:
+    """As `progress.averaged`, whose first call is compiled."""
+    with compiling.told("averages"):
+        return averaged(average, state, decay=decay)

@@ -13,9 +13,10 @@ from lpw_jax import experiment, networks, recipe
 from lpw_jax.data import Dataset, epoch_order
 from lpw_jax.data.text import Text
 from lpw_jax.data.text_sources import Streams
-from lpw_jax.devices import hosts, preflight
+from lpw_jax.devices import compiling, hosts, preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
+from lpw_jax.display.progress_bar import compiling_shown
 from lpw_jax.evaluation.evaluator import Evaluator
 from lpw_jax.files.checkpoint import Checkpoints
 from lpw_jax.files.workdir import Workdir
@@ -119,12 +120,15 @@ class Training:
                     else None
                 )
             )
-            return Session(self, folder, preemption or Preemption(), checkpoints).run()
+            with compiling_shown():
+                session = Session(self, folder, preemption or Preemption(), checkpoints)
+            return session.run()
 
     @functools.cached_property
     def initial_state(self) -> State:
         """The tied state at the start."""
-        return self._initial(*self._start)
+        with compiling.told("initial weights"):
+            return self._initial(*self._start)
 
     def order(self, epoch: int) -> np.ndarray:
         """The numbers of the examples in the order in which `epoch` takes them, int32 [N]."""
@@ -164,7 +168,8 @@ class Training:
 
     def released(self, tied: State) -> State:
         """The state at the release: members, made of the tied copy. Both on the host."""
-        return networks.released(self.config, self.model, tied)
+        with compiling.told("release"):
+            return networks.released(self.config, self.model, tied)
 
     def like(self, released: bool) -> State:
         """Shapes of a state, of the tied or of the released one."""

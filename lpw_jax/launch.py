@@ -81,7 +81,8 @@ def run(
                 room = None if None in found else min(found)
                 training = hosts.together(lambda: _prepared(config, dataset, devices, room))
                 if not folder.checkpoints.exists():
-                    training.begin(1, fresh=True)
+                    with compiling_shown():
+                        training.begin(1, fresh=True)
                 weights = {"sha256": training.identity.get("pretrained")}
                 hosts.check_same("pretrained weights", weights)
                 evaluator = training.evaluator

@@ -25,11 +25,14 @@ def write(place, *flags, losses=(), finished=None):
     """A run of configs/digits_bn.py in a folder; `finished` is its accuracy."""
     folder = Workdir(place)
     place.mkdir(parents=True)
-    folder.identify(config_lib.load_config("digits_bn", [f"--config.{flag}" for flag in flags]))
+    overrides = tuple(f"--config.{flag}" for flag in flags)
+    config = config_lib.load_config("digits_bn", overrides)
+    folder.identify(config)
     folder.write_metrics([record(i, loss) for i, loss in enumerate(losses, 1)])
     if finished:
-        overrides = tuple(f"--config.{flag}" for flag in flags)
-        found = comparison_files.results("digits_bn", accuracy=finished, overrides=overrides)
+        found = comparison_files.results(
+            "digits_bn", seed=config.seed, accuracy=finished, overrides=overrides
+        )
         folder.write_results(described.read(Results, found))
         folder.write_file("report.html", b"<title>the report</title>")
     return folder

@@ -60,9 +60,9 @@ def on_a_terminal(workdir, *, columns, until=None, **environment):
 def test_a_training_on_a_terminal_tells_what_it_compiles_and_leaves_it_whole(tmp_path):
     code, seen = on_a_terminal(tmp_path / "run", columns=80)
     told = CONTROL.sub("", seen)
-    assert code == 0, told
-    for what in ("initial weights", "training step", "members' step", "averages' statistics"):
-        assert f"compiling {what}, " in told
+    assert code == 0 and "Traceback" not in told, told
+    named = set(re.findall(r"compiling ([a-z' ]+), \d+ s", told))
+    assert {"training step", "members' step"} <= named, named  # others may be too soon done
     assert "epoch 1/5 tied" in told and "epoch 5/5" in told and "\x1b[3" in seen
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")  # the cursor is shown again
     table = told[told.rindex("view") :]
@@ -71,14 +71,11 @@ def test_a_training_on_a_terminal_tells_what_it_compiles_and_leaves_it_whole(tmp
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_a_terminal_saves_and_gives_it_back_without_colours_if_so_asked(tmp_path):
-    code, seen = on_a_terminal(
-        tmp_path / "run", columns=120, until=b"epoch 2/5", NO_COLOR="1", PYTHONUNBUFFERED="1"
-    )
+def test_ctrl_c_amid_a_compilation_saves_and_gives_the_terminal_back_and_no_color_is_kept(tmp_path):
+    code, seen = on_a_terminal(tmp_path / "run", columns=120, until=b"epoch 1/5", NO_COLOR="1")
     told = CONTROL.sub("", seen)
-    assert code == 130, told
+    assert code == 130 and "Traceback" not in told, told
     assert "interrupted and saved; the same command continues" in told
-    assert "Traceback" not in told
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", seen)
     assert list((tmp_path / "run" / "checkpoints").iterdir())

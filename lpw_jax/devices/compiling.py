@@ -60,5 +60,6 @@ def told(what: str | None) -> Iterator[None]:
 def longest() -> str:
     """What has been compiled for longest, in words, and for how long; '' if for no second."""
     first = min(list(_now.values()), key=lambda found: found.since, default=None)
-    seconds = time.monotonic() - first.since if first else 0.0
-    return f"compiling {first.what}, {seconds:.0f} s" if seconds >= _LEAST else ""
+    if first is None or (seconds := time.monotonic() - first.since) < _LEAST:
+        return ""
+    return f"compiling {first.what}, {seconds:.0f} s"

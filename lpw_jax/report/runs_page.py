@@ -16,10 +16,11 @@ _MOST_COLUMNS = 6  # of fields that differ; more have a table of their own
 FIGURES = ("collapsed", "ensemble", "members, mean")
 NOTE = (
     "Test set: accuracy, or bits per character (bpc) of texts; with an epoch, it is that of an "
-    "evaluation on the way. Training: the loss over epochs; the dotted line is the release of "
-    "members."
+    "evaluation on the way. Training: the loss over all epochs, as far as they are; the dotted "
+    "line is the release of members."
 )
-STYLE = """.sparkline { display: block; }
+STYLE = """.sparkline { vertical-align: middle; }
+td a, th a, li a { color: inherit; }
 .state { white-space: nowrap; }
 .training, .evaluating { font-weight: 600; }
 """
@@ -139,7 +140,8 @@ def curve(run: Found) -> Html:
     ends = [f"{losses[i]:.4g}" if losses[i] is not None else "not finite" for i in (0, -1)]
     over = f"over {len(losses)} epochs" if len(losses) > 1 else "in one epoch"
     alt = f"training loss {over}: {' to '.join(ends[: len(losses)])}"
-    return Html(sparkline.svg(losses, alt, mark=mark) or escape(alt))
+    to_come = [None] * (run.fields["train.epochs"] - len(losses))
+    return Html(sparkline.svg([*losses, *to_come], alt, mark=mark) or escape(alt))
 
 
 def _settings(runs: Sequence[Found]) -> str:

@@ -50,11 +50,14 @@ def serve(folder: str, port: str | None = None) -> None:
       UserError: there is no such folder, or the port is none or cannot be had.
     """
     root, number = _folder(folder), _port(port)
-    with _server(root, number) as server:
+    ends = dict.fromkeys((*signals.ENDING, signal.SIGINT), signal.default_int_handler)
+    with (
+        _server(root, number) as server,
+        contextlib.suppress(KeyboardInterrupt),
+        signals.handled(ends),
+    ):
         console.say(f"http://{ADDRESS}:{number}/ shows the runs in {root}; Ctrl-C ends this")
-        ends = dict.fromkeys((*signals.ENDING, signal.SIGINT), signal.default_int_handler)
-        with signals.handled(ends), contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

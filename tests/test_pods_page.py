@@ -1,35 +1,17 @@
-"""Every command of the page on pods and several hosts."""
+"""The commands of the page on pods and several hosts, together with those of the script."""
 
 import os
 import re
 import shlex
 import subprocess
 
-from pod_stand_in import SCRIPT, printed
-
-ROOT = SCRIPT.parents[1]
-
-
-def section():
-    return (ROOT / "docs" / "pods.md").read_text()
-
-
-def blocks():
-    """The page's shell commands: fenced and indented blocks."""
-    fenced = re.findall(r"^```(?:sh|bash)?\n(.*?)^```$", section(), re.M | re.S)
-    outside = re.sub(r"^```.*?^```$", "", section(), flags=re.M | re.S)
-    return fenced + re.findall(r"(?:^ {4}.*\n)+", outside, re.M)
+from page_commands import PAGES, ROOT, blocks
+from pod_stand_in import printed
 
 
 def commands():
-    return [line for block in blocks() for line in block.replace("\\\n", " ").splitlines() if line]
-
-
-def test_every_command_of_the_page_is_shell():
-    assert len(blocks()) >= 5
-    for block in blocks():
-        done = subprocess.run(["bash", "-n", "-c", block], capture_output=True, text=True)
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
+    for _, block in blocks(PAGES["docs/pods.md"]):
+        yield from filter(None, block.replace("\\\n", " ").splitlines())
 
 
 def test_the_program_knows_every_flag_that_page_and_script_give_it(monkeypatch):

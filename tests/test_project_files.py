@@ -51,4 +51,4 @@ def test_the_newest_jax_is_tried_by_taking_away_the_bound():
 
 
 def test_the_page_of_the_command_shows_its_help(capsys):
-    assert f"```\n{command._usage()}\n```" in text("docs/command.md")
+    assert f"```text\n{command._usage()}\n```" in text("docs/command.md")

@@ -1,17 +1,12 @@
-"""The README and the pages in docs/ show what files hold, and name only what exists."""
+"""README and pages show what files hold, and name only files that exist."""
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
+from page_commands import PAGES, ROOT
 
 import lpw_jax
-
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = {
-    page.name: page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
-}
 
 
 def test_the_readme_is_short():
@@ -30,9 +25,10 @@ def test_tables_are_those_that_the_files_give(monkeypatch):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_file_that_a_page_names_exists(name):
-    folder = ROOT if name == "README.md" else ROOT / "docs"
-    files = set(re.findall(r"(?:configs|scripts|tests|examples)/[\w/]+\.(?:py|sh)", PAGES[name]))
-    files -= {"configs/NAME.py"}
+    folder = (ROOT / name).parent
+    folders = "configs|docker|docs|examples|lpw_jax|scripts|tests"
+    files = set(re.findall(rf"(?<![\w/.])(?:{folders})/[\w/]+\.(?:py|sh|md|json)", PAGES[name]))
+    files -= {"configs/NAME.py", "examples/NAME.py"}
     assert not [path for path in files if not (ROOT / path).exists()]
     links = re.findall(r"(?:\]\(|src(?:set)?=\")(?!https?:)([^)#\"]+)", PAGES[name])
     assert not [link for link in links if not (folder / link).exists()]
@@ -46,10 +42,11 @@ def test_every_config_and_result_that_a_page_names_exists(name):
 
 
 def test_the_library_page_has_every_public_name():
-    told = re.findall(r"^::: (\S+)\.(\w+)$", PAGES["api.md"], re.MULTILINE)
+    told = re.findall(r"^::: (\S+)\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE)
     assert {name: module for module, name in told} == lpw_jax._MODULES
 
 
 def test_every_page_is_in_the_sites_contents():
     text = (ROOT / "mkdocs.yml").read_text()
-    assert set(re.findall(r"(\w+\.md)", text)) == set(PAGES) - {"README.md"}
+    pages = {name.removeprefix("docs/") for name in PAGES if name.startswith("docs/")}
+    assert set(re.findall(r"(\w+\.md)", text)) == pages

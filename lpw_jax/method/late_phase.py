@@ -170,8 +170,8 @@ class LatePhase:
           batch: arrays [K, B, ...]; K is 1 before the release.
           key: `loss_fn` gets another one for every member and step, made of this and the number of
             the step, so this may be the same every time. None: it gets None.
-          shared_args, member_args: what the optimisers' `update` takes besides; `member_args` are
-            the same for all members.
+          shared_args: what the shared optimiser's `update` takes besides.
+          member_args: the same of the members' optimiser, for all members alike.
 
         Returns:
           The state, and the metrics of `loss_fn` with `loss` among them, [K, ...].

@@ -20,8 +20,9 @@ def rank_one(
 
     Args:
       *selection: as in `copies`; every weight must have both axes.
-      in_axis, out_axis: of inputs and outputs in a weight; kernels are [..., in, out] in some
-        libraries, weights [out, in] in others (in_axis=1, out_axis=0).
+      in_axis: of inputs in a weight. Kernels are [..., in, out] in some libraries; where they are
+        [out, in], take in_axis=1 and out_axis=0.
+      out_axis: of outputs.
       on_activations: instead of the effective weight, the model gets a `Factored`, so that members
         in a vmap share one product; `lpw_jax.linen.apply` applies linen models with it.
     """

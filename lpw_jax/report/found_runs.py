@@ -104,14 +104,13 @@ class Folder:
         files = self._readers.setdefault(path, RunFiles(path))
         pages = [name for name in PAGES if name in names]
         try:
-            config = self._read(files, CONFIG)
             results = self._read(files, RESULTS)
+            source = results or self._read(files, CONFIG)  # results have the config, too
             records = self._read(files, METRICS) or []
         except UserError as error:
             if len(names & {CONFIG, ENVIRONMENT, METRICS, RESULTS}) < 2:
                 return None
             return Found(place, "damaged", str(error), pages=pages)
-        source = results if config is None else config
         if source is None:  # removed meanwhile
             return None
         if self._fields.get(path, (None,))[0] is not source:
@@ -188,8 +187,8 @@ def _folders(root: Path, depth: int) -> Iterator[tuple[str, list[str], set[str]]
 
 def _fields(source: Any) -> dict[str, Any]:
     """The fields that `Found` has, of a config or of the one in results."""
-    tree = source.config if isinstance(source, Results) else source.to_dict()
-    flat = config_schema.flatten(config_lib.to_dict(config_lib.from_dict(tree)))
+    tree = source.config if isinstance(source, Results) else config_lib.to_dict(source)
+    flat = config_schema.flatten(tree)
     left_out = (*config_lib.NOT_TRAINED, *_REPEATED)
     return {name: value for name, value in flat.items() if name not in left_out}
 

@@ -20,7 +20,6 @@ NOTE = (
     "line is the release of members."
 )
 STYLE = """.sparkline { vertical-align: middle; }
-td a, th a, li a { color: inherit; }
 .state { white-space: nowrap; }
 .training, .evaluating { font-weight: 600; }
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpw_jax.display.drawing import BLUE, SKY, VERMILLION, legend, styled
+from lpw_jax.display.drawing import BLUE, ORANGE, SKY, VERMILLION, legend, styled
 from lpw_jax.report import curves
 from lpw_jax.report.curves import Marks, Records
 
@@ -43,7 +43,7 @@ def tested(seeds: Sequence[Records], marks: Marks, *, view: str, is_text: bool) 
         scale * np.array([record["evaluation"][view].get(quantity) for record in records], float)
         for records in evaluated
     ]
-    color, mean = (SKY, BLUE) if view == "collapsed" else ("#f0b088", VERMILLION)
+    color, mean = (SKY, BLUE) if view == "collapsed" else (ORANGE, VERMILLION)
     _overlaid(axes, every, found, color=color, mean=mean, label=f"{view}, seeds")
     axes.set_ylabel("test (bits per character)" if is_text else "test accuracy (%)")
     legend(figure, axes)

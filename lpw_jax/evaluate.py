@@ -25,9 +25,9 @@ from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console, events, results_report
 from lpw_jax.display.progress_bar import compiling_shown
-from lpw_jax.errors import SharedError, UserError, exit_code, leave
+from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble, soup
-from lpw_jax.evaluation.evaluator import Evaluator
+from lpw_jax.evaluation.evaluator import Evaluator, check_data
 from lpw_jax.evaluation.sample import sample
 from lpw_jax.files import checkpoint, described
 from lpw_jax.files.measured import Evaluation, Views
@@ -148,19 +148,6 @@ def finish(
     results_report.say(results)
     console.say(f"results: {folder.path / 'results.json'}, shown in {report.NAME} beside it")
     return described.plain(results)
-
-
-def check_data(folder: Workdir, name: str, there: str | None, here: str) -> None:
-    """Refuses data whose digest is `here`, unless that of the run's is the same or not known.
-
-    Raises:
-      UserError: naming both.
-    """
-    if there not in (None, here):
-        raise SharedError(
-            f"data.dir: {name} is not the one that {str(folder.path)!r} was trained on "
-            f"(sha256 {there[:12]}... there, {here[:12]}... here)"
-        )
 
 
 def run(

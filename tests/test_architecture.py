@@ -56,9 +56,10 @@ LAYERS = (
 CONFIG_READERS = {
     "config", "config_file", "config_schema", "experiment", "networks", "recipe",
     "training.timeline", "training.train", "loading", "evaluate", "evaluation.evaluator",
-    "evaluation.deep_ensemble", "evaluation.soup", "evaluation.summary", "launch", "main",
-    "benchmark.*", "torch_import", "export", "weights.reference_import", "comparison.settings",
-    "files.run_files", "files.workdir", "report.found_runs",
+    "evaluation.deep_ensemble", "evaluation.soup", "evaluation.summary",
+    "evaluation.text_ensemble", "launch", "main", "benchmark.*", "torch_import", "export",
+    "weights.reference_import", "comparison.settings", "files.run_files", "files.workdir",
+    "report.found_runs",
 }  # fmt: skip
 MAX_LINES = 300
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from short_run import CONFIGS
 
-from lpw_jax import compare, evaluate, experiment, main, networks
+from lpw_jax import compare, evaluate, experiment, loading, main, networks
 from lpw_jax.config import ConfigError, load_config
 from lpw_jax.data import text_files
+from lpw_jax.data.text_sources import Windows
 from lpw_jax.devices import parallel
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.devices.preemption import Preemption
@@ -186,8 +187,28 @@ def test_the_program_trains_evaluates_and_reports_a_text(finished, tmp_path):
         views["collapsed"]["bpc"]
     )
     assert records[-1]["loss"] < records[0]["loss"]
-    with pytest.raises(UserError, match="must be of images"):
-        deep_ensemble.run([str(folder)] * 2, output=None)
+
+
+@pytest.mark.slow
+def test_a_deep_ensemble_has_the_runs_mean_probabilities(words, finished, tmp_path):
+    other = by_program(tmp_path / "other", words, seed=1)
+    runs = [str(finished), str(other)]
+    found = deep_ensemble.run(runs, output=str(tmp_path / "both"))["views"]
+    own = [Workdir(run).read_results().views.collapsed.bpc for run in runs]
+    assert [member["bpc"] for member in found["members"]] == pytest.approx(own)
+    assert found["collapsed"] is None
+    dataset = experiment.load_dataset(config_of(words))
+    (feed,) = Windows(dataset, "test").feeds(np.arange(17)[None], epoch=0)
+    probs = []
+    for run in runs:
+        network = loading.load(run)
+        logits = network.model.apply(network.collapsed, feed["image"])
+        every = jax.nn.softmax(np.asarray(logits, np.float64))
+        probs.append(np.take_along_axis(np.asarray(every), feed["label"][..., None], -1)[..., 0])
+    bits = -np.log2(np.mean(probs, 0))[feed["label"] >= 0].mean()
+    assert found["ensemble"]["bpc"] == pytest.approx(bits, rel=1e-5)
+    with pytest.raises(UserError, match="must be collapsed for runs on a text"):
+        deep_ensemble.run(runs, output=None, view="ensemble")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Deep ensembles: the predictions of independent runs, averaged (Lakshminarayanan et al., 2017).
 
-They are made of what the runs predicted (`predictions/`); nothing is computed by a network again.
+Of images they are made of what the runs predicted (`predictions/`); of texts the networks predict
+again.
 """
 
 import argparse
@@ -17,15 +18,13 @@ from lpw_jax import registry
 from lpw_jax.data import ood
 from lpw_jax.display import console, results_report
 from lpw_jax.errors import UserError
+from lpw_jax.evaluation import image_ensemble, text_ensemble
 from lpw_jax.files import described
 from lpw_jax.files.measured import Views
 from lpw_jax.files.results import EnsembleOf, Results, Train
 from lpw_jax.files.run_files import CONFIG, RESULTS
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.measures import agreement, metrics, uncertainty, views
 from lpw_jax.measures.views import VIEWS, ood_separation
-
-EVALUATE = "python -m lpw_jax.evaluate --workdir"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -71,13 +70,12 @@ def run(
     different = _check_alike(workdirs, runs, mixed=mixed)
     target = _target(output)
     first = runs[0]
-    predicted = _predicted(folders, runs, "test", view)
-    _check_order(folders, runs, predicted, view)
-    test, members = _joined(predicted, view)
-    outside = _outside(folders, runs, view)
-    found = metrics.classification_metrics(test["ensemble"], test["label"])
-    for name in ("mutual_information", "disagreement"):
-        found[name] = float(test[name].mean())
+    if registry.data(first.data.name).is_text:
+        test, found, members = text_ensemble.predict(folders, runs, view)
+        outside: dict[str, dict[str, np.ndarray]] = {}
+    else:
+        test, found, members = image_ensemble.predict(folders, runs, view)
+        outside = image_ensemble.outside(folders, runs, view)
     found["ood"] = dict.fromkeys(ood.OOD_SETS)
     for name, arrays in outside.items():
         found["ood"][name] = ood_separation(test, arrays, "ensemble")
@@ -128,15 +126,10 @@ def _matching(named: str) -> list[str]:
 def _finished(folder: Workdir) -> Results:
     """results.json of a run that was evaluated."""
     _, results = folder.read_trained()
-    if registry.data(results.data.name).is_text:
-        raise UserError(
-            f"--ensemble {folder.path}: must be of images; of the text {results.data.name} "
-            "predictions/ keeps sums over bytes, which cannot be averaged"
-        )
     if results.status != "complete" or not folder.has_predictions("test"):
         raise UserError(
             f"--ensemble {folder.path}: must have predictions/test.npz; "
-            f"'{EVALUATE} {folder.path}' makes it"
+            f"'{image_ensemble.EVALUATE} {folder.path}' makes it"
         )
     return results
 
@@ -187,81 +180,6 @@ def _target(output: str | None) -> Workdir | None:
     if (folder.path / CONFIG).exists() or (earlier and not earlier.ensemble_of):
         raise UserError(f"--output = {output!r}: holds a run; choose another folder")
     return folder
-
-
-def _predicted(
-    folders: Sequence[Workdir], runs: Sequence[Results], name: str, view: str
-) -> list[dict[str, np.ndarray]]:
-    """Each run's predictions, all of the same images."""
-    found = [
-        folder.load_predictions(name, (view,), run)
-        for folder, run in zip(folders, runs, strict=True)
-    ]
-    for folder, own in zip(folders, found, strict=True):
-        if not np.array_equal(own["label"], found[0]["label"]):
-            raise UserError(
-                f"--ensemble: predictions/{name}.npz of {folder.path} must be on the images "
-                f"of {folders[0].path}, but their labels or number differ; "
-                f"'{EVALUATE} {folder.path}' makes them again"
-            )
-    return found
-
-
-def _joined(
-    found: Sequence[dict[str, np.ndarray]], view: str
-) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
-    """Predictions of the ensemble as a run writes them, and each run's metrics if it has labels."""
-    labels = found[0]["label"]
-    outputs = np.stack([own[view] for own in found])  # log probabilities are logits, too
-    ensemble = metrics.ensemble_log_probs(outputs).astype(outputs.dtype)
-    between = uncertainty.between_members(outputs)
-    if view == "ensemble":
-        del between["energy"]  # of logits only
-    members = []
-    if labels.min() >= 0:
-        members = [
-            metrics.classification_metrics(metrics.log_softmax(own), labels) for own in outputs
-        ]
-    return {"ensemble": ensemble, "label": labels, **between}, members
-
-
-def _check_order(
-    folders: Sequence[Workdir],
-    runs: Sequence[Results],
-    predicted: Sequence[dict[str, np.ndarray]],
-    view: str,
-) -> None:
-    """Refuses predictions that are not those of the runs' results, or not in the first's order."""
-    first = None
-    for folder, results, test in zip(folders, runs, predicted, strict=True):
-        agreement.check_results(folder.path / "predictions" / "test.npz", test, results)
-        errors = metrics.example_scores(views.log_probs(test, view), test["label"])["nll"]
-        first = errors if first is None else first
-        if not agreement.in_one_order(first, errors):
-            raise UserError(
-                f"--ensemble: predictions/test.npz of {folder.path} must be in the order of "
-                f"{folders[0].path}, but what is hard for one is not for the other; "
-                f"'{EVALUATE} {folder.path}' makes them again"
-            )
-
-
-def _outside(
-    folders: Sequence[Workdir], runs: Sequence[Results], view: str
-) -> dict[str, dict[str, np.ndarray]]:
-    """`_joined` predictions of each out-of-distribution set of which all runs have the images."""
-    found = {}
-    for name in ood.OOD_SETS:
-        file = f"ood_{name}"
-        has = [folder.has_predictions(file) for folder in folders]
-        digests = {(run.data.ood_digests or {}).get(name) for run in runs} - {None}
-        if len(digests) > 1:
-            console.warn(f"OOD set {name} is not reported: the runs were evaluated on other images")
-        elif all(has):
-            found[name], _ = _joined(_predicted(folders, runs, file, view), view)
-        elif any(has):
-            lacking = folders[has.index(False)].path
-            console.warn(f"OOD set {name} is not reported: {lacking} has no predictions of it")
-    return found
 
 
 def _num_parameters(results: Results, view: str) -> int:

@@ -13,6 +13,7 @@ from lpw_jax.devices.parallel import Devices
 from lpw_jax.errors import SharedError
 from lpw_jax.evaluation.predict import Predictor
 from lpw_jax.files.nested import to_nested
+from lpw_jax.files.workdir import Workdir
 from lpw_jax.method.state import State
 from lpw_jax.models import functions
 from lpw_jax.weights import soundness
@@ -98,3 +99,16 @@ class Evaluator:
             yield found | self.task.of_members(found)
         if is_empty:
             raise SharedError(f"{self.dataset.name}: there must be images to evaluate on")
+
+
+def check_data(folder: Workdir, name: str, there: str | None, here: str) -> None:
+    """Refuses data whose digest is `here`, unless that of the run's is the same or not known.
+
+    Raises:
+      UserError: naming both.
+    """
+    if there not in (None, here):
+        raise SharedError(
+            f"data.dir: {name} is not the one that {str(folder.path)!r} was trained on "
+            f"(sha256 {there[:12]}... there, {here[:12]}... here)"
+        )

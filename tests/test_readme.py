@@ -38,12 +38,20 @@ def test_every_file_that_a_page_names_exists(name):
 def test_every_config_and_result_that_a_page_names_exists(name):
     known = {path.stem for path in (ROOT / "configs").glob("*.py")}
     known |= {path.name for path in (ROOT / "results").iterdir()}
+    known |= {path.stem for path in (ROOT / "tests" / "golden").glob("*.npz")}
     assert not set(re.findall(r"`(cifar\w+)`", PAGES[name])) - known
 
 
 def test_the_library_page_has_every_public_name():
     told = re.findall(r"^::: (\S+)\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE)
     assert {name: module for module, name in told} == lpw_jax._MODULES
+
+
+def test_a_row_that_a_page_explains_is_that_of_the_comparison():
+    file = "results/comparisons/cifar10_small_6/comparison.md"
+    header, _, row = re.findall(r"^\|.*\|$", PAGES["docs/statistics.md"].split(file)[1], re.M)[:3]
+    assert f"\n{header}\n" in (ROOT / file).read_text()
+    assert f"\n{row}\n" in (ROOT / file).read_text()
 
 
 def test_every_page_is_in_the_sites_contents():

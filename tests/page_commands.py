@@ -28,7 +28,7 @@ PAGES = {
 FENCED = re.compile(r"^( *)(```+)(.*)\n((?:.*\n)*?)\1\2 *$", re.M)
 _INDENTED = re.compile(r"(?<=\n\n)(?:(?: {4}.*| *)\n)*(?: {4}.*\n)")
 _PROGRAM = re.compile(r"(python3?|\.venv/bin/\S+|lpw|scripts/\S+|bash|pip|pytest) \S")
-_PLACEHOLDERS = {
+PLACEHOLDERS = {
     "NAME": "digits_bn",
     "configs/NAME.py": "digits_bn",
     "examples/NAME.py": "examples/noisy_quadratic.py",
@@ -59,6 +59,11 @@ def shell(page):
     return found + [
         (code, True) for code in re.findall(r"`([^`]+)`", prose) if _PROGRAM.match(code)
     ]
+
+
+def files(page):
+    """(name, code) of the files that a page tells to save, in Python."""
+    return re.findall(r"^Save this as `(\w+\.py)`.*?^```python\n(.*?)^```$", page, re.M | re.S)
 
 
 def called(code, folder):
@@ -102,7 +107,7 @@ def mistake(name, words, *, is_partial, monkeypatch):
 
     With `is_partial` what it needs may be missing.
     """
-    name, *words = [_PLACEHOLDERS.get(word, word) for word in (name, *words)]
+    name, *words = [PLACEHOLDERS.get(word, word) for word in (name, *words)]
     said = io.StringIO()
     with monkeypatch.context() as patch, contextlib.redirect_stderr(said):
         patch.setattr(sys, "argv", [name, *words])

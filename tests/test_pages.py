@@ -18,6 +18,9 @@ RESULTS = {f"data.{name}" for name in results.Data.__annotations__}
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_is_one_that_its_program_takes(name, tmp_path, monkeypatch):
+    for file, code in page_commands.files(PAGES[name]):
+        (tmp_path / file).write_text(code)
+        monkeypatch.setitem(page_commands.PLACEHOLDERS, file, str(tmp_path / file))
     for code, is_partial in page_commands.shell(PAGES[name]):
         check(code, is_partial, tmp_path, monkeypatch)
 

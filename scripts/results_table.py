@@ -12,14 +12,15 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lpw_jax import streams
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
 from lpw_jax.files import described, measured
-from lpw_jax.files import results as results_file
 from lpw_jax.files.results import Results
 from lpw_jax.files.run_files import RunFiles
 from lpw_jax.plain_text import markdown
@@ -179,19 +180,36 @@ def surfaces() -> str:
 
 
 def fields() -> str:
-    """The description of results.json: a line for each part, with all its fields."""
-    kinds = [kind for module in (results_file, measured) for kind in vars(module).values()]
-    kinds = dict.fromkeys(kind for kind in kinds if dataclasses.is_dataclass(kind))
-    parts = [kind for kind in kinds if kind is not measured.Epoch]
-    lines = []
-    for kind in sorted(parts, key=lambda kind: kind is not Results):
-        told = "; ".join(
-            f"`{names.replace(', ', '`, `')}`: {meaning.rstrip('.').replace('|', '/')}"
-            for names, meaning in described.documented(kind)
-        )
-        what = inspect.getdoc(kind).splitlines()[0].rstrip(".")
-        lines.append(f"- `{kind.__name__}`, {what[0].lower()}{what[1:]}: {told}.\n")
-    return "".join(lines) + "\n"
+    """Of each part of results.json, and of a line of metrics.jsonl, a table of its fields."""
+    places: dict[type, list[str]] = {}
+    for kind, place in (*_nested(Results, ""), *_nested(measured.Epoch, "")):
+        places.setdefault(kind, []).append(place)
+    return "\n".join(_fields_of(kind, found) for kind, found in places.items()) + "\n"
+
+
+def _nested(kind: Any, place: str) -> Iterator[tuple[type, str]]:
+    """The dataclasses in a type, each with where in the JSON file it is."""
+    if dataclasses.is_dataclass(kind):
+        yield kind, place
+        for name, inner in typing.get_type_hints(kind).items():
+            yield from _nested(inner, f"{place}.{name}" if place else name)
+    within = {list: "[i]", dict: ".NAME"}.get(typing.get_origin(kind), "")
+    for inner in typing.get_args(kind):
+        yield from _nested(inner, f"{place}{within}")
+
+
+def _fields_of(kind: type, places: list[str]) -> str:
+    base = next((other for other in kind.__bases__ if dataclasses.is_dataclass(other)), None)
+    lines = [f"### {kind.__name__}", "", inspect.getdoc(kind).splitlines()[0], ""]
+    if any(places):
+        lines += [f"Where: {', '.join(f'`{place}`' for place in dict.fromkeys(places))}.", ""]
+    if base:
+        lines += [f"It has the fields of [{base.__name__}](#{base.__name__.lower()}), too.", ""]
+    lines += ["| field | meaning |", "|---|---|"]
+    for names, meaning in described.documented(kind):
+        told = meaning.rstrip(".").replace("|", "/")
+        lines.append(f"| `{names.replace(', ', '`, `')}` | {told} |")
+    return "\n".join(lines) + "\n"
 
 
 def between_markers(page: str, name: str, text: str) -> str:

@@ -28,8 +28,9 @@ from lpw_jax.display.progress_bar import compiling_shown
 from lpw_jax.errors import UserError, exit_code, leave
 from lpw_jax.evaluation import corruptions, deep_ensemble, soup
 from lpw_jax.evaluation.evaluator import Evaluator, check_data
+from lpw_jax.evaluation.pictures import Pictures
 from lpw_jax.evaluation.sample import sample
-from lpw_jax.files import checkpoint, described
+from lpw_jax.files import checkpoint, described, pictures
 from lpw_jax.files.measured import Evaluation, Views
 from lpw_jax.files.results import Results
 from lpw_jax.files.run_files import SURFACE
@@ -54,7 +55,7 @@ def evaluate(
       Preempted: between two batches.
     """
     folder.clear_predictions()
-    skipped = {}
+    skipped, shown, is_text = {}, Pictures(), isinstance(evaluator.dataset, Text)
     placed = evaluator.place(state)
 
     def predict_and_save(name, source):
@@ -62,6 +63,8 @@ def evaluate(
         predictions, views = evaluator.predict(placed, source, on_batch=preemption.check)
         folder.save_predictions(name, predictions)
         skipped[name] = len(source) - len(predictions["label"])
+        if name != "validation" and not is_text:
+            shown.add(name, source, predictions)
         return predictions, views
 
     test, views = predict_and_save("test", evaluator.sources["test"])
@@ -88,6 +91,8 @@ def evaluate(
         views[view]["ood_mean_auroc"] = (
             float(np.mean([s["auroc"] for s in sets])) if all(sets) else None
         )
+    if not is_text:
+        folder.save_predictions(pictures.NAME, shown.arrays)
     ood_note = ood.ood_note({name: len(images) for name, images in ood_sets.items()})
     return {
         "views": described.read(Views, views),

@@ -1,8 +1,10 @@
 """Reads an HTML page as a browser would, strictly."""
 
 import base64
+import html
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 _VOID = {"meta", "img", "link", "br"}
 
@@ -14,13 +16,19 @@ class Page(HTMLParser):
       sections: text below each heading h2.
       tables: of each table its rows, lists of cells.
       references: what attributes refer to.
-      images: decoded SVG files by their alternative text.
+      images: SVG elements by their alternative text.
+      pictures: decoded files of images by theirs.
+      told: of each SVG element, by its alternative text, what it tells of each position.
     """
 
     def __init__(self, text: str):
         super().__init__()
-        self.sections, self.tables, self.references, self.images = {}, [], [], {}
+        self.sections, self.tables, self.references = {}, [], []
+        self.pictures = {}
         self.tags, self.title, self._open, self._heading = set(), "", [], None
+        figures = re.findall(r'<figure>(<svg [^>]*aria-label="([^"]*)">.*?</svg>)', text, re.DOTALL)
+        self.images = {html.unescape(alt): svg for svg, alt in figures}
+        self.told = {alt: told_by(svg) for alt, svg in self.images.items()}
         self.feed(text)
         self.close()
         assert not self._open, self._open
@@ -31,8 +39,8 @@ class Page(HTMLParser):
         self.references += [attrs[name] for name in ("src", "href", "srcset") if name in attrs]
         if tag == "img":
             kind, _, data = attrs["src"].partition(",")
-            assert kind == "data:image/svg+xml;base64"
-            self.images[attrs["alt"]] = base64.b64decode(data, validate=True).decode()
+            assert kind in ("data:image/png;base64", "data:image/jpeg;base64")
+            self.pictures[attrs["alt"]] = base64.b64decode(data, validate=True)
         if tag not in _VOID:
             self._open.append(tag)
         if tag == "table":
@@ -65,3 +73,12 @@ class Page(HTMLParser):
     def rows(self):
         """All rows of all tables by their first cell; the last one counts."""
         return {row[0]: row[1:] for table in self.tables for row in table}
+
+
+def told_by(svg):
+    """The lines that a figure tells of each position, in their order."""
+    return [
+        [text.text for text in group.iter("text")]
+        for group in ElementTree.fromstring(svg).iter("g")
+        if group.get("class") == "at"
+    ]

@@ -126,6 +126,9 @@ def test_results_without_ood_sets_have_no_auroc_and_one_member_no_deviation(pape
     assert row(text, "collapsed") == row(text, "member mean")
     assert row(text, "member std") == ["-"] * 4
     assert list(results_report.further_lines(found)) == ["Test set of digits"]
+    assert list(results_report.in_words(found)) == [
+        "The network is right on 50.00 % of the test set."
+    ]
 
 
 def test_results_tell_how_members_differ_and_temperatures_if_these_were_measured(paper):
@@ -134,9 +137,9 @@ def test_results_tell_how_members_differ_and_temperatures_if_these_were_measured
     ensemble = view(0.45) | {"mutual_information": 0.012345, "disagreement": 0.0213}
     ensemble |= {"temperature_scaled": None}  # none was found
     members = [view(0.4), view(0.5)]
-    data, between, temperatures, words = results_report.further_lines(
-        results(collapsed, ensemble, members)
-    )
+    found = results(collapsed, ensemble, members)
+    data, between, temperatures = results_report.further_lines(found)
+    (words,) = results_report.in_words(found)
     assert data == "Test set of digits: Handwritten [digits]."
     assert between == (
         "Two members disagree on 2.13 % of the images; mutual information 0.0123 nats"

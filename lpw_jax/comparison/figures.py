@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 from lpw_jax import plain_text
 from lpw_jax.comparison import words
 from lpw_jax.comparison.quantities import BY_NAME
-from lpw_jax.display.drawing import BLACK, BLUE, GREEN, GREY, VERMILLION, legend, new_figure, styled
+from lpw_jax.display import hover
+from lpw_jax.display.drawing import (
+    BLACK,
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    VERMILLION,
+    legend,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +35,6 @@ _COLORS = {
 }
 _SHAPES = {"collapsed": "o", "ensemble": "s"}
 _VIEW_COLORS = {"collapsed": BLUE, "ensemble": VERMILLION}
-_MARGIN_COLOR = "#E6E6E6"
 _THEIRS, _OURS = GREY, BLUE
 _WIDTH = 4.8  # inches: its text stays readable when it is scaled to a phone
 _SHOWN = ("bpc", "accuracy", "top5_accuracy", "nll", "brier", "ece", "auroc_mean")
@@ -44,7 +54,7 @@ def differences(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
         figure, axes = _axes(len(lines))
         margin = lines[0][1]["margin"]
         if margin is not None:
-            axes.axvspan(-margin, margin, color=_MARGIN_COLOR, linewidth=0, zorder=0)
+            axes.axvspan(-margin, margin, color=FAINT, linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
         reach = _reach([row for _, row in lines])
         for position, (_, row) in enumerate(lines):
@@ -57,6 +67,8 @@ def differences(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
                 markerfacecolor=face, markersize=7, markeredgewidth=1.8, zorder=3,
             )  # fmt: skip
         quantity = BY_NAME[name]
+        found_here = [words.difference(row, quantity.places) for _, row in lines]
+        _tell(axes, [label for label, _ in lines], found_here, [row["shown"] for _, row in lines])
         better = "right" if quantity.higher_is_better else "left"
         unit = quantity.label.replace(", %", ", points")
         title = f"{unit}: ours - theirs (better: {better})"
@@ -99,6 +111,9 @@ def seeds(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
                 figure, axes = _axes(len(lines))
                 for position, (_, sample, color, view) in enumerate(lines):
                     _draw_sample(axes, position, sample, color, _SHAPES[view])
+                places = BY_NAME[name].places
+                samples = [words.sample(sample, places) for _, sample, *_ in lines]
+                _tell(axes, [label for label, *_ in lines], samples)
                 title = f"{BY_NAME[name].label}, {dataset}"
                 _finish(axes, [label for label, *_ in lines], title)
                 found.append((title, figure))
@@ -116,6 +131,7 @@ def sweep(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
     for name in dict.fromkeys(row["quantity"] for point in points for row in point["rows"]):
         figure = new_figure(2.9, width=_WIDTH)
         axes = figure.subplots()
+        hover.tell(axes, positions, [point["label"] for point in points])
         for view, color in _VIEW_COLORS.items():
             rows = [
                 (position, row)
@@ -128,6 +144,9 @@ def sweep(report: Mapping[str, Any]) -> list[tuple[str, Figure]]:
                 yerr=[row["standard_error"] or 0 for _, row in rows], fmt=f"-{_SHAPES[view]}",
                 color=color, capsize=3, markersize=5, label=view,
             )  # fmt: skip
+            places = BY_NAME[name].places
+            means = [words.sample({**row, "std": row["standard_error"]}, places) for _, row in rows]
+            hover.tell(axes, [p for p, _ in rows], [f"{view}: {mean}" for mean in means])
         base = next(i for i, point in enumerate(points) if point["name"] == found["base"])
         axes.axvline(positions[base], color=GREY, linewidth=0.8, linestyle=":", label="base")
         if found["is_numeric"]:
@@ -188,6 +207,13 @@ def _samples(comparisons: Sequence[Mapping[str, Any]], name: str) -> list[tuple]
             found.setdefault(f"theirs {theirs}", (theirs, row["theirs"], _THEIRS, row["view"]))
             found.setdefault(f"ours {ours}", (ours, row["ours"], _OURS, row["view"]))
     return list(found.values())
+
+
+def _tell(axes: Axes, labels: Sequence[str], *lines: Sequence[str]) -> None:
+    """What stands on the left of each line of a figure, and `lines`, where a reader points."""
+    names = [" ".join(label.split("\n")) for label in labels]
+    for told in (names, *lines):
+        hover.tell(axes, range(len(labels)), told, along="y")
 
 
 def _axes(num_lines: int) -> tuple[Figure, Axes]:

@@ -14,11 +14,16 @@ from lpw_jax.display.console import optional
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Darker than in the figures: text needs more contrast.
+# Darker than in the figures where the page is light: text needs more contrast.
 _STYLE = """.verdict { font-weight: 600; }
 .equivalent { color: #006b4f; }
 .better { color: #00578a; }
 .worse { color: #a84300; }
+@media screen and (prefers-color-scheme: dark) {
+  .equivalent { color: var(--green); }
+  .better { color: var(--blue); }
+  .worse { color: var(--vermillion); }
+}
 """
 _DIFFERENCES = (
     "Difference, ours - theirs, with its 95 % confidence interval; where that ends in an "

@@ -19,6 +19,17 @@ P, T = ParamSpec("P"), TypeVar("T")
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+WHITE, FAINT, EDGE, BARS = "#FFFFFF", "#E4E4E4", "#555555", "#B0B0B0"
+LIGHT_BLUE, LIGHT_ORANGE = "#C3E3F7", "#F3D9A4"  # hatching shows on them
+# What a page calls them; its style says what they are, in light and in dark.
+NAMES = {
+    color.lower(): name
+    for color, name in {
+        BLACK: "ink", GREY: "grey", ORANGE: "orange", SKY: "sky", GREEN: "green", BLUE: "blue",
+        VERMILLION: "vermillion", PURPLE: "purple", WHITE: "page", FAINT: "faint", EDGE: "edge",
+        BARS: "bars", LIGHT_BLUE: "light-blue", LIGHT_ORANGE: "light-orange",
+    }.items()
+}  # fmt: skip
 
 WIDTH, HEIGHT = 3.7, 3.1  # inches, at which two figures fit beside each other on a printed page
 _STYLE = {
@@ -32,7 +43,7 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": FAINT,
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
@@ -78,6 +89,7 @@ def new_figure(height: float = HEIGHT, *, width: float = WIDTH) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.told = {}  # of `hover.tell`
     return figure
 
 

@@ -1,8 +1,6 @@
 """One self-contained HTML page: its frame, tables and figures. Everything shown is escaped."""
 
-import base64
 import importlib.resources
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from lpw_jax.display import drawing
+from lpw_jax.display import svg
 from lpw_jax.display.console import optional
 from lpw_jax.plain_text import html as escape
+from lpw_jax.plain_text import visible
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 _STYLE = importlib.resources.files("lpw_jax.display") / "html_page.css"
 NOT_DRAWN = "figures could not be drawn"
 _BREAKS = re.compile(r" (?![±\[])")
-# Fixed names inside, so that the same figure is the same text.
-_SVG = {"svg.hashsalt": "lpw_jax", "svg.fonttype": "path"}
 
 
 class Html(str):
@@ -64,6 +61,17 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def lead(text: str) -> str:
+    """A paragraph of plain text that says what matters most."""
+    kept = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    return f'<p class="lead">{escape(kept)}</p>'
+
+
+def folded(summary: str, body: str) -> str:
+    """HTML that is shown when a reader asks for it."""
+    return f"<details>\n<summary>{escape(summary)}</summary>\n{body}\n</details>"
+
+
 def preformatted(text: str) -> str:
     """Text with its line breaks and spaces."""
     return f"<pre>{escape(text)}</pre>"
@@ -81,17 +89,12 @@ def bullets(lines: Iterable[str]) -> str:
 
 
 def figure(draw: "Callable[[], matplotlib.figure.Figure]", alt: str) -> str:
-    """What `draw` draws as an SVG image inside the page; `alt` says what it shows.
+    """What `draw` draws as SVG inside the page; `alt` says what it shows.
 
     Where nothing can be drawn, the page says so.
     """
     with optional(NOT_DRAWN):
-        drawn, picture = draw(), io.BytesIO()
-        with drawing.library().rc_context(_SVG):
-            drawn.savefig(picture, format="svg", metadata={"Date": None})
-        data = base64.b64encode(picture.getvalue()).decode()
-        source = f"data:image/svg+xml;base64,{data}"
-        return f'<figure><img src="{source}" alt="{escape(alt)}"></figure>'
+        return f"<figure>{svg.inline(draw(), visible(alt))}</figure>"
     return not_drawn(alt)
 
 

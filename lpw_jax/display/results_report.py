@@ -45,18 +45,17 @@ def say(results: Results) -> None:
     """Prints the final table, and what else a finished run has to tell."""
     with console.optional("the results cannot be shown"):
         console.say(results_table(results))
-        for line in further_lines(results):
+        for line in (*further_lines(results), *in_words(results)):
             console.say(line)
 
 
 def further_lines(results: Results) -> Iterator[str]:
-    """What stands below the table: what came out in words, and what else there is to know."""
+    """What stands below the table: what else there is to know."""
     data, views = results.data, results.views
     told = filter(None, [data.note, data.ood_note, _skipped(data)])
     notes = "; ".join(told).replace(".; ", "; ")
     yield f"Test set of {data.name}{f': {notes}' if notes else ''}"
     yield from _measures({name: view for name in VIEWS if (view := getattr(views, name))})
-    yield from _in_words(results)
     if results.pretrained:
         yield pretrained_line(results.pretrained)
     if results.best_epoch:
@@ -129,23 +128,39 @@ def _measures(views: Mapping[str, View]) -> list[str]:
     return lines
 
 
-def _in_words(results: Results) -> Iterator[str]:
-    """Accuracies of the collapsed network, the ensemble and the members, compared."""
+def in_words(results: Results) -> Iterator[str]:
+    """What came out: the collapsed network, the ensemble and the members, compared."""
     views = results.views
-    found = [each.accuracy for each in views.members]
-    if views.collapsed is None or len(found) < 2 or None in (*found, views.collapsed.accuracy):
+    if views.collapsed is None:
         return
-    collapsed, mean = 100 * views.collapsed.accuracy, 100 * statistics.mean(found)
+    is_text = views.collapsed.bpc is not None
+    name, scale = ("bpc", 1) if is_text else ("accuracy", 100)
+    all_views = (views.collapsed, views.ensemble, *views.members)
+    found = [getattr(view, name) for view in all_views]
+    if None in found:
+        return
+    collapsed, ensemble, *members = (scale * value for value in found)
+    mean, number = statistics.mean(members), len(members)
+
+    def told(value, verb):
+        shown = f"{value:.4f} bits per character" if is_text else f"{value:.2f} % of the test set"
+        return f"{verb} {shown}"
+
+    def beside(value):
+        shown = f"{value:.4f}" if is_text else f"{value:.2f} %"
+        places = 4 if is_text else 2
+        more = f" ({value - mean:+.{places}f})" if round(value - mean, places) else ""
+        return f"{shown}{more}"
+
+    if number < 2:
+        yield f"The network {told(collapsed, 'needs' if is_text else 'is right on')}."
+        return
+    verb = "need" if is_text else "are right on"
     yield (
-        f"The {len(found)} members are right on {mean:.2f} % of the test set on average. Collapsed "
-        f"into one network they are right on {collapsed:.2f} %{_more(collapsed - mean)}; as an "
-        f"ensemble, at {len(found)} times the cost, on {100 * views.ensemble.accuracy:.2f} %"
-        f"{_more(100 * views.ensemble.accuracy - mean)}."
+        f"The {number} members {told(mean, verb)} on average. Collapsed into one network they "
+        f"{verb} {beside(collapsed)}; as an ensemble, at {number} times the cost, "
+        f"{'' if is_text else 'on '}{beside(ensemble)}."
     )
-
-
-def _more(points: float) -> str:
-    return f" ({points:+.2f})" if round(points, 2) else ""
 
 
 def _result_cells(found: Sequence[Metrics], statistic: Any, columns: Any) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lpw_jax import config as config_lib
 from lpw_jax.display import console
 from lpw_jax.errors import UserError, first_line
-from lpw_jax.files import checksums, described, limits, predictions, storage
+from lpw_jax.files import checksums, described, limits, pictures, predictions, storage
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import Epoch
 from lpw_jax.files.results import Results
@@ -114,11 +114,27 @@ class RunFiles:
         Raises:
           UserError: the file is missing or damaged, lacks an array, or does not fit `results`.
         """
-        remedy = f"'python -m lpw_jax.evaluate --workdir {self.path}' writes it again"
         file = self._predictions(name)
-        found = predictions.load(file, arrays, name=name, data=results.data, remedy=remedy)
-        self._check(f"predictions/{file.name}", checksums.of_file(file, file.name), remedy)
+        found = predictions.load(file, arrays, name=name, data=results.data, remedy=self._again)
+        self._check(f"predictions/{file.name}", checksums.of_file(file, file.name), self._again)
         return found
+
+    def load_pictures(self) -> dict[str, pictures.Shown]:
+        """The images that a report shows, by set as in predictions/; none in older runs.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        file = self._predictions(pictures.NAME)
+        if not file.exists():
+            return {}
+        found = pictures.load(file, self._again)
+        self._check(f"predictions/{file.name}", checksums.of_file(file, file.name), self._again)
+        return found
+
+    @property
+    def _again(self) -> str:
+        return f"'python -m lpw_jax.evaluate --workdir {self.path}' writes it again"
 
     def _predictions(self, name: str) -> epath.Path:
         return self.path / "predictions" / f"{name}.npz"

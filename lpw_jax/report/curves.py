@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lpw_jax.display import hover
 from lpw_jax.display.drawing import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
+    LIGHT_ORANGE,
     ORANGE,
     PURPLE,
     SKY,
@@ -34,6 +36,7 @@ _ENSEMBLE = dict(color=VERMILLION, linestyle="--", marker="s", **_HOLLOW)
 _SWA_COLLAPSED = dict(color=BLACK, linestyle="-.", marker="^")
 _SWA_ENSEMBLE = dict(color=PURPLE, linestyle=":", marker="D", **_HOLLOW)
 _MEMBERS = dict(color=SKY, alpha=0.45, linewidth=0)
+_PERCENT, _NUMBER = "{:.2f} %", "{:.4g}"
 
 
 class Marks(NamedTuple):
@@ -81,10 +84,11 @@ def training(records: Records, marks: Marks, quantity: str) -> Figure:
     percent = quantity == "accuracy"
     figure, axes = over_epochs(records, marks)
     scale = 100 if percent else 1
-    epochs = _epochs(records)
-    _members(axes, epochs, [record.get(f"member_{quantity}") for record in records], scale)
+    epochs, shown = _epochs(records), _PERCENT if percent else _NUMBER
     mean = scale * _floats([record.get(quantity) for record in records])
-    _curve(axes, epochs, mean, label="mean", color=BLUE)
+    _curve(axes, epochs, mean, label="mean", shown=shown, color=BLUE)
+    among = [record.get(f"member_{quantity}") for record in records]
+    _members(axes, epochs, among, scale, shown)
     axes.set_ylabel("training accuracy (%)" if percent else "training loss (nats)")
     if not percent:
         logarithmic(axes, mean)
@@ -119,11 +123,7 @@ def tested(records: Records, marks: Marks) -> Figure:
     evaluated = [record for record in records if record.get("evaluation")]
     is_text = any(record["evaluation"]["collapsed"].get("bpc") for record in evaluated)
     quantity, scale = ("bpc", 1) if is_text else ("accuracy", 100)
-    members = [
-        [member[quantity] for member in record["evaluation"].get("members", [])]
-        for record in evaluated
-    ]
-    _members(axes, _epochs(evaluated), members, scale)
+    shown = _NUMBER if is_text else _PERCENT
     styles = {
         ("evaluation", "collapsed"): _COLLAPSED,
         ("evaluation", "ensemble"): _ENSEMBLE,
@@ -135,7 +135,12 @@ def tested(records: Records, marks: Marks) -> Figure:
         if found:
             values = scale * _floats([record[field][view][quantity] for record in found])
             label = f"SWA, {view}" if field == "evaluation_swa" else view
-            _curve(axes, _epochs(found), values, label=label, **style)
+            _curve(axes, _epochs(found), values, label=label, shown=shown, **style)
+    members = [
+        [member[quantity] for member in record["evaluation"].get("members", [])]
+        for record in evaluated
+    ]
+    _members(axes, _epochs(evaluated), members, scale, shown)
     axes.set_ylabel("test (bits per character)" if is_text else "test accuracy (%)")
     legend(figure, axes)
     return figure
@@ -152,7 +157,7 @@ def disagreement(records: Records, marks: Marks) -> Figure:
         found = [record for record in records if disagreement_of(record, field) is not None]
         if found:
             values = 100 * _floats([disagreement_of(record, field) for record in found])
-            _curve(axes, _epochs(found), values, label=label, **style)
+            _curve(axes, _epochs(found), values, label=label, shown=_PERCENT, **style)
     axes.set_ylabel("two members differ\n(% of test images)")
     _from_zero(axes)
     legend(figure, axes)
@@ -171,7 +176,7 @@ def distance(records: Records, marks: Marks) -> Figure:
     found = [record for record in records if record.get("member_distance") is not None]
     figure, axes = over_epochs(records, marks)
     values = 100 * _floats([record["member_distance"] for record in found])
-    _curve(axes, _epochs(found), values, label="members, mean", color=BLUE)
+    _curve(axes, _epochs(found), values, label="members, mean", shown=_PERCENT, color=BLUE)
     axes.set_ylabel("distance to the mean\n(% of its norm)")
     _from_zero(axes)
     legend(figure, axes)
@@ -194,7 +199,7 @@ def over_epochs(records: Records, marks: Marks) -> tuple[Figure, Axes]:
     start, end = (min(max(epoch, first), last) for epoch in marks.annealing or (0, 0))
     if start < end:
         axes.axvspan(
-            start, end, ymax=0.05, facecolor="#f3d9a4", edgecolor=ORANGE, hatch="////",
+            start, end, ymax=0.05, facecolor=LIGHT_ORANGE, edgecolor=ORANGE, hatch="////",
             linewidth=0, zorder=0.5, label="annealing",
         )  # fmt: skip
     axes.set_xlim(first, last)
@@ -203,12 +208,23 @@ def over_epochs(records: Records, marks: Marks) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _curve(axes: Axes, epochs: list[int], values: np.ndarray, *, label: str, **style: Any) -> None:
+def _curve(
+    axes: Axes, epochs: list[int], values: np.ndarray, *, label: str, shown: str = _NUMBER,
+    **style: Any,
+) -> None:  # fmt: skip
+    """A line with markers; `shown` is the format in which its values are told."""
     every = -(-len(epochs) // _MARKED_POINTS)
     axes.plot(epochs, values, label=label, markevery=every, **{"marker": "o"} | style)
+    _tell(axes, epochs, [f"{label}: {shown.format(value)}" for value in values])
 
 
-def _members(axes: Axes, epochs: list[int], values: Sequence[Any], scale: float) -> None:
+def _tell(axes: Axes, epochs: Sequence[int], lines: Sequence[str]) -> None:
+    hover.tell(axes, epochs, lines, head="epoch {:g}")
+
+
+def _members(
+    axes: Axes, epochs: list[int], values: Sequence[Any], scale: float, shown: str
+) -> None:
     """The range of the members, in the epochs that have several."""
     several = [
         (e, scale * _floats(of)) for e, of in zip(epochs, values, strict=True) if of and of[1:]
@@ -217,6 +233,8 @@ def _members(axes: Axes, epochs: list[int], values: Sequence[Any], scale: float)
         numbers = [epoch for epoch, _ in several]
         low, high = ([edge(of) for _, of in several] for edge in (np.min, np.max))
         axes.fill_between(numbers, low, high, label="members, range", **_MEMBERS)
+        ends = (map(shown.format, edge) for edge in (low, high))
+        _tell(axes, numbers, [f"members: {a} to {b}" for a, b in zip(*ends, strict=True)])
         # A single epoch has no area.
         bars = dict(color=GREEN, linewidth=0.8, marker="_" if len(several) == 1 else "")
         for edge in (low, high):

@@ -7,7 +7,9 @@ from lpw_jax.files import described
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.results import Train
 from lpw_jax.files.workdir import Workdir
-from lpw_jax.report import pictures, run_files, surface
+from lpw_jax.report import absent as absences
+from lpw_jax.report import mistakes, pictures, run_files, surface
+from lpw_jax.report.absent import Absent, absent
 from lpw_jax.report.run_files import Run
 
 # Sections whose place another one has where the network reads a text.
@@ -15,6 +17,7 @@ _OF_TEXT = {
     "Accuracy on the way": "Bits per character on the way",
     "Calibration": "Generated text",
 }
+_OF_IMAGES = ("Classes", "Most confident mistakes", "Out-of-distribution images")
 
 
 def build(folder: Workdir) -> str:
@@ -28,21 +31,28 @@ def build(folder: Workdir) -> str:
         "Results": _results,
         "Learning curves": pictures.learning_curves,
         "Accuracy on the way": pictures.accuracies,
-        "Members": pictures.members,
+        "Classes": mistakes.classes,
+        "Most confident mistakes": mistakes.worst,
         "Calibration": pictures.calibration,
         "Out-of-distribution images": pictures.outside,
+        "Members": pictures.members,
         "Loss surface": surface.section,
         "Cost": _cost,
         "Parameters": _parameters,
-        "Config": lambda run: [html_page.tree(run.config)],
+        "Config": _config,
         "Environment": _environment,
     }
     if run.is_text:
         sections = {_OF_TEXT.get(name, name): tell for name, tell in sections.items()}
         sections |= {_OF_TEXT["Calibration"]: _sample}
-        del sections["Out-of-distribution images"]
+        for heading in _OF_IMAGES:
+            del sections[heading]
+    told = {heading: list(tell(run)) for heading, tell in sections.items()}
+    lacking = dict.fromkeys(b for blocks in told.values() for b in blocks if isinstance(b, Absent))
+    told = {heading: [b for b in blocks if b not in lacking] for heading, blocks in told.items()}
+    told[absences.HEADING] = list(lacking)
     return html_page.page(
-        run.name, [(heading, "\n".join(tell(run))) for heading, tell in sections.items()]
+        run.name, [(heading, "\n".join(blocks)) for heading, blocks in told.items() if blocks]
     )
 
 
@@ -55,8 +65,9 @@ def _results(run: Run) -> Iterator[str]:
         note = "The table of results is made after training, by the evaluation."
         yield html_page.paragraph(note)
         return
+    yield from map(html_page.lead, results_report.in_words(results))
     yield html_page.rich_table(results_report.results_table(results))
-    yield from map(html_page.paragraph, results_report.further_lines(results))
+    yield from map(html_page.caption, results_report.further_lines(results))
 
 
 def _status(run: Run) -> str:
@@ -70,9 +81,7 @@ def _status(run: Run) -> str:
 
 def _sample(run: Run) -> Iterator[str]:
     if run.sample is None:
-        yield html_page.paragraph(
-            "There is no sample.txt; the evaluation after training writes it."
-        )
+        yield absent("There is no sample.txt; the evaluation after training writes it.")
         return
     note = "Drawn from the collapsed network at temperature 1, with a fixed seed, byte by byte."
     yield html_page.paragraph(note)
@@ -83,7 +92,7 @@ def _cost(run: Run) -> Iterator[str]:
     train = run.results.train if run.results else Train()
     seconds = train.seconds or sum(record["seconds"] for record in run.records)
     if not seconds:
-        yield html_page.paragraph(run.trained_elsewhere or "No epoch has been timed yet.")
+        yield absent(run.trained_elsewhere or "No epoch has been timed yet.")
         return
     environment = run.environment or Environment()
     images = sum(record["images"] for record in run.records)
@@ -106,7 +115,7 @@ def _cost(run: Run) -> Iterator[str]:
 
 def _parameters(run: Run) -> Iterator[str]:
     if not run.results:
-        yield html_page.paragraph("Parameters are counted in results.json, when training ends.")
+        yield absent("Parameters are counted in results.json, when training ends.")
         return
     if run.results.parameters:
         counts = described.plain(run.results.parameters)
@@ -120,12 +129,17 @@ def _parameters(run: Run) -> Iterator[str]:
 
 def _environment(run: Run) -> Iterator[str]:
     if run.environment is None:
-        yield html_page.paragraph("There is no environment.json, which a run writes at its start.")
+        yield absent("There is no environment.json, which a run writes at its start.")
         return
     first = described.plain(run.environment)
     resumed = first.pop("resumed", [])
-    yield html_page.tree(first)
+    shown = [html_page.tree(first)]
     for number, session in enumerate(resumed, 2):
-        yield html_page.paragraph(f"Resumed, session {number}; what was different then:")
+        shown.append(html_page.paragraph(f"Resumed, session {number}; what was different then:"))
         changed = {name: value for name, value in session.items() if value != first.get(name)}
-        yield html_page.tree(changed or {"different": "nothing"})
+        shown.append(html_page.tree(changed or {"different": "nothing"}))
+    yield html_page.folded("Versions, devices and settings", "\n".join(shown))
+
+
+def _config(run: Run) -> Iterator[str]:
+    yield html_page.folded("All fields", html_page.tree(run.config))

@@ -5,7 +5,8 @@ from typing import Any
 
 from lpw_jax.display import html_page
 from lpw_jax.files.measured import Outside
-from lpw_jax.report import curves, predicted
+from lpw_jax.report import curves, mistakes, predicted
+from lpw_jax.report.absent import absent
 from lpw_jax.report.run_files import Run
 
 
@@ -18,7 +19,7 @@ def learning_curves(run: Run) -> Iterator[str]:
     """Loss, accuracy and rates of the training."""
     if not run.records:
         why = "metrics.jsonl has no epoch yet; training writes one line each."
-        yield html_page.paragraph(run.trained_elsewhere or why)
+        yield absent(run.trained_elsewhere or why)
         return
     yield html_page.paragraph(_schedule(run.config))
     marks = curves.marks(run.config)
@@ -71,7 +72,7 @@ def _schedule(config: Mapping[str, Any]) -> str:
 def accuracies(run: Run) -> Iterator[str]:
     """Accuracy on the test set as training went on."""
     if not any(record.get("evaluation") for record in run.records):
-        yield html_page.paragraph(
+        yield absent(
             "The test set was not evaluated during training; evaluate.every_epochs = N does so at "
             "the end of every N-th epoch."
         )
@@ -105,7 +106,7 @@ def members(run: Run) -> Iterator[str]:
             for draw, alt in drawn
         )
     if len(drawn) < 2:
-        yield html_page.paragraph(
+        yield absent(
             "Runs record distances of several members after their release, and with "
             "evaluate.every_epochs = N how often they differ."
         )
@@ -114,7 +115,7 @@ def members(run: Run) -> Iterator[str]:
 def calibration(run: Run) -> Iterator[str]:
     """Reliability diagrams."""
     if not run.test:
-        yield html_page.paragraph(
+        yield absent(
             "There is no predictions/test.npz; the evaluation after training (or lpw_jax.evaluate) "
             "writes it."
         )
@@ -138,7 +139,7 @@ def outside(run: Run) -> Iterator[str]:
     ood_sets = next(iter(views.values())).ood if views else ()
     scored = [name for name in ood_sets if all(view.ood.get(name) for view in views.values())]
     if not scored:
-        yield html_page.paragraph(
+        yield absent(
             "No out-of-distribution set was evaluated; for CIFAR, data.ood_dir = DIR says where "
             "they are (data.dir for the other CIFAR)."
         )
@@ -171,6 +172,8 @@ def outside(run: Run) -> Iterator[str]:
         for name, predicted_of in run.outside.items()
         if name in scored
     )
+    for name in run.outside:
+        yield from mistakes.outside(run, name)
 
 
 def _ood_scores(found: Outside) -> dict[str, float | None]:

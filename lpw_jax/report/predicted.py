@@ -9,14 +9,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpw_jax.display.drawing import BLACK, BLUE, HEIGHT, SKY, VERMILLION, legend, new_figure, styled
+from lpw_jax.display import hover
+from lpw_jax.display.drawing import (
+    BARS,
+    BLACK,
+    BLUE,
+    EDGE,
+    HEIGHT,
+    LIGHT_BLUE,
+    SKY,
+    VERMILLION,
+    legend,
+    new_figure,
+    styled,
+)
 from lpw_jax.measures import metrics
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _ENTROPY_BINS = 30
-_LIGHT_BLUE = "#c3e3f7"  # hatching shows on it
 
 
 @styled
@@ -35,7 +48,7 @@ def reliability(confidence: NDArray, correct: NDArray, title: str) -> Figure:
     above, below = figure.subplots(2, height_ratios=(3, 1), sharex=True)
     bar = dict(x=edges[:-1], width=np.diff(edges), align="edge")
     above.bar(
-        height=accuracy, color=_LIGHT_BLUE, edgecolor=BLUE, linewidth=0.8, label="accuracy", **bar
+        height=accuracy, color=LIGHT_BLUE, edgecolor=BLUE, linewidth=0.8, label="accuracy", **bar
     )
     above.bar(
         height=mean - accuracy, bottom=accuracy, facecolor="none", edgecolor=VERMILLION,
@@ -44,10 +57,23 @@ def reliability(confidence: NDArray, correct: NDArray, title: str) -> Figure:
     above.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1.1, label="calibrated")
     above.set_title(title, loc="left")
     above.set(ylabel="accuracy (fraction)", xlim=(0, 1), ylim=(0, 1.02))
-    below.bar(height=100 * count / count.sum(), color="#b0b0b0", edgecolor="#555555", **bar)
+    below.bar(height=100 * count / count.sum(), color=BARS, edgecolor=EDGE, **bar)
     below.set(ylabel="images (%)", xlabel="confidence: largest probability")
+    _tell_bins(above, edges, bins)
     legend(figure, above)
     return figure
+
+
+def _tell_bins(axes: Axes, edges: NDArray, bins: Mapping[str, NDArray]) -> None:
+    filled = np.flatnonzero(bins["count"])
+    centres = (edges[filled] + edges[filled + 1]) / 2
+    for line in (
+        [f"confidence {edges[i]:.2f} to {edges[i + 1]:.2f}" for i in filled],
+        [f"accuracy: {bins['accuracy'][i]:.3f}" for i in filled],
+        [f"mean confidence: {bins['confidence'][i]:.3f}" for i in filled],
+        [f"{bins['count'][i]:,.0f} images" for i in filled],
+    ):
+        hover.tell(axes, centres, line)
 
 
 @styled
@@ -78,6 +104,10 @@ def entropies(
         )  # fmt: skip
         axes.set_title(title, loc="left")
         axes.set(ylabel="images (%)", xlim=(0, most), ylim=(0, None))
+        centres = (edges[:-1] + edges[1:]) / 2
+        for name, share in zip(("test images", "foreign images"), shares, strict=True):
+            lines = [f"{name}: {percent:.1f} %" for percent in share]
+            hover.tell(axes, centres, lines, head="entropy {:.2f}")
     rows[-1].set_xlabel("entropy of the prediction (nats)")
     legend(figure, rows[0])
     return figure

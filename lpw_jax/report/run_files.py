@@ -12,6 +12,7 @@ from lpw_jax.errors import UserError
 from lpw_jax.files import storage
 from lpw_jax.files.environment import Environment
 from lpw_jax.files.measured import View, Views
+from lpw_jax.files.pictures import Shown
 from lpw_jax.files.results import Results
 from lpw_jax.files.surface import Surface
 from lpw_jax.files.workdir import SAMPLE, Workdir
@@ -33,9 +34,11 @@ class Run:
       environment: None in runs that have none.
       records: the lines of metrics.jsonl, an epoch each.
       results: None before the training's end.
-      test: for each view `confidence`, `correct` and `entropy` of the test images, all [N]; None
-        without predictions.
-      outside: likewise `entropy` [M] of each out-of-distribution set that there is.
+      test: for each view `label`, `predicted`, `confidence`, `correct` and `entropy` of the test
+        images, all [N]; None without predictions.
+      outside: likewise `predicted`, `confidence` and `entropy` [M] of each out-of-distribution set
+        that there is.
+      pictures: of 'test' and 'ood_SET', the few images that are shown.
       sample: text that the collapsed network wrote; None of networks of images.
       surface: None if it was not computed.
     """
@@ -47,6 +50,7 @@ class Run:
     results: Results | None
     test: Scores | None
     outside: dict[str, Scores]
+    pictures: dict[str, Shown] = dataclasses.field(default_factory=dict)
     surface: Surface | None = None
     sample: str | None = None
 
@@ -86,7 +90,7 @@ def read(folder: Workdir) -> Run:
             f"--workdir = {str(folder.path)!r}: must be the folder of a run, but holds no "
             "config.json; see lpw_jax.main"
         )
-    test, outside = None, {}
+    test, outside, pictures = None, {}, {}
     # Before the evaluation's end they may be those of an earlier one.
     is_text = registry.data(config.data.name).is_text
     is_complete = results is not None and results.status == "complete"
@@ -97,6 +101,7 @@ def read(folder: Workdir) -> Run:
             for name, found in results.views.ensemble.ood.items()
             if found and folder.has_predictions(f"ood_{name}")
         }
+        pictures = _pictures(folder, {"test": test} | {f"ood_{n}": s for n, s in outside.items()})
     return Run(
         name="/".join(folder.path.absolute().parts[-2:]),
         config=config.to_dict(),
@@ -105,6 +110,7 @@ def read(folder: Workdir) -> Run:
         results=results,
         test=test,
         outside=outside,
+        pictures=pictures,
         sample=_sample(folder) if is_text else None,
         surface=folder.read_surface(),
     )
@@ -116,6 +122,17 @@ def _sample(folder: Workdir) -> str | None:
         return None
     with storage.reading(file):
         return file.read_bytes().decode("utf-8", errors="replace")
+
+
+def _pictures(folder: Workdir, scores: Mapping[str, Scores]) -> dict[str, Shown]:
+    """Those of the predictions that are there, whose rows they name."""
+    found = {name: shown for name, shown in folder.load_pictures().items() if name in scores}
+    with storage.reading(f"{folder.path}/predictions/pictures.npz"):
+        for name, shown in found.items():
+            there = len(scores[name]["collapsed"]["predicted"])
+            if shown.rows.max() >= there:
+                raise ValueError(f"{name}_rows: must be less than {there}, as in {name}.npz")
+    return found
 
 
 def _scores(folder: Workdir, name: str, results: Results) -> Scores:
@@ -135,7 +152,12 @@ def _view_scores(view: str, predicted: NDArray, label: NDArray) -> dict[str, NDA
     for start in range(0, len(label), _ROWS):
         rows, labels = predicted[start : start + _ROWS], label[start : start + _ROWS]
         log_probs = views.log_probs({view: rows}, view)
-        found = {"entropy": metrics.predictive_entropy(log_probs)}
+        found = {
+            "label": labels,
+            "entropy": metrics.predictive_entropy(log_probs),
+            "confidence": np.exp(log_probs.max(axis=-1)),
+            "predicted": log_probs.argmax(axis=-1),
+        }
         if labels.min() >= 0:
             scored = metrics.example_scores(log_probs, labels)
             found |= {name: scored[name] for name in ("confidence", "correct")}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lpw_jax.display import html_page
+from lpw_jax.display import hover, html_page
 from lpw_jax.display.drawing import (
     BLACK,
     BLUE,
@@ -21,6 +21,7 @@ from lpw_jax.display.drawing import (
     styled,
 )
 from lpw_jax.files.surface import COLLAPSED, LAST, Line, Losses, Plane, Surface
+from lpw_jax.report.absent import absent
 from lpw_jax.report.curves import logarithmic
 from lpw_jax.report.run_files import Run
 
@@ -44,7 +45,7 @@ _LOSS = "training loss (nats)"
 def section(run: Run) -> Iterator[str]:
     """Curvature, lines, plane and perturbations."""
     if run.surface is None:
-        yield html_page.paragraph(
+        yield absent(
             "There is no surface.json; 'python -m lpw_jax.evaluate --workdir DIR --surface' "
             "computes it."
         )
@@ -128,9 +129,13 @@ def on_lines(lines: Sequence[Line], quantity: str, xlabel: str) -> Figure:
         if through:
             label = "one line a member" if number == 0 else None
             axes.plot(line.at, along, color=BLUE, alpha=0.7, linewidth=1.2, label=label)
+            label = line.start
         else:
             label = f"{line.start.removeprefix('member ')} to {line.end.removeprefix('member ')}"
             axes.plot(line.at, along, label=label, **_STYLES[number % len(_STYLES)])
+        shown = "{}: {:.2f} %" if percent else "{}: {:.4g}"
+        told = [shown.format(label, value) for value in along]
+        hover.tell(axes, line.at, told, head="at {:.3g}")
     for at in (0, 1):
         axes.axvline(at, color=GREY, linewidth=1, linestyle=":", zorder=1)
     axes.set(xlabel=xlabel, ylabel="training accuracy (%)" if percent else _LOSS)
@@ -185,6 +190,9 @@ def perturbations(surface: Surface) -> Figure:
         axes.fill_between(sizes, low, high, color=style["color"], alpha=0.15, linewidth=0)
         label += "s" if len(found) > 1 else ""
         axes.plot(sizes, draws.mean(1), label=label, **style)
+        ends = zip(draws.mean(1), low, high, strict=True)
+        told = [f"{label}: {mean:.4g} ({a:.4g} to {b:.4g})" for mean, a, b in ends]
+        hover.tell(axes, sizes, told, head="noise {:g}")
         every.append(draws.ravel())
     axes.set(xscale="log", xlabel="noise over the rms of each array", ylabel=_LOSS)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -1,0 +1,14 @@
+"""What a report lacks, and what would give it."""
+
+from lpw_jax.display import html_page
+
+HEADING = "Not in this report"
+
+
+class Absent(str):
+    """HTML in place of a section: a page tells of it at its end."""
+
+
+def absent(text: str) -> Absent:
+    """A sentence, of plain text, on what a section needs."""
+    return Absent(html_page.paragraph(text))

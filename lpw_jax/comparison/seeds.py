@@ -61,7 +61,7 @@ def build(workdir: str, seeds: Sequence[Found]) -> str:
     for table in _background(sides)[1:]:
         sections[table.title] = _shown(table)
     del config["seed"]
-    sections["Config"] = html_page.tree(config)
+    sections["Config"] = html_page.folded("All fields but the seed", html_page.tree(config))
     title = f"{'/'.join(root.parts[-2:])}, {len(seeds)} seeds"
     return html_page.page(title, sections.items(), style=runs_page.STYLE)
 

@@ -215,10 +215,11 @@ def _curve(
     """A line with markers; `shown` is the format in which its values are told."""
     every = -(-len(epochs) // _MARKED_POINTS)
     axes.plot(epochs, values, label=label, markevery=every, **{"marker": "o"} | style)
-    _tell(axes, epochs, [f"{label}: {shown.format(value)}" for value in values])
+    tell(axes, epochs, [f"{label}: {shown.format(value)}" for value in values])
 
 
-def _tell(axes: Axes, epochs: Sequence[int], lines: Sequence[str]) -> None:
+def tell(axes: Axes, epochs: Sequence[int], lines: Sequence[str]) -> None:
+    """Adds a line to what is told at each of the epochs."""
     hover.tell(axes, epochs, lines, head="epoch {:g}")
 
 
@@ -234,7 +235,7 @@ def _members(
         low, high = ([edge(of) for _, of in several] for edge in (np.min, np.max))
         axes.fill_between(numbers, low, high, label="members, range", **_MEMBERS)
         ends = (map(shown.format, edge) for edge in (low, high))
-        _tell(axes, numbers, [f"members: {a} to {b}" for a, b in zip(*ends, strict=True)])
+        tell(axes, numbers, [f"members: {a} to {b}" for a, b in zip(*ends, strict=True)])
         # A single epoch has no area.
         bars = dict(color=GREEN, linewidth=0.8, marker="_" if len(several) == 1 else "")
         for edge in (low, high):

@@ -25,7 +25,7 @@ def losses(seeds: Sequence[Records], marks: Marks) -> Figure:
     # What was not finite is null, and a gap.
     found = [np.array([record["loss"] for record in records], float) for records in seeds]
     every = [[record["epoch"] for record in records] for records in seeds]
-    _overlaid(axes, every, found, color=SKY, mean=BLUE, label="seeds")
+    _overlaid(axes, every, found, color=SKY, mean=BLUE, label="seeds", shown="{:.4g}")
     axes.set_ylabel("training loss (nats)")
     curves.logarithmic(axes, np.concatenate(found))
     legend(figure, axes)
@@ -44,7 +44,8 @@ def tested(seeds: Sequence[Records], marks: Marks, *, view: str, is_text: bool) 
         for records in evaluated
     ]
     color, mean = (SKY, BLUE) if view == "collapsed" else (ORANGE, VERMILLION)
-    _overlaid(axes, every, found, color=color, mean=mean, label=f"{view}, seeds")
+    style = dict(color=color, mean=mean, shown="{:.4f}" if is_text else "{:.2f} %")
+    _overlaid(axes, every, found, label=f"{view}, seeds", **style)
     axes.set_ylabel("test (bits per character)" if is_text else "test accuracy (%)")
     legend(figure, axes)
     return figure
@@ -58,12 +59,21 @@ def _overlaid(
     color: str,
     mean: str,
     label: str,
+    shown: str,
 ) -> None:
-    """A thin line a seed, and over them the mean where all seeds have a value."""
+    """A thin line a seed, and over them the mean where all seeds have a value.
+
+    `shown` is the format in which values are told.
+    """
     for number, (at, found) in enumerate(zip(epochs, values, strict=True)):
         axes.plot(at, found, color=color, label=None if number else label, **_THIN)
     whole = [dict(zip(at, found, strict=True)) for at, found in zip(epochs, values, strict=True)]
     common = sorted(set.intersection(*map(set, whole)))
     if len(whole) > 1 and common:
-        means = [np.mean([found[epoch] for found in whole]) for epoch in common]
+        all_seeds = np.array([[found[epoch] for found in whole] for epoch in common])
+        means = all_seeds.mean(axis=1)
         axes.plot(common, means, color=mean, label="their mean", marker="" if common[1:] else "o")
+        ends = zip(all_seeds.min(axis=1), all_seeds.max(axis=1), strict=True)
+        curves.tell(axes, common, [f"mean: {shown.format(value)}" for value in means])
+        told = [f"{len(whole)} seeds: {shown.format(a)} to {shown.format(b)}" for a, b in ends]
+        curves.tell(axes, common, told)

@@ -102,7 +102,7 @@ def test_the_page_needs_nothing_from_outside(trees, tmp_path, capsys):
     assert len(figures.images) == 10
     told = figures.told["accuracy, points: ours - theirs (better: right)"]
     row = report(tmp_path / "out")["comparisons"][0]["rows"][0]
-    shown = ["cifar10_sgd against cifar10_bn collapsed", words.difference(row, 2), row["shown"]]
+    shown = ["cifar10_sgd against cifar10_bn", "collapsed", words.difference(row, 2), row["shown"]]
     assert (row["quantity"], row["view"]) == ("accuracy", "collapsed") and shown in told
 
 

@@ -211,8 +211,8 @@ def _samples(comparisons: Sequence[Mapping[str, Any]], name: str) -> list[tuple]
 
 def _tell(axes: Axes, labels: Sequence[str], *lines: Sequence[str]) -> None:
     """What stands on the left of each line of a figure, and `lines`, where a reader points."""
-    names = [" ".join(label.split("\n")) for label in labels]
-    for told in (names, *lines):
+    names, views = zip(*(label.rsplit("\n", 1) for label in labels), strict=True)
+    for told in ([name.replace("\n", " ") for name in names], views, *lines):
         hover.tell(axes, range(len(labels)), told, along="y")
 
 

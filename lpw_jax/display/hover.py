@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _MOST = 250  # positions in one figure; more of them are narrower than a pointer
 _SIZE, _LINE, _PAD = 9, 11.5, 5  # of the text, of its lines and around them, in points
-_LETTER = 0.56 * _SIZE  # the width of a letter, as page fonts have it
+_LETTER, _BOLD = 0.57 * _SIZE, 0.66 * _SIZE  # the width of a letter, in the widest of page fonts
 
 Along = Literal["x", "y"]
 
@@ -84,7 +84,9 @@ def _element(box, at, along, lines, *, width):
         SubElement(told, "path", {"d": f"M{at:.1f} {y:.1f}v{high:.1f}"})
     else:
         SubElement(told, "path", {"d": f"M{x:.1f} {at:.1f}h{wide:.1f}"})
-    needed = _LETTER * max(map(len, lines)) + 2 * _PAD, _LINE * len(lines) + 2 * _PAD - 2
+    lines = [_fitting(line, width, bold=not number) for number, line in enumerate(lines)]
+    longest = max(len(lines[0]) * _BOLD, _LETTER * max(map(len, lines)))
+    needed = longest + 2 * _PAD, _LINE * len(lines) + 2 * _PAD - 2
     if along == "x":  # beside the position, on the side that has more room
         left = at + 6 if at < width / 2 else at - 6 - needed[0]
         top = y + 3
@@ -98,6 +100,11 @@ def _element(box, at, along, lines, *, width):
         place = {"x": f"{left + _PAD:.1f}", "y": f"{top + _PAD + _LINE * number + _SIZE - 1:.1f}"}
         SubElement(told, "text", place).text = line
     return group
+
+
+def _fitting(line, width, *, bold):
+    most = int((width - 2 * _PAD - 2) / (_BOLD if bold else _LETTER))
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _rect(x, y, width, height):

@@ -116,9 +116,9 @@ def outside(run: Run, name: str) -> Iterator[str]:
     for which, part in (("lowest", slice(None, half)), ("highest", slice(half, None))):
         rows = shown.rows[part]
         told = [
-            (f"taken for {found['predicted'][row]}", f"entropy {value:.3f} nats")
+            (f"taken for {found['predicted'][row]}", f"entropy {value:.3f}")
             for row, value in zip(rows, entropy[part], strict=True)
         ]
         if len(rows):
-            yield f"<h3>{name}: images with the {which} entropy</h3>"
+            yield f"<h3>{name}: images with the {which} entropy, in nats</h3>"
             yield html_graphics.pictures(zip(shown.images[part], told, strict=True))

@@ -25,6 +25,19 @@ def test_every_command_is_one_that_its_program_takes(name, tmp_path, monkeypatch
         check(code, is_partial, tmp_path, monkeypatch)
 
 
+def test_every_command_in_configs_and_programs_is_one_that_its_program_takes(tmp_path, monkeypatch):
+    example = re.compile(r"^ *(python (?:-m lpw_jax|scripts/)[^\n\[|]*?)(?:  +\S.*)?$", re.M)
+    for folder in ("configs", "scripts", "lpw_jax"):
+        code = "\n".join(
+            command
+            for file in (ROOT / folder).rglob("*.py")
+            if file.name not in ("draw_scheme.py", "collectives.py")  # which have no flags
+            for command in example.findall(re.sub(r" *\\\\\n +", " ", file.read_text()))
+        )
+        assert code.count("\n") >= 5, folder
+        check(code, False, tmp_path, monkeypatch)
+
+
 def check(code, is_partial, folder, monkeypatch):
     for here, words in page_commands.called(code, folder):
         monkeypatch.chdir(ROOT / here)

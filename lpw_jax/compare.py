@@ -2,10 +2,10 @@
 
 python -m lpw_jax.compare RUNS... [--against published | FILES...] [--out DIR]
 
-RUNS are folders of runs, folders of such folders, globs, or results.json files; several seeds of
-one config are one side. FILES are the same, or performance_overview.txt of the PyTorch code.
-Without --against the others of RUNS are compared with the first config, or --baseline NAME.
-With --sweep FIELD, in which alone they differ, they are also drawn over its values.
+RUNS are folders of runs, folders of such folders, globs, or results.json files. All seeds of one
+config form one side. FILES are the same, or performance_overview.txt of the PyTorch code.
+Without --against, the first config of RUNS is the baseline; --baseline chooses another.
+If RUNS differ only in one field, --sweep FIELD also draws them over its values.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="finished runs of ours")
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="finished runs of this program")
     parser.add_argument(
         "--against",
         nargs="+",
@@ -136,14 +136,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILES",
         help="'published', or what to compare with: runs, results.json, performance_overview.txt",
     )
-    parser.add_argument("--baseline", metavar="NAME", help="config that the others are beside")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="config with which the others are compared (default: the first)",
+    )
     parser.add_argument(
         "--margin",
         action="append",
         default=[],
         metavar="POINTS",
-        help="largest difference that does not matter, in points (default 0.5); nll=0.01 gives one "
-        "to a quantity without (nll, brier, ece) or its own to another; may be repeated",
+        help="largest difference that does not matter, in percentage points (default 0.5); "
+        "nll=0.01 sets the margin of one quantity (nll, brier and ece have none by default); "
+        "may be repeated",
     )
     parser.add_argument(
         "--sweep",
@@ -151,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=(),
         metavar="FIELD",
         help="draw accuracy, NLL and ECE over the values of this field of the config, such as "
-        "late_phase.num_members; several fields where a value takes more than one",
+        "late_phase.num_members; name several fields if they change together",
     )
     parser.add_argument("--out", metavar="DIR", help="folder for comparison.{md,json,html}")
     args = parser.parse_args(argv)

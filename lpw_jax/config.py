@@ -198,13 +198,13 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         required=True,
         help='Python file with a function get_config(); FILE:ARG calls get_config("ARG"); or the '
-        "name of a config that comes with the package, as cifar10_bn or cifar10_bn:fast",
+        "name of a config that comes with the package, such as cifar10_bn or cifar10_bn:fast",
     )
     parser.add_argument(
         "--config.FIELD",
         metavar="VALUE",
         default=argparse.SUPPRESS,
-        help="set a field of the config, as in --config.train.batch_size=64; "
+        help="set a field of the config, for example --config.train.batch_size=64; "
         "configs/base.py explains every field",
     )
 

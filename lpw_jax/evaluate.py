@@ -244,15 +244,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         const=of_run.IMAGES,
         metavar="IMAGES",
-        help=f"the loss around the run's networks on so many training images ({of_run.IMAGES}); "
-        "the results are in the workdir's surface.json",
+        help="computes the loss around the run's networks on so many training images (default: "
+        f"{of_run.IMAGES}); the results are in the workdir's surface.json",
     )
     parser.add_argument(
         "--corruptions",
         metavar="DIR",
         default="",
-        help="folder of CIFAR-10-C's or CIFAR-100-C's .npy files, evaluated instead of the test "
-        "set; the results are in the workdir's corruptions.json",
+        help="folder with the .npy files of CIFAR-10-C or CIFAR-100-C, to evaluate instead of the "
+        "test set; the results are in the workdir's corruptions.json",
     )
     deep_ensemble.add_flags(parser)
     args, overrides = parser.parse_known_args(argv)

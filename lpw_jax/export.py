@@ -2,13 +2,13 @@
 
 python -m lpw_jax.export --workdir DIR --output FILE.safetensors
 
-Networks of torchvision are written collapsed, under torchvision's names, Wide ResNets with all
-members, under those of the published CIFAR code. There the model is to be built released:
+A network of torchvision is written collapsed, under torchvision's names. A Wide ResNet is written
+with all members, under the names of the published CIFAR code. There, build the model as
 HYPERWRN(depth, width, num_classes, num_specialists=K, start_tied=False, use_template_bank=[],
-hard_sharing=["input_layer", "adapter", "conv_block"]), and with use_template_bank=["adapter",
-"conv_block"], hard_sharing=["input_layer", "batchnorm"] for runs of cifar100_hnet.
+hard_sharing=["input_layer", "adapter", "conv_block"]), or for runs of cifar100_hnet with
+use_template_bank=["adapter", "conv_block"], hard_sharing=["input_layer", "batchnorm"].
 
-In PyTorch: model.load_state_dict(safetensors.torch.load_file("FILE.safetensors")).
+Then load it: model.load_state_dict(safetensors.torch.load_file("FILE.safetensors")).
 """
 
 import argparse

@@ -24,10 +24,10 @@ examples:
   python -m lpw_jax.main --config configs/cifar10_bn.py --workdir /tmp/run \\
       --config.late_phase.patterns='.*/bn[^/]*/(scale|bias)'
 
-configs/base.py explains every field. The same command continues an interrupted run. Exit codes: 0
-done, 1 another process of the run was lost, 2 a mistake or too little memory or disk (named), 75
-asked to end (SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, preemption) and saved, 130 Ctrl-C. The
-results are in the working directory's results.json.
+configs/base.py explains every field. The same command continues an interrupted run. Results are in
+results.json in the work directory. Exit codes: 0 done; 1 another process of the run was lost; 2 an
+error in config or data, or too little memory or disk (the message names it); 75 asked to end
+(SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, preemption) and saved; 130 Ctrl-C.
 """
 
 
@@ -43,35 +43,39 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir",
         metavar="DIR",
-        help="folder for all that the run writes (default: runs/<config name>/seed<seed>)",
+        help="folder into which the run writes (default: runs/<config name>/seed<seed>)",
     )
     rehearsals = parser.add_mutually_exclusive_group()
     rehearsals.add_argument(
         "--dry_run",
         action="store_true",
-        help="check everything, show the config, the parameters and the schedule, take two steps",
+        help="check everything, show config, parameters and schedule, take a few steps",
     )
     rehearsals.add_argument(
         "--profile",
         action="store_true",
-        help="check everything, trace a few cycles before and after the release into DIR/profile",
+        help="check everything, write traces of a few cycles to DIR/profile",
     )
     hosts = parser.add_argument_group(
         "several hosts",
-        "the same command on each; Cloud TPU, Slurm and Open MPI are recognised without flags",
+        "Start the same command on each host. Cloud TPU, Slurm and Open MPI need no flags.",
     )
     hosts.add_argument(
-        "--distributed", action="store_true", help="join the hosts that JAX detects, or fail"
+        "--distributed",
+        action="store_true",
+        help="join the hosts that JAX detects, or fail if there are none",
     )
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    hosts.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
-    hosts.add_argument("--process_id", type=int, metavar="I", help="this one, 0 to N - 1")
+    hosts.add_argument("--num_processes", type=int, metavar="N", help="number of processes")
+    hosts.add_argument(
+        "--process_id", type=int, metavar="I", help="number of this process, 0 to N - 1"
+    )
     hosts.add_argument(
         "--join_timeout",
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="how long the others are waited for (default: %(default)g)",
+        help="how long to wait for the others (default: %(default)g)",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Converts weights of PyTorch: pretrained ones of torchvision, trained ones of the published code.
+"""Imports PyTorch weights: of torchvision's networks, or of the published CIFAR code.
 
 examples:
   python -m lpw_jax.torch_import resnet50 --weights resnet50.safetensors --output r50.safetensors
@@ -6,17 +6,18 @@ examples:
   python -m lpw_jax.torch_import late_phase --weights model.npz --config configs/cifar10_bn.py \\
       --workdir runs/pytorch/seed0
 
-torchvision's become a file in this program's own format, for model.pretrained; those of the
-published CIFAR code a run, which lpw_jax.evaluate evaluates. Its checkpoint is a pickle of its own
-classes; with them at hand, that is in a clone of it, these lines save what is imported here
-('swa_model' after SWA; PyTorch 2.6 and later need weights_only=False in torch.load, too):
+Weights of torchvision become a file in this program's own format, for model.pretrained. A network
+of the published CIFAR code becomes a run, which lpw_jax.evaluate evaluates. The published code's
+checkpoint is a pickle of its own classes, so first run these lines in a clone of that code. After
+SWA take 'swa_model'; with PyTorch 2.6 or later add weights_only=False to torch.load:
 
   import dill, numpy, torch
   model = torch.load("final_....pth.tar", map_location="cpu", pickle_module=dill)["model"]
   numpy.savez("model.npz", **{name: t.numpy() for name, t in model.state_dict().items()})
 
-State dicts may lie in other dicts (state_dict, model, ...), beside optimisers, and have prefixes of
-wrappers (module., _orig_mod.). Reading a .pth file needs PyTorch: pip install '.[torch]'.
+State dicts may be nested in other dicts (state_dict, model, ...), with optimisers beside them, and
+names may have the prefixes of wrappers (module., _orig_mod.). Reading a .pth file needs PyTorch:
+pip install '.[torch]'.
 """
 
 import argparse

@@ -26,10 +26,10 @@ GRACE = {"full": 45.0, "small": 10.0}  # seconds that a training has for its las
 LEAST = 0.1  # part of a step's minutes for which it is worth beginning
 
 _DESCRIPTION = """\
-Measures all that an accelerator has to prove, in order of value, within the time there is. Each
-step is a file DIR/STEP.json, written when it ends; DIR/summary.md shows them all. The same command
-goes on where it was: steps that are there are not run again (one that failed is, by another command
-or without its file), and trainings continue. --config.FIELD=VALUE, as data.dir, is for every step.
+Measures everything that should be shown on an accelerator within the given time, the most important
+first. Each step writes DIR/STEP.json when it ends; DIR/summary.md shows all steps. The same command
+continues: finished steps are not run again, and trainings go on. A failed step runs again if its
+command changed or its file was removed. --config.FIELD=VALUE flags, such as data.dir, are for all.
 """
 
 

@@ -19,9 +19,9 @@ examples:
   python -m lpw_jax.data convert imagenet2012 --data_dir /data/old --output_dir /data/tfds
 
 ImageNet's archives are ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, from
-https://image-net.org/download-images; the second alone is enough to evaluate. CIFAR is downloaded.
-Afterwards run with --config.data.dir=/data/tfds. An interrupted command begins anew. Exit codes: 0
-done, 2 a mistake, 75 asked to end, 130 Ctrl-C.
+https://image-net.org/download-images. To evaluate only, the second is enough. CIFAR is downloaded.
+Then train with --config.data.dir=/data/tfds. An interrupted command starts from the beginning.
+Exit codes: 0 done, 2 an error (the message names it), 75 asked to end, 130 Ctrl-C.
 """
 
 
@@ -34,8 +34,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    prepare = commands.add_parser("prepare", help="write a data set, if it is not there")
-    convert = commands.add_parser("convert", help="rewrite one that is tfrecord as array_record")
+    prepare = commands.add_parser("prepare", help="prepare a data set, unless it is prepared")
+    convert = commands.add_parser(
+        "convert", help="rewrite a prepared data set from tfrecord as array_record"
+    )
     for command in (prepare, convert):
         command.add_argument("name", help=f"{', '.join(_NAMES)} or another one of tfds")
         command.add_argument(
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of ImageNet's archives (default: downloads/manual in --data_dir)",
     )
     convert.add_argument(
-        "--output_dir", metavar="DIR", required=True, help="where the rewritten one goes"
+        "--output_dir", metavar="DIR", required=True, help="folder for the rewritten data set"
     )
     return parser
 

@@ -137,6 +137,7 @@ def finish(
     data = found.pop("data")
     if identity["num_train"] or evaluator.config.data.note:  # it tells of the training images too
         data["note"] = dataset.note
+    data["class_names"] = list(dataset.class_names) or None
     for name in ("num_test", "test_sha256"):  # of networks that were trained elsewhere
         data[name] = getattr(results.data, name) or identity[name]
     results = dataclasses.replace(

@@ -41,6 +41,22 @@ def copy(folder, tmp_path):
     return tmp_path, tmp_path / "cifar10" / "3.0.2"
 
 
+def test_classes_are_named_where_the_prepared_set_names_them(copy):
+    data_dir, version = copy
+    names, file = [f"kind {number}" for number in range(10)], version / "label.labels.txt"
+    for content, expected in (
+        ("\n".join(names).encode(), tuple(names)),
+        ("\n".join(names[:9]).encode(), ()),
+        (b"\xff\n" * 10, ()),
+        (None, ()),
+    ):
+        file.unlink(missing_ok=True)
+        if content:
+            file.write_bytes(content)
+        found = tfds_prepared.class_names(tfds_prepared.find_prepared("cifar10", str(data_dir)), 10)
+        assert found == expected
+
+
 def assert_is_cifar10(found):
     for split in ("train", "test"):
         images, labels = tfds_fixtures.arrays("cifar10", split)

@@ -44,7 +44,8 @@ def test_an_image_folder_is_read_in_the_order_of_names(folder):
     data = load(folder)
     assert data.image_shape == (4, 6, 1) and data.num_classes == 2
     assert data.train_images[:, 0, 0, 0].tolist() == [11, 21, 31, 10, 20, 30]
-    assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]  # cat, owl
+    assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.class_names == ("cat", "owl")
     assert data.test_images[:, 3, 5, 0].tolist() == [41, 40] and data.name == "image_folder"
     held_out = load(folder, validation_examples=2)
     assert held_out.validation_images[:, 0, 0, 0].tolist() == [20, 30]
@@ -132,6 +133,7 @@ def test_the_package_sets_keep_their_published_means_unless_told_otherwise():
         ({"test_images": np.zeros((24, 9, 8), np.uint8)}, r"test_images must be \[8, 8, 1\] each"),
         ({"train_labels": np.zeros(95, int)}, r"train_labels must be \[96\], one an image"),
         ({"train_labels": np.zeros(96)}, "train_labels must be integers, not float64"),
+        ({"class_names": ["a", "b"]}, "class_names must be 3, not 2"),
         ({"num_classes": 2}, "train_labels: labels must lie in 0..1, found 0..2"),
         ({"mean": (0.5,), "std": (0.0,)}, "std must be > 0, one for each mean"),
         (

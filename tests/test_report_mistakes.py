@@ -100,6 +100,19 @@ def _percent(logits):
     return f"{100 * np.exp(metrics.log_softmax(logits[None])).max():.1f}"
 
 
+def test_classes_have_their_names(finished_run):
+    run = run_files.read(Workdir(finished_run))
+    names = [f"<kind {number}>" for number in range(10)]
+    named = dataclasses.replace(run.results.data, class_names=names)
+    run = dataclasses.replace(run, results=dataclasses.replace(run.results, data=named))
+    found = Page(f"<h2>x</h2>{''.join([*sections.classes(run), *sections.worst(run)])}")
+    assert found.tables[0][0] == ["label", *names]
+    assert {row[0] for row in found.tables[1][1:]} == set(names)
+    assert all(alt.split(" taken for ")[0] in names for alt in found.pictures)
+    with pytest.raises(ValueError, match="class_names: must be of 10 classes, found 9"):
+        dataclasses.replace(named, class_names=names[1:])
+
+
 def test_of_many_classes_pairs_and_the_ends_are_shown(finished_run):
     run = run_files.read(Workdir(finished_run))
     labels = np.repeat(np.arange(100), 4)

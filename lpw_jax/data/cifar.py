@@ -38,6 +38,7 @@ def load(name: str, data_dir: str) -> Dataset:
         num_classes=spec.num_classes,
         mean=spec.mean,
         std=spec.std,
+        class_names=tfds_prepared.class_names(prepared, spec.num_classes),
         note=note(name, prepared),
         unofficial=unofficial(len(train[1]), len(test[1])),
     )

@@ -21,7 +21,7 @@ class Dataset:
     `mean` and `std` are per channel on the scale 0..1, () until they are computed. `note` says what
     is unusual about the data and belongs beside every result; '' for the ordinary dataset.
     `unofficial` tells the numbers of images if they are not the dataset's official ones; '' if they
-    are.
+    are. `class_names` are in the order of labels, () where nobody named them.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Dataset:
     std: tuple[float, ...] = ()
     note: str = ""
     unofficial: str = ""
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def unsplit(cls, name: str, *, train: Split, test: Split, **facts: Any) -> "Dataset":

@@ -71,6 +71,7 @@ def load(
         train=(train, splits["train"][1]),
         test=(test, splits["test"][1]),
         num_classes=len(classes),
+        class_names=tuple(classes),
         note=f"{num_corrupt:,} damaged images left out" if num_corrupt else "",
     )
 

@@ -7,7 +7,7 @@ examples are held out of the training images.
 from collections.abc import Callable
 
 from lpw_jax import registry
-from lpw_jax.data import imagenet_prepare
+from lpw_jax.data import imagenet_prepare, tfds_prepared
 from lpw_jax.data.imagenet_prepare import NAME
 from lpw_jax.data.on_disk import OnDisk, opened
 from lpw_jax.errors import UserError
@@ -54,6 +54,7 @@ def load(
         skip_corrupt=skip_corrupt,
         on_corrupt=on_corrupt,
         num_classes=known.num_classes,
+        class_names=tfds_prepared.class_names(prepared, known.num_classes),
         mean=known.mean,
         std=known.std,
         note=unofficial,

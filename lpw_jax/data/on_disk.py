@@ -24,7 +24,8 @@ class OnDisk:
     Training images are random crops. `mean` and `std` are per channel on the scale 0..1, () until
     they are computed. `remedy` says what to do if there are no training images.
     `note` says what is unusual about the data and belongs beside every result. `unofficial` tells
-    the numbers of images if they are not the official ones; '' if they are.
+    the numbers of images if they are not the official ones; '' if they are. `class_names` are in
+    the order of labels, () where nobody named them.
     """
 
     train_records: Records | None
@@ -43,6 +44,7 @@ class OnDisk:
     remedy: str = ""
     note: str = ""
     unofficial: str = ""
+    class_names: tuple[str, ...] = ()
 
     @property
     def num_train(self) -> int:

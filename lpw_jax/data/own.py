@@ -22,8 +22,8 @@ def load(name: str, data_dir: str, image_size: int, manual_dir: str) -> Dataset:
     - `train_images`, `test_images`: uint8 [N, H, W, C] or [N, H, W], C = 1 or 3, all of one size;
     - `train_labels`, `test_labels`: integers [N], 0 to num_classes - 1;
     - and perhaps `num_classes` (by default the largest training label + 1), `mean` and `std` (per
-      channel on the scale 0 to 1, by default those of the training images) and `note`, a remark
-      for results.
+      channel on the scale 0 to 1, by default those of the training images), `class_names`, in the
+      order of labels, and `note`, a remark for results.
 
     Raises:
       UserError: there is no such function, it fails, or what it gives is not this.
@@ -57,6 +57,7 @@ def load(name: str, data_dir: str, image_size: int, manual_dir: str) -> Dataset:
             train=(arrays["train_images"], arrays["train_labels"]),
             test=(arrays["test_images"], arrays["test_labels"]),
             num_classes=int(get("num_classes", largest)),
+            class_names=tuple(map(str, get("class_names", ()))),
             note=str(get("note", "")),
             **numbers,
         ),
@@ -73,6 +74,8 @@ def checked(dataset: Dataset, name: str) -> Dataset:
     shape = dataset.train_images.shape[1:]
     if len(dataset.mean) != len(dataset.std) or any(std <= 0 for std in dataset.std):
         raise _error(name, f"std must be > 0, one for each mean, not {dataset.std}")
+    if len(names := dataset.class_names) not in (0, dataset.num_classes):
+        raise _error(name, f"class_names must be {dataset.num_classes}, not {len(names)}")
     for split in ("train", "validation", "test"):
         images, labels = (getattr(dataset, f"{split}_{what}") for what in ("images", "labels"))
         found = f"{images.dtype} {list(images.shape)}"

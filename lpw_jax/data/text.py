@@ -33,7 +33,7 @@ class Text:
     context: int
     note: str = ""
 
-    num_classes, mean, std, unofficial = NUM_BYTES, (), (), ""
+    num_classes, mean, std, unofficial, class_names = NUM_BYTES, (), (), "", ()
 
     @classmethod
     def divided(

@@ -43,6 +43,7 @@ def load(
             f"{prepared.folder} has {', '.join(n for n, size in sizes.items() if size) or 'none'}"
         )
     shape, num_classes = tfds_source.described(prepared)
+    class_names = tfds_prepared.class_names(prepared, num_classes)
     if image_size:
         shape = (image_size, image_size, shape[2] or 3)
     if None not in shape:
@@ -64,6 +65,7 @@ def load(
                 skip_corrupt=skip_corrupt,
                 on_corrupt=on_corrupt,
                 num_classes=num_classes,
+                class_names=class_names,
                 channels=shape[2],
             )
     decode = functools.partial(decoding.decode_any, side=image_size)
@@ -79,4 +81,5 @@ def load(
         train=(train, splits["train"][1]),
         test=(test, splits[test_split][1]),
         num_classes=num_classes,
+        class_names=class_names,
     )

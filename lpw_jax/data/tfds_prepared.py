@@ -1,5 +1,6 @@
 """Where the sets are that tensorflow-datasets has prepared, and what they say of themselves."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -14,6 +15,7 @@ from lpw_jax.files import limits, storage
 REMEDY = "copy the dataset anew, or remove its folder and prepare it again"
 _FORMATS = ("array_record", "tfrecord")
 _INFO = "dataset_info.json"
+_NAMES, _MAX_NAMES = "label.labels.txt", 1 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,18 @@ class Prepared:
     description: str
     file_format: str
     split_sizes: dict[str, int]
+
+
+def class_names(prepared: Prepared, num_classes: int) -> tuple[str, ...]:
+    """The names of classes in the order of labels; () if there is no list of so many.
+
+    They only make tables more readable: a bad list is as none.
+    """
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        with (prepared.folder / _NAMES).open("rb") as file:
+            names = file.read(_MAX_NAMES).decode().splitlines()
+        return tuple(names) if len(names) == num_classes else ()
+    return ()
 
 
 def root(data_dir: str) -> epath.Path:

@@ -11,6 +11,7 @@ from PIL import Image
 from lpw_jax.plain_text import html as escape
 
 _FEW = 4  # in a cell never have the strongest colour
+_SHORT = 3  # letters: longer names of columns stand upright
 _SMALL = 64  # pixels: images of fewer are shown enlarged, as squares
 
 
@@ -32,7 +33,10 @@ def heat_map(corner: str, names: Sequence[str], counts: Sequence[Sequence[int]])
         f"<tr><th>{escape(names[i])}</th>{''.join(cell(i, j, n) for j, n in enumerate(row))}</tr>"
         for i, row in enumerate(counts)
     )
-    table = f'<table class="heat"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+    kind = "heat named" if max(map(len, names)) > _SHORT else "heat"
+    table = (
+        f'<table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+    )
     return f'<div class="table">{table}</div>'
 
 

@@ -23,6 +23,7 @@ class Data:
       ood_digests: by out-of-distribution set, of its images.
       skipped: damaged images left out of the evaluation, by set.
       in_training: how many images of 'test' and 'validation' are training images, too.
+      class_names: in the order of labels; only where the data tell them.
     """
 
     name: str
@@ -40,6 +41,13 @@ class Data:
     ood_digests: dict[str, str] | None = None
     skipped: dict[str, Count] | None = None
     in_training: dict[str, Count] | None = None
+    class_names: list[str] | None = optional()
+
+    def __post_init__(self):
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"class_names: must be of {self.num_classes} classes, found {len(self.class_names)}"
+            )
 
 
 @described

@@ -1,6 +1,6 @@
 """Sections on what the collapsed network takes for what, with the images that it errs on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,18 @@ def classes(run: Run) -> Iterator[str]:
     yield html_page.paragraph(
         f"The collapsed network takes {wrong:,} of the {among:,} test images for another class."
     )
-    matrix = _matrix(counts) if number <= _FEW else _pairs(counts)
-    yield f'<div class="beside">\n<div>{matrix}</div>\n<div>{_accuracies(counts)}</div>\n</div>'
+    names = _names(run)
+    parts = [(_matrix if number <= _FEW else _pairs)(counts, names), _accuracies(counts, names)]
+    yield "\n".join(['<div class="beside">', *(f"<div>{part}</div>" for part in parts), "</div>"])
 
 
-def _matrix(counts: NDArray[np.int64]) -> str:
-    names = [str(name) for name in range(len(counts))]
+def _names(run: Run) -> list[str]:
+    """Of the classes: their numbers where nobody named them."""
+    data = run.results.data
+    return data.class_names or list(map(str, range(data.num_classes)))
+
+
+def _matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
     note = (
         "Test images by their label (row) and by the class that the network takes them for "
         "(column). Blue: right; orange: wrong, the stronger the more."
@@ -50,16 +56,16 @@ def _matrix(counts: NDArray[np.int64]) -> str:
     )
 
 
-def _pairs(counts: NDArray[np.int64]) -> str:
+def _pairs(counts: NDArray[np.int64], names: Sequence[str]) -> str:
     rows = [
-        (str(label), str(taken), f"{images:,}", f"{100 * images / counts[label].sum():.1f}")
+        (names[label], names[taken], f"{images:,}", f"{100 * images / counts[label].sum():.1f}")
         for label, taken, images in mistakes.most_confused(counts, _PAIRS)
     ]
     header = ["label", "taken for", "images", "% of the label's"]
     return "<h3>Most confused classes</h3>\n" + html_page.table(header, rows, align="llrr")
 
 
-def _accuracies(counts: NDArray[np.int64]) -> str:
+def _accuracies(counts: NDArray[np.int64], names: Sequence[str]) -> str:
     """Bars of each class's accuracy, the worst first; of many classes the worst and the best."""
     images = counts.sum(axis=1)
     there = np.flatnonzero(images)
@@ -71,7 +77,7 @@ def _accuracies(counts: NDArray[np.int64]) -> str:
         heading += f": the {_CLASSES} worst and the {_CLASSES} best"
         note = f"The median of the {len(there)} classes is {100 * np.median(accuracy):.2f} %."
     bars = [
-        (str(there[i]), float(accuracy[i]), f"{100 * accuracy[i]:.2f}", f"{images[there[i]]:,}")
+        (names[there[i]], float(accuracy[i]), f"{100 * accuracy[i]:.2f}", f"{images[there[i]]:,}")
         for i in order
     ]
     shown = html_graphics.bars(["label", "", "accuracy %", "images"], bars)
@@ -90,10 +96,10 @@ def worst(run: Run) -> Iterator[str]:
     if "test" not in run.pictures:
         yield absent(_NO_PICTURES)
         return
-    shown = run.pictures["test"]
+    shown, names = run.pictures["test"], _names(run)
     told = [
         (
-            f"{found['label'][row]} taken for {found['predicted'][row]}",
+            f"{names[found['label'][row]]} taken for {names[found['predicted'][row]]}",
             f"confidence {100 * found['confidence'][row]:.1f}\N{NO-BREAK SPACE}%",
         )
         for row in shown.rows
@@ -111,12 +117,12 @@ def outside(run: Run, name: str) -> Iterator[str]:
     if shown is None:
         yield html_page.paragraph(f"{name}: {_NO_PICTURES}")
         return
-    entropy = found["entropy"][shown.rows]
+    entropy, names = found["entropy"][shown.rows], _names(run)
     half = (len(shown.rows) + 1) // 2
     for which, part in (("lowest", slice(None, half)), ("highest", slice(half, None))):
         rows = shown.rows[part]
         told = [
-            (f"taken for {found['predicted'][row]}", f"entropy {value:.3f}")
+            (f"taken for {names[found['predicted'][row]]}", f"entropy {value:.3f}")
             for row, value in zip(rows, entropy[part], strict=True)
         ]
         if len(rows):

@@ -42,11 +42,13 @@ def run(
     """
     widths = read_margins(margins)
     if baseline is not None and against:
-        raise UserError("--baseline is for RUNS among themselves: leave out --against or this")
+        raise UserError("--baseline and --against cannot be combined: leave out one of them")
     if PUBLISHED in against and len(against) > 1:
-        raise UserError("--against published stands alone: compare with FILES in another call")
+        raise UserError(
+            "--against takes either published or FILES: compare with the others in another call"
+        )
     if swept and against:
-        raise UserError("--sweep is for RUNS among themselves: leave out --against or this")
+        raise UserError("--sweep and --against cannot be combined: leave out one of them")
     for field in swept:
         settings.check_swept(field)
     folder = None if out is None else _folder(out)
@@ -55,8 +57,8 @@ def run(
     ours = [side for side in sides if side.kind == "runs"]
     if len(ours) < len(sides):
         raise UserError(
-            f"{sides[-1].source}: the PyTorch code's files belong behind --against, with runs of "
-            "ours in front of it"
+            f"{sides[-1].source}: files of the PyTorch code must come after --against, and runs of "
+            "this program before it"
         )
     if not ours:
         raise UserError("none of RUNS is finished:\n" + "\n".join(left_out))
@@ -73,7 +75,7 @@ def run(
     with console.optional("the tables cannot be shown"):
         console.say(text.terminal(found))
     if not found["comparisons"]:
-        console.say("one config only: add runs of another, or --against published")
+        console.say("there is only one config: add runs of another, or --against published")
     for path in written:
         console.say(f"written: {path}")
     return found
@@ -82,7 +84,7 @@ def run(
 def _theirs(against: Sequence[str], left_out: list[str]) -> list[Side]:
     theirs = runs.gather(against, left_out=left_out)
     if not theirs:
-        raise UserError("nothing behind --against is finished:\n" + "\n".join(left_out))
+        raise UserError("no run after --against is finished:\n" + "\n".join(left_out))
     return theirs
 
 

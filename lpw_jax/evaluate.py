@@ -76,9 +76,9 @@ def evaluate(
         scaled = temperature and temperature(held_out, test, view)
         if temperature and not scaled:
             console.warn(
-                f"no temperature was fitted for {view}: of the validation images either all are "
-                "predicted right, or no more than by chance; hold out more "
-                "(data.validation_examples) in another training"
+                f"no temperature was fitted for {view}: it needs validation images with right and "
+                "with wrong predictions, and more right ones than by chance; train with more "
+                "validation images (data.validation_examples)"
             )
         views[view] |= {"temperature_scaled": scaled, "ood": dict.fromkeys(ood.OOD_SETS)}
     for name, images in ood_sets.items():

@@ -238,7 +238,7 @@ def load_data(config: ConfigDict, *, to_train: bool) -> tuple[AnyDataset, dict[s
     for name, remedy in missing.items():
         console.warn(f"OOD set {name} is missing and will not be reported; {remedy}")
     if dataset.unofficial:
-        console.warn(f"{options.name}: {dataset.unofficial}; results are marked with it")
+        console.warn(f"{options.name}: {dataset.unofficial}; results carry this note")
     # Read now, so that a damaged archive is known before training.
     ood_sets = {name: load() for name, load in found.items()}
     if isinstance(dataset, Dataset):
@@ -252,7 +252,7 @@ def _warn_of_overlap(dataset: Dataset, ood_sets: dict[str, np.ndarray]) -> None:
         if number > overlap.TOLERATED * total:
             console.warn(
                 f"{dataset.name}: {number:,} of {total:,} {split} images are training images, too; "
-                "results are marked with it"
+                "results carry this note"
             )
     for line in overlap.check_outside(dataset, ood_sets):
         console.warn(line)

@@ -52,7 +52,9 @@ def run(
             return hosts.on_primary(lambda: earlier_results(config, folder))
 
         if not rehearsal and _is_finished(results := earlier()):  # it may be read-only
-            console.say(f"{workdir} holds this run, finished; lpw_jax.evaluate evaluates it again")
+            console.say(
+                f"{workdir} holds this run, finished; lpw_jax.evaluate can evaluate it again"
+            )
             if not (folder.path / report.NAME).exists():  # it was killed on the way
                 report.refresh(folder)
             results_report.say(results)
@@ -98,7 +100,7 @@ def run(
                     folder.save_weights(weights)
                     folder.write_results(results)
             else:
-                console.say(f"{workdir} holds this run, trained but not evaluated")
+                console.say(f"{workdir} holds this run, trained but not evaluated yet")
                 weights = hosts.on_primary(folder.load_weights)
                 evaluator = Evaluator(config, dataset, devices)
             return evaluate.finish(evaluator, weights, ood_sets, folder, results, preemption)

@@ -208,7 +208,7 @@ def test_costs_that_old_results_do_not_tell_are_dashes(tmp_path, capsys):
     write(tmp_path / "run", found)
     code, terminal, _ = call(capsys, tmp_path / "run", "--out", tmp_path / "out")
     (side,) = report(tmp_path / "out")["sides"]
-    assert code == 0 and "one config only" in terminal
+    assert code == 0 and "there is only one config" in terminal
     assert side["cost"]["device_hours"] is side["cost"]["peak_memory_bytes"] is None
 
 
@@ -227,14 +227,20 @@ def test_a_run_is_never_beside_itself_however_it_is_named(trees, capsys, monkeyp
         (["{}/cifar10_bn", "--margin", "-1"], "must be a number > 0"),
         (["{}/cifar10_bn", "{}/cifar10_sgd", "--baseline", "x"], "must be one of cifar10_bn, cif"),
         (["{}/cifar10_bn", "--against", "published", "--baseline", "x"], "leave out"),
-        (["{}/cifar10_bn", "--against", "published", "{}/cifar10_sgd"], "stands alone"),
-        (["{}/cifar10_bn", "--against", "{}/cifar10_sgd/seed3"], "behind --against is finished"),
+        (
+            ["{}/cifar10_bn", "--against", "published", "{}/cifar10_sgd"],
+            "either published or FILES",
+        ),
+        (
+            ["{}/cifar10_bn", "--against", "{}/cifar10_sgd/seed3"],
+            "no run after --against is finished",
+        ),
         (["{}/cifar10_bn", "--out", "{}/cifar10_bn/seed0/results.json"], "--out"),
         (["{}/digits", "--against", "published"], "nothing can be compared"),
         (["{}/digits", "{}/cifar10_bn"], "nothing can be compared"),
         (["{}/cifar10_bn", "--against", "{}/*"], "is among RUNS, too"),
         (["{}/cifar10_bn", "--against", "{}/link/seed1"], "is among RUNS, too"),
-        (["{}/torch"], "belong behind --against"),
+        (["{}/torch"], "must come after --against"),
     ],
 )
 def test_mistakes_end_with_code_2_and_one_message(arguments, message, trees, capsys):

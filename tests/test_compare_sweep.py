@@ -120,10 +120,10 @@ def test_other_data_is_marked(swept, tmp_path):
     [
         ("*", ["late_phase.num_member"], "nearest known one is late_phase.num_members"),
         ("*", ["late_phase"], "late_phase: a section, not a field"),
-        ("*", ["evaluate.batch_size"], "must be a field that makes another training"),
+        ("*", ["evaluate.batch_size"], "must be a field that affects the training"),
         ("*", ["late_phase.sigma"], "late_phase.num_members = 4, not 2"),
         ("*_4", [MEMBERS], "needs runs of two values or more"),
-        ("*", [MEMBERS, "--against", "published"], "--sweep is for RUNS among themselves"),
+        ("*", [MEMBERS, "--against", "published"], "--sweep and --against cannot be combined"),
     ],
 )
 def test_mistakes_are_named(runs, fields, message, swept, tmp_path, capsys):

@@ -75,7 +75,7 @@ def test_a_corrupt_image_ends_a_run_that_is_saved_and_goes_on_without_it(folder,
     assert ".JPEG" in error and "is corrupt" in error and "data.skip_corrupt=True" in error
     saved = max(int(path.name) for path in (folder / "run" / "checkpoints").iterdir())
     assert saved > 0
-    assert error.endswith(f"Saved at step {saved}: the same command goes on there")
+    assert error.endswith(f"Saved at step {saved}: the same command continues there")
     assert train("run", "--config.data.skip_corrupt=True") == 0
     output = " ".join(capsys.readouterr().out.split())
     assert re.search(rf"resumed at epoch \d+, step {saved}\b", output), output

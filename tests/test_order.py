@@ -149,7 +149,7 @@ def test_predictions_in_another_order_are_not_compared(tmp_path):
     folder, test = found[1]
     np.savez(folder / "predictions" / "test.npz", **reordered_within_classes(test))
     rows, (line,) = predictions.pairs(ours, theirs)
-    assert not rows and "in other orders" in line
+    assert not rows and "in different orders" in line
 
 
 @pytest.mark.parametrize("array", ["collapsed", "ensemble", "label"])

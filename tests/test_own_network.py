@@ -62,9 +62,9 @@ def test_logits_are_float32_at_least():
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("bare", "must have parameters in each layer with statistics, not so 'bn/mean'"),
-        ("twice", "must call each layer with statistics once, not so 'bn'"),
-        ("nnx_twice", "must call each layer with statistics once, not so 'bn'"),
+        ("bare", "must have parameters in each layer with statistics, but 'bn/mean' has none"),
+        ("twice", "must call each layer with statistics only once, but calls 'bn' again"),
+        ("nnx_twice", "must call each layer with statistics only once, but calls 'bn' again"),
         ("nnx_counting", r"no variables but nnx.Param and nnx.BatchStat, not \['Variable'\]"),
         ("nnx_seeded", "must give a flax.linen Module, or take rngs and give a flax.nnx one, not"),
         ("rngs_for_linen", r"must give a flax.nnx Module, since it takes rngs, not Plain\("),

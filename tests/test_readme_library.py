@@ -1,6 +1,5 @@
 """Training loops of the README and the pages, run as they stand there."""
 
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -82,7 +82,8 @@ def _compare(ours: Run, theirs: Run) -> tuple[list[dict[str, Any]], list[str]]:
         scores = [metrics.example_scores(p, labels[0]) for p in log_probs]
         if not agreement.in_one_order(*(score["nll"] for score in scores)):
             raise UserError(
-                "their test images are in other orders: what is hard for one is not for the other"
+                "their test images seem to be in different orders: other images are hard for the "
+                "one than for the other"
             )
         found = mcnemar(*(score["correct"] for score in scores))
         rows.append(

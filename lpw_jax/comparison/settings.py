@@ -79,7 +79,7 @@ def check_swept(field: str) -> None:
     if field not in known:
         raise UserError(f"--sweep {config_schema.unknown(field, known)}")
     if field in _IGNORED:
-        raise UserError(f"--sweep {field}: must be a field that makes another training")
+        raise UserError(f"--sweep {field}: must be a field that affects the training")
 
 
 def of_one_network(settings: Fields) -> Fields:

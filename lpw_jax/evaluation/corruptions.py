@@ -44,13 +44,13 @@ def evaluate(
     if not matches:
         console.warn(
             f"{corrupted.folder}: {len(corrupted.labels):,} images a severity whose labels are not "
-            f"those of the {len(dataset.test_labels):,} test images; results are marked with it"
+            f"those of the {len(dataset.test_labels):,} test images; results carry this note"
         )
     in_order = corrupted.check_order(dataset)
     if not in_order:
         console.warn(
             f"{corrupted.folder}: images that do not look like these test images; whether they are "
-            "in the order of their labels cannot be told, and results are marked with it"
+            "in the order of their labels cannot be told, and results carry this note"
         )
     placed = evaluator.place(state)
 

@@ -71,8 +71,8 @@ def _check_alike(workdirs: Sequence[str], runs: Sequence[Results], config: Confi
         raise UserError(f"--soup {workdirs[0]}: needs at least two runs, got one")
     if config.late_phase.kind == "templates":
         raise UserError(
-            f"--soup {workdirs[0]}: late_phase.kind must be another than 'templates', whose layers "
-            "are sums that a mean of layers is none of"
+            f"--soup {workdirs[0]}: late_phase.kind must not be 'templates', because the "
+            "mean of such networks is no sum of templates"
         )
     different: dict[str, None] = {}
     for path, each in zip(workdirs, runs, strict=True):

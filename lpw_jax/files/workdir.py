@@ -157,7 +157,7 @@ class Workdir(RunFiles):
                 with self.writing(file):
                     told.append(f"{error}; renamed {storage.set_aside(file).name}")
         if told:
-            console.warn(f"{'; '.join(told)}. The run goes on, and writes anew what is to be there")
+            console.warn(f"{'; '.join(told)}. The run continues, and writes these files again")
 
     def write_file(self, name: str, content: bytes) -> None:
         """Writes a file of any kind. The primary process alone calls it."""

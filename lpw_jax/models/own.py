@@ -126,20 +126,21 @@ class OwnNetwork:
         calls = Counter(id(layer) for _, layer in norms)  # some transforms trace copies
         if twice := [path for path, layer in norms if calls[id(layer)] > 1]:
             raise self._error(
-                f"must call each layer with statistics once, not so {twice[0]!r}; make several"
+                f"must call each layer with statistics only once, but calls {twice[0]!r} again; "
+                "make several layers"
             )
         modules = {trees.module(path) for path, _ in trees.places(variables["params"])}
         for path, _ in trees.places(variables["batch_stats"]):
             if trees.owner(path, modules) is None:
                 raise self._error(
-                    f"must have parameters in each layer with statistics, not so {path!r}: by them "
-                    "it is late-phase or shared"
+                    f"must have parameters in each layer with statistics, but {path!r} has none: "
+                    "they decide whether the statistics are late-phase or shared"
                 )
         if averages and changed:
             raise self._error(
                 f"must, with SWA, return lpw_jax.Observed for {changed[0]!r}: its statistics are "
-                "taken anew, and how they follow those of a batch is known of flax's batch norms "
-                "and of lpw_jax.models.layers only"
+                "estimated again, which is done without it for flax's batch norms and those of "
+                "lpw_jax.models.layers only"
             )
         return changed
 

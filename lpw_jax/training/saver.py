@@ -108,7 +108,7 @@ class Saver:
             self.save()
             self.wait()
             raise UserError(
-                f"{error}. Saved at {self.newest}: the same command goes on there"
+                f"{error}. Saved at {self.newest}: the same command continues there"
             ) from error
 
     def save(self) -> None:

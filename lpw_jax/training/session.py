@@ -66,8 +66,8 @@ class Session:
         self._begin(restored)
         if differing := folder.start_session(training.config, resumed=restored is not None):
             console.warn(
-                "not all is as in the run's first session, so that results may differ by rounding: "
-                f"{'; '.join(differing)}"
+                "settings are not those of the run's first session, so results may differ by "
+                f"rounding: {'; '.join(differing)}"
             )
         if training.origin and not self.progress.pretrained:
             self.progress.pretrained = self._tracker.pretrained(
@@ -174,10 +174,10 @@ class Session:
             before = self.progress.records[-1]
             if loss > 2 * before["loss"] and record["accuracy"] < before["accuracy"] - 0.05:
                 console.warn(
-                    f"the release raised the loss from {before['loss']:.4g} to {loss:.4g}: shared "
-                    "weights step along the sum of all members' gradients, which "
-                    "late_phase.shared_grad_scale makes smaller (1 / late_phase.num_members takes "
-                    "the mean), and members begin as far apart as late_phase.sigma says"
+                    f"the release raised the loss from {before['loss']:.4g} to {loss:.4g}. Perhaps "
+                    "the sum of the members' gradients is too large a step for the shared weights: "
+                    "late_phase.shared_grad_scale = 1 / late_phase.num_members takes the mean. Or "
+                    "late_phase.sigma sets the members too far apart"
                 )
 
     def _reestimate(self) -> None:

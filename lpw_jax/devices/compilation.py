@@ -49,7 +49,7 @@ def use_cache() -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:  # the latter without a home
         console.warn(
-            f"compiled programs cannot be stored, so every run compiles them again: {error}; "
+            f"compiled programs are not kept, so every run compiles them again: {error}; "
             "JAX_COMPILATION_CACHE_DIR=DIR chooses another folder"
         )
         return

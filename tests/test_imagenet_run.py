@@ -9,12 +9,13 @@ import pytest
 import safetensors.numpy
 import small_resnet
 import survival
-from imagenet_files import make_tars
+from imagenet_files import SYNSETS, make_tars
 from torchvision_weights import state_dict
 
 import lpw_jax
 from lpw_jax import evaluate, export, main, registry
 from lpw_jax.data import imagenet
+from lpw_jax.files.workdir import Workdir
 from lpw_jax.weights import pretrained
 
 CONFIG = "imagenet_resnet50.py:sample"
@@ -88,6 +89,10 @@ def test_a_run_tells_what_the_pretrained_weights_are_worth_and_its_best_epoch(fi
         of_members = {"energy", "mutual_information", "disagreement"}
         assert set(arrays) == {"collapsed", "ensemble", "label"} | of_members
         assert arrays["collapsed"].shape == arrays["ensemble"].shape == (NUM_VAL, 1000)
+        wrong = int((arrays["collapsed"].argmax(1) != arrays["label"]).sum())
+    shown = Workdir(finished.workdir).load_pictures()["test"]
+    assert len(shown.images) == min(wrong, 24) > 0 and max(shown.images.shape[1:3]) <= 128
+    assert results["data"]["class_names"] == list(SYNSETS)
 
 
 @pytest.mark.slow

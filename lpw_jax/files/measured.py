@@ -18,14 +18,15 @@ class Metrics:
     """How good predictions with labels are; null after a training that diverged.
 
     Attributes:
-      accuracy: a fraction.
-      nll: negative log-likelihood, mean in nats.
+      accuracy: fraction of right predictions.
+      nll: mean negative log-likelihood, in nats.
       brier: squared error of the probabilities, summed over classes, mean over images.
       ece: expected calibration error, 15 equal-width bins.
-      top5_accuracy: a fraction; only with 100 classes or more.
-      mutual_information: of the ensemble's members, mean in nats; only of several.
-      disagreement: fraction of images on which two members differ, mean over pairs; likewise.
-      bpc: bits per character, nll / ln 2; only of texts, whose measures are means over bytes.
+      top5_accuracy: top-5 accuracy, a fraction; only with 100 classes or more.
+      mutual_information: mean over images, in nats; only for an ensemble of several members.
+      disagreement: fraction of images on which two members differ, mean over pairs; only for an
+        ensemble of several members.
+      bpc: bits per character, nll / ln 2; only for texts, whose measures are means over bytes.
     """
 
     accuracy: Fraction | None
@@ -43,7 +44,7 @@ class Scaled:
     """Test predictions at a temperature fitted on `data.validation_examples`, never on test data.
 
     Attributes:
-      temperature: of the logits, or of the log of the members' mean probabilities.
+      temperature: divides the logits, or the log of the members' mean probabilities.
       nll, brier, ece: as in `Metrics`.
     """
 
@@ -55,12 +56,12 @@ class Scaled:
 
 @described
 class Separation:
-    """How well a score tells images of another kind, the positive ones, from test images.
+    """How well a score separates out-of-distribution images (positive) from test images.
 
     Attributes:
       auroc: area under the ROC curve.
-      aupr_in, aupr_out: average precision for test images, and for the others.
-      fpr95: fraction of test images flagged where 95 % of the others are.
+      aupr_in, aupr_out: average precision with test images, or the others, as positives.
+      fpr95: fraction of test images above the threshold that 95 % of the others exceed.
     """
 
     auroc: Fraction
@@ -71,11 +72,11 @@ class Separation:
 
 @described
 class Outside(Separation):
-    """By the entropy, the score of the published code, and by others.
+    """Separation by predictive entropy, as in the published code, and by other scores.
 
     Attributes:
-      energy, max_probability: by these.
-      mutual_information: only of several members, for the ensemble.
+      energy, max_probability: separation by these scores.
+      mutual_information: the same; only for an ensemble of several members.
     """
 
     energy: Separation | None = optional()
@@ -85,12 +86,13 @@ class Outside(Separation):
 
 @described
 class View(Metrics):
-    """The test set, as one network or as an ensemble.
+    """Evaluation of one view on the test set.
 
     Attributes:
-      temperature_scaled: calibrated, the ensemble after pooling; null without validation images.
-      ood: by the name of each out-of-distribution set; null for one that was not there.
-      ood_mean_auroc: null unless all were.
+      temperature_scaled: after temperature scaling, of an ensemble after the members are averaged;
+        null without validation images.
+      ood: separation from each out-of-distribution set, by name; null if the set is missing.
+      ood_mean_auroc: mean AUROC over these sets; null if one is missing.
     """
 
     temperature_scaled: Scaled | None = None
@@ -100,12 +102,12 @@ class View(Metrics):
 
 @described
 class Evaluation:
-    """Predictions of one set in three views.
+    """Evaluation of one set of images in three views.
 
     Attributes:
-      collapsed: of the one network that the members average to.
-      ensemble: of the mean of the members' probabilities.
-      members: of each.
+      collapsed: the one network that the members average to.
+      ensemble: the mean of the members' probabilities.
+      members: each member.
     """
 
     collapsed: Metrics
@@ -133,15 +135,15 @@ class Epoch:
     Attributes:
       epoch: from 1.
       phase: 'tied', 'late' or 'SWA'.
-      step: minibatches done at its end.
-      learning_rate, late_phase_learning_rate: at its end.
-      loss, accuracy: of training, mean over members; the accuracy is a fraction.
-      member_loss, member_accuracy: of each.
-      images, seconds, images_per_second: trained on, and how fast.
-      member_distance: mean distance of the members' late-phase weights from their mean, over the
-        norm of the mean; only of several.
-      evaluation: the test set, with `evaluate.every_epochs`.
-      evaluation_swa: likewise, with SWA's averages.
+      step: number of minibatches done at the end of the epoch.
+      learning_rate, late_phase_learning_rate: learning rates at the end of the epoch.
+      loss, accuracy: training loss and accuracy (a fraction), mean over members.
+      member_loss, member_accuracy: the same of each member.
+      images, seconds, images_per_second: images trained on, time, and speed.
+      member_distance: mean distance of the members' late-phase weights from their mean, divided
+        by the norm of the mean; only with several members.
+      evaluation: evaluation on the test set, with `evaluate.every_epochs`.
+      evaluation_swa: the same, of the weights averaged by SWA.
     """
 
     epoch: Annotated[int, Range(1)]

@@ -9,21 +9,21 @@ from lpw_jax.files.measured import Count, Evaluation, Fraction, Metrics, Positiv
 
 @described
 class Data:
-    """What was trained and tested on; null is what is not known.
+    """The data that was trained and tested on; null where something is not known.
 
     Attributes:
-      name: of the data set.
-      num_classes: how many.
+      name: name of the data set.
+      num_classes: number of classes.
       mean, std: of the training data, per channel, on the 0..1 scale.
       image_shape: [H, W, C].
-      num_train, num_validation, num_test: images.
+      num_train, num_validation, num_test: numbers of images.
       sha256, test_sha256: of all images and labels with their split, and of the test images.
       note: what is unusual about the data.
-      ood_note: likewise of the out-of-distribution sets.
-      ood_digests: by out-of-distribution set, of its images.
-      skipped: damaged images left out of the evaluation, by set.
+      ood_note: what is unusual about the out-of-distribution sets.
+      ood_digests: digests of the images of each out-of-distribution set.
+      skipped: number of damaged images left out of the evaluation, by set.
       in_training: how many images of 'test' and 'validation' are training images, too.
-      class_names: in the order of labels; only where the data tell them.
+      class_names: names of the classes in the order of labels; only if the data has them.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Data:
 
 @described
 class Train:
-    """What the training took; null is what is not known.
+    """The cost of the training; null where something is not known.
 
     Attributes:
-      epochs: done.
-      seconds: wall time, compilation, evaluations and the pass after SWA included.
-      images_per_second: images trained on, over the time of the epochs.
-      skipped_images: damaged ones left out.
-      num_devices, device_kind: of the last session.
-      peak_memory_bytes: of one device, in the last session.
+      epochs: number of epochs done.
+      seconds: wall time, including compilation, evaluations and the pass after SWA.
+      images_per_second: images trained on, divided by the time of the epochs.
+      skipped_images: number of damaged images left out.
+      num_devices, device_kind: devices of the last session.
+      peak_memory_bytes: peak memory of one device in the last session.
     """
 
     epochs: Count | None = None
@@ -77,7 +77,7 @@ class ParameterCount:
     """Weights of one member in a module of the network.
 
     Attributes:
-      shared, late_phase: how many are.
+      shared, late_phase: number of shared and of late-phase weights.
     """
 
     shared: Count
@@ -90,11 +90,11 @@ class Pretrained(Metrics):
 
     Attributes:
       model: name of the network.
-      file, sha256, format: where they were read, which they are, and how they are written.
-      source: file and sha256 of what they were converted from.
-      published: the name of torchvision's weights, if these are they.
-      published_accuracy: a fraction; what torchvision states for its own.
-      taken: in words, what was taken of a file that holds more than the network; '' of others.
+      file, sha256, format: the file, its checksum and its format.
+      source: file and sha256 of the weights that it was converted from.
+      published: the name of torchvision's weights, if these are the same.
+      published_accuracy: the accuracy that torchvision states for its weights, a fraction.
+      taken: which part was taken, in words, if the file holds more than the network; else ''.
     """
 
     model: str
@@ -112,8 +112,8 @@ class BestEpoch:
     """The epoch with the best test accuracy of the collapsed network.
 
     Attributes:
-      epoch: its number.
-      views: of the test set.
+      epoch: number of the epoch.
+      views: evaluation on the test set.
     """
 
     epoch: Count
@@ -125,8 +125,8 @@ class Imported:
     """The file of the published code that a network was imported from.
 
     Attributes:
-      file, sha256, format: where it was, which it is, and how it is written.
-      tied: whether its tied copy was taken.
+      file, sha256, format: the file, its checksum and its format.
+      tied: whether the weights of before the release were taken.
     """
 
     file: str
@@ -137,13 +137,13 @@ class Imported:
 
 @described
 class EnsembleOf:
-    """What a deep ensemble is made of.
+    """The runs that a deep ensemble is made of.
 
     Attributes:
-      runs: their folders.
-      seeds: of each run.
-      view: what each is a member as.
-      different: the fields in which configs differ, seeds excepted.
+      runs: folders of the runs.
+      seeds: seed of each run.
+      view: which view of each run is a member.
+      different: fields in which the configs differ, without the seed.
     """
 
     runs: list[str]
@@ -161,9 +161,9 @@ class SoupOf:
     """The runs whose weights a soup is the mean of.
 
     Attributes:
-      runs: their folders.
-      seeds: of each run.
-      different: the fields in which configs differ, seeds excepted.
+      runs: folders of the runs.
+      seeds: seed of each run.
+      different: fields in which the configs differ, without the seed.
     """
 
     runs: list[str]
@@ -173,25 +173,25 @@ class SoupOf:
 
 @described
 class Results:
-    """results.json.
+    """The whole of results.json.
 
     Attributes:
-      config: every field.
-      seed: of the run; null for a deep ensemble or a soup.
-      status: 'trained' until evaluated, then 'complete'.
-      num_parameters: of one collapsed network; in a deep ensemble of all its networks.
-      num_late_phase_parameters: of one member.
-      parameters: by module.
-      coasting: the rule, `late_phase.coasting`.
-      data: what was trained and tested on.
-      views: the test set; null until evaluated.
-      validation: `data.validation_examples`; else null.
-      train: what it took.
-      pretrained: the weights it began with; else null.
-      best_epoch: with `evaluate.every_epochs`; else null.
-      imported: only of a network of the published code.
-      ensemble_of: only of a deep ensemble.
-      soup_of: only of a soup, whose config is its first run's.
+      config: every field of the config; for a soup that of its first run.
+      seed: seed of the run; null for a deep ensemble or a soup.
+      status: 'trained' before the evaluation, then 'complete'.
+      num_parameters: weights of the collapsed network; in a deep ensemble of all its networks.
+      num_late_phase_parameters: late-phase weights of one member.
+      parameters: number of weights in each module.
+      coasting: the value of `late_phase.coasting`.
+      data: the data that was trained and tested on.
+      views: evaluation on the test set; null before the evaluation.
+      validation: evaluation on the held-out images of `data.validation_examples`; else null.
+      train: the cost of the training.
+      pretrained: the weights that the training started from; else null.
+      best_epoch: the best epoch, with `evaluate.every_epochs`; else null.
+      imported: the file of an imported network of the published code; only there.
+      ensemble_of: the runs of a deep ensemble; only there.
+      soup_of: the runs of a soup; only there.
     """
 
     config: dict[str, Any]

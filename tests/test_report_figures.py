@@ -1,9 +1,11 @@
 """Every figure of the report: axes are named, what is drawn are the numbers, and it fits."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
-from lpw_jax.display import html_page
+from lpw_jax.display import drawing, hover, html_page, svg
 from lpw_jax.measures import metrics
 from lpw_jax.report import curves, pictures, predicted
 
@@ -182,6 +184,31 @@ def test_a_figure_is_the_same_text_each_time():
     lines, at = RUNS["three"]
     first, second = (html_page.figure(lambda: curves.tested(lines, at), "x") for _ in range(2))
     assert first == second
+
+
+def test_what_is_told_covers_the_axes_once_and_stays_inside_the_figure():
+    figure = drawing.new_figure()
+    axes = figure.subplots()
+    axes.set(xlim=(0, 10), xscale="symlog")
+    hover.tell(axes, range(1, 10), [letter * 99 for letter in "abcdefghi"], head="epoch {:g}")
+    hover.tell(axes, [3, 11], ["more", "beyond the axis"])
+    root = ElementTree.fromstring(svg.inline(figure, "x"))
+    wide, high = map(float, root.get("viewBox").split()[2:])
+    spots = [group for group in root.iter("g") if group.get("class") == "at"]
+    lines = [[text.text for text in spot.iter("text")] for spot in spots]
+    assert [found[0] for found in lines] == [f"epoch {number}" for number in range(1, 10)]
+    assert lines[2][2] == "more" and all(found[1].endswith("a...") for found in lines[:1])
+    ends = []
+    for spot in spots:
+        box, told = (
+            {k: float(r.get(k)) for k in ("x", "y", "width", "height")} for r in spot.iter("rect")
+        )
+        ends += [box["x"], box["x"] + box["width"]]
+        assert told["x"] >= 0 and told["x"] + told["width"] <= wide
+        assert told["y"] >= 0 and told["y"] + told["height"] <= high
+    place = axes.get_window_extent().intervalx * 72 / figure.dpi
+    assert [ends[0], ends[-1]] == pytest.approx(place, abs=0.2)
+    assert ends[1:-1:2] == pytest.approx(ends[2::2], abs=0.2)
 
 
 def test_a_table_names_its_cells_for_cards_and_keeps_numbers_whole():

@@ -35,7 +35,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in OVERLAYS if "small" not in path.stem and path.stem != "digits_bn"],
+    [path for path in OVERLAYS if not re.search("small|digits_bn|effect", path.stem)],
     ids=lambda path: path.stem,
 )
 def test_the_fast_variant_of_a_published_config_differs_in_type_and_evaluation_only(path):

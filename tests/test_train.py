@@ -91,6 +91,7 @@ def short_config(path):
             "--config.train.cutout=" + str(min(full.train.cutout, 4)),
             "--config.train.crop_padding=2",
             "--config.data.name=digits",
+            "--config.data.image_size=224",
             "--config.model.name=wide_resnet",
             "--config.model.depth=16",
             "--config.model.width=1",

@@ -57,6 +57,7 @@ def assert_close(found, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, wanted)
 
 
+@pytest.mark.slow
 def test_a_moving_average_is_that_of_a_slow_loop_over_cycles(tmp_path):
     run = training("swa.start_epoch=3", "swa.decay=0.8")
     wanted = None

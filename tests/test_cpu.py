@@ -42,6 +42,7 @@ def page_faults(planned=2**25, **environment):
     return int(found.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's matter")
 def test_a_step_takes_the_memory_of_the_one_before():
     assert page_faults() < 2000

@@ -193,6 +193,7 @@ def test_of_many_arrays_that_cannot_be_read_asyncio_says_nothing(tmp_path, caplo
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_without_an_intact_checkpoint_the_run_ends_and_changes_nothing(run_copy, capsys):
     for name in ("weights", "predictions"):
         shutil.rmtree(run_copy / name)

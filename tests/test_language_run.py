@@ -111,7 +111,8 @@ def finished(words, tmp_path_factory):
     return by_program(tmp_path_factory.mktemp("runs") / "whole", words)
 
 
-@pytest.mark.parametrize("cycles", [pytest.param(30, marks=pytest.mark.slow), 95])
+@pytest.mark.slow
+@pytest.mark.parametrize("cycles", [30, 95])
 def test_a_run_that_was_stopped_amid_an_epoch_is_the_undisturbed_one(
     cycles, words, finished, tmp_path
 ):
@@ -165,11 +166,13 @@ def test_one_member_is_the_tied_training(words, tmp_path):
     assert_equal(saved(tied), saved(one), tolerance=1e-12)
 
 
+@pytest.mark.slow
 def test_a_text_has_no_surface_yet(finished, capsys):
     assert evaluate.main(["--workdir", str(finished), "--surface"]) == 2
     assert "--surface: must be of a run on images, data.name = " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_program_trains_evaluates_and_reports_a_text(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "copy")
     results = json.loads((folder / "results.json").read_text())

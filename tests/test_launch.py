@@ -85,9 +85,8 @@ def test_a_loss_that_is_not_finite_may_be_tolerated(tmp_path, capsys):
     assert results(tmp_path / "run")["status"] == "trained"
 
 
-@pytest.mark.parametrize(
-    ("sigma", "times"), [pytest.param(0.0, 0, marks=pytest.mark.slow), (50.0, 1)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("sigma", "times"), [(0.0, 0), (50.0, 1)])
 def test_a_release_that_undoes_the_training_is_warned_of(tmp_path, capsys, sigma, times):
     flags = [f"--config.late_phase.sigma={sigma}", "--config.train.epochs=5"]
     flags += ["--config.late_phase.release_epoch=4", "--config.evaluate.every_epochs=0"]

@@ -42,6 +42,7 @@ def test_groups_of_devices(layout, backend, num_members, num_devices, num_groups
     assert experiment.num_groups(config, num_devices) == num_groups
 
 
+@pytest.mark.slow
 def test_auto_chooses_what_all_reduces_the_fewest_bytes(tiny_network):
     """Of all layouts of four members on eight devices, counted in compiled programs."""
     config = configured("auto", "shard_map", 4, "--config.train.batch_size=16")

@@ -37,13 +37,12 @@ def outcome(folder, backend, num_devices, layout, **options):
 
 
 @pytest.mark.usefixtures("tiny_network")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_devices", "layout"),
     [
         (2, "members"),
-        pytest.param(1, "data", marks=pytest.mark.slow),
-        pytest.param(8, "data", marks=pytest.mark.slow),
-        pytest.param(8, "members", marks=pytest.mark.slow),
+        (8, "data"),
     ],
 )
 def test_a_run_is_the_same_bit_for_bit_by_pmap_and_by_shard_map(num_devices, layout, tmp_path):

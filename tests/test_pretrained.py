@@ -22,10 +22,6 @@ from lpw_jax.weights import pretrained, torchvision_names
 GOLDEN = Path(__file__).parent / "golden" / "import_logits.npz"
 
 
-def slow(name):
-    return pytest.param(name, marks=pytest.mark.slow)
-
-
 def load(path, model_name="resnet50", num_classes=3):
     return pretrained.load_variables(path, model_name=model_name, num_classes=num_classes)
 
@@ -38,7 +34,8 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[path], array, err_msg=path)
 
 
-@pytest.mark.parametrize("name", [slow("resnet50"), slow("resnet152"), slow("densenet161")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet50", "resnet152", "densenet161"])
 def test_imported_networks_give_torchvisions_logits(float64, tmp_path, name):
     golden = np.load(GOLDEN)
     entries = torchvision_weights.state_dict(name, 1000)
@@ -62,7 +59,8 @@ def test_imported_networks_give_torchvisions_logits(float64, tmp_path, name):
     assert np.abs(logits - recorded).max() <= 1e-9 * np.abs(recorded).max()
 
 
-@pytest.mark.parametrize("name", ["resnet50", slow("densenet161")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet50", "densenet161"])
 def test_torchvisions_form_and_our_own_lose_nothing(tmp_path, name):
     path, again = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     entries = torchvision_weights.state_dict(name, 3)
@@ -136,6 +134,7 @@ def test_densenets_old_keys_are_todays(tmp_path):
         load(old_path, "densenet161")
 
 
+@pytest.mark.slow
 def test_faults_of_a_state_dict_are_named(tmp_path):
     path = tmp_path / "weights.safetensors"
     whole = torchvision_weights.zeros("resnet50", 3)

@@ -145,6 +145,7 @@ def test_a_finished_run_is_shown_and_another_config_refused(run_copy, capsys):
     assert (run_copy / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_trained_run_that_was_not_evaluated_is_evaluated_and_not_trained_again(
     finished_run, run_copy
 ):

@@ -74,6 +74,7 @@ def with_effective_weights():
     return trained(method(Network().apply, on_activations=False, mode="unroll"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["vmap", pytest.param("unroll", marks=pytest.mark.slow)])
 def test_both_forms_are_the_same_training(mode):
     on_activations = method(

@@ -20,6 +20,7 @@ class Network(nn.Module):
         return nn.Dense(3, name="head")(x)
 
 
+@pytest.mark.slow
 def test_the_loop_for_ones_own_network_ends_in_one_network():
     (block,) = [c for _, c in blocks(PAGES["README.md"]) if c.startswith("import jax")]
     model, rng = Network(), np.random.default_rng(0)

@@ -111,6 +111,7 @@ def test_what_could_not_be_compiled_is_told_by_the_call():
             program(np.float32(1))
 
 
+@pytest.mark.slow
 def test_few_programs_are_compiled_and_the_dear_ones_in_threads(compiled, tiny_network, tmp_path):
     """In threads the initial state, both cycles, the distance of members and the evaluation."""
     options = ("train.epochs=2", "train.batch_size=8", "train.anneal_end=2", "train.anneal_start=0",

@@ -42,6 +42,7 @@ def measured(finished_run, small, tmp_path_factory):
     return folder, surface(folder)
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_the_run_on_training_images(measured):
     folder, found = measured
     assert (found.images, found.batch_size) == (32, 16) and found.num_weights == 712
@@ -60,6 +61,7 @@ def test_losses_are_those_of_the_run_on_training_images(measured):
         assert network.accuracy == accuracy_score(labels, logits.argmax(1))
 
 
+@pytest.mark.slow
 def test_lines_meet_the_networks_at_their_ends(measured):
     _, found = measured
     ends = [(line.start, line.end) for line in found.lines]
@@ -76,6 +78,7 @@ def test_lines_meet_the_networks_at_their_ends(measured):
     assert found.plane is None and found.notes == ["The plane needs three members."]
 
 
+@pytest.mark.slow
 def test_curvature_and_perturbations_are_there(measured):
     _, found = measured
     for one in found.networks.values():
@@ -86,6 +89,7 @@ def test_curvature_and_perturbations_are_there(measured):
         assert len(closest) == 2 and closest == pytest.approx([one.loss] * 2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_report_shows_it(measured):
     folder, found = measured
     page = Page((folder / "report.html").read_text())
@@ -97,6 +101,7 @@ def test_the_report_shows_it(measured):
     assert float(shown[0]) == pytest.approx(found.networks["member 1"].loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_damaged_surface_is_refused(measured, tmp_path):
     folder, _ = measured
     value = json.loads((folder / "surface.json").read_text())

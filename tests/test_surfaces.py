@@ -74,6 +74,7 @@ def tiny_loss():
     return loss, *functions.divided(variables)
 
 
+@pytest.mark.slow
 def test_a_networks_hessian_is_that_of_jax(float64):
     loss, params, stats = tiny_loss()
     flat, unravel = ravel_pytree(params)
@@ -95,6 +96,7 @@ def test_a_networks_hessian_is_that_of_jax(float64):
     assert error == pytest.approx(each.std(ddof=1) / np.sqrt(3), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_written_alike_predict_as_before_and_average_to_the_collapsed_one(float64):
     network = tiny_net.TinyNet()
     method = tiny_net.method(network)

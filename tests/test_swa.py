@@ -81,13 +81,12 @@ def assert_close(found, expected):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_devices", "num_groups"),
     [
-        pytest.param(1, 1, marks=pytest.mark.slow),
-        pytest.param(8, 1, marks=pytest.mark.slow),
-        pytest.param(K, K, marks=pytest.mark.slow),
-        pytest.param(2 * K, K, marks=pytest.mark.slow),
+        (8, 1),
+        (2 * K, K),
     ],
 )
 def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices, num_groups):
@@ -102,9 +101,8 @@ def test_statistics_are_the_size_weighted_mean_over_batches(float64, num_devices
         assert_close(jax.tree.map(lambda leaf, k=k: leaf[k], state.member_model_state), expected)
 
 
-@pytest.mark.parametrize(
-    ("num_devices", "num_groups"), [pytest.param(8, 1, marks=pytest.mark.slow), (2 * K, K)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_devices", "num_groups"), [(8, 1), (2 * K, K)])
 def test_statistics_of_shared_batch_norm_follow_members_in_turn(float64, num_devices, num_groups):
     patterns = ("bn1/.*",)
     running, done = {"mean": 0.0, "var": 0.0}, 0

@@ -17,6 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import side_tables
+from draw_effect import SIDES
+
 from lpw_jax import streams
 from lpw_jax.benchmark import report
 from lpw_jax.display.results_report import network_name
@@ -179,6 +182,12 @@ def surfaces() -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def effect() -> str:
+    """The sides of the experiment in results/effect."""
+    file = ROOT / "results" / "effect" / "comparison.json"
+    return side_tables.table(file, ("nll", "accuracy", "ece"), SIDES)
+
+
 def fields() -> str:
     """Of each part of results.json, and of a line of metrics.jsonl, a table of its fields."""
     places: dict[type, list[str]] = {}
@@ -224,6 +233,7 @@ def updated(page: str) -> str:
     parts = {
         "results": tables,
         "comparisons": comparisons,
+        "effect": effect,
         "benchmarks": benchmarks,
         "fields": fields,
         "memory": memory,

@@ -72,10 +72,10 @@ def run(
     written = [] if folder is None else _write(folder, found)
     for line in (*found["left_out"], *found["not_compared"]):
         console.warn(line)
-    with console.optional("the tables cannot be shown"):
-        console.say(text.terminal(found))
     if not found["comparisons"]:
         console.say("there is only one config: add runs of another, or --against published")
+    with console.optional("the tables cannot be shown"):
+        console.say(text.terminal(found))
     for path in written:
         console.say(f"written: {path}")
     return found

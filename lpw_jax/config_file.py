@@ -42,7 +42,7 @@ def _nearest(path: str) -> str:
     names = config_schema.config_names()
     name = Path(path.split(":")[0]).stem
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"nearest: {', '.join(nearest)}" if nearest else ", ".join(names)
+    return f"nearest: {', '.join(nearest)}" if nearest else f"there are {', '.join(names)}"
 
 
 def run(path: str) -> ConfigDict:
@@ -55,6 +55,11 @@ def run(path: str) -> ConfigDict:
     try:
         file = os.fspath(storage.path(file))
         source = Path(file).read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{file}: no such config file, and none of this name comes with the package; "
+            f"{_nearest(path)}"
+        ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{file}: cannot read this config file ({one_line(error)}); those that come with the "

@@ -10,7 +10,7 @@ from typing import Any
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130
 CONTINUES = "asked to end; the same command continues"
-STOPPED = "interrupted; the same command continues at the newest checkpoint"
+STOPPED = "interrupted; the same command continues at the newest checkpoint, if there is one"
 
 # All that ask a process to end; schedulers choose among them. Windows lacks most.
 ENDING = tuple(

@@ -48,7 +48,7 @@ MAT = {"X": IMAGES.transpose(1, 2, 3, 0)}
 # fmt: off
 CASES = {
     # Config files.
-    "config missing": (flags("--config", "none.py"), r"none\.py: cannot read this config file"),
+    "config missing": (flags("--config", "none.py"), r"none\.py: no such config file"),
     "config a folder": (flags("--config", str(CONFIGS)), r"configs: cannot read this config file"),
     "config syntax": (config("def get_config(:\n"), r"mine\.py, line 1: SyntaxError"),
     "config raises": (config("\n1 / 0"), r"mine\.py, line 2: ZeroDivisionError"),

@@ -58,7 +58,7 @@ def check(code, is_partial, folder, monkeypatch):
     [
         ("lpw train --config digits_bn --config.train.bach_size=3", "batch_size"),
         ("python -m lpw_jax.main --config configs/digits_bn.py:slow", "takes 0 positional"),
-        ("python -m lpw_jax.main --config configs/digits.py", "cannot read"),
+        ("python -m lpw_jax.main --config configs/digits.py", "no such config file"),
         ("lpw evaluate --workdir DIR --nothing", "--nothing"),
         ("lpw evaluate --workdir DIR --config.evaluate.batch_size=all", "expected int"),
         ("for i in 1 2; do lpw table digits --sedes $i; done", "--sedes"),

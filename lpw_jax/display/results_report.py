@@ -61,8 +61,8 @@ def further_lines(results: Results) -> Iterator[str]:
     if results.best_epoch:
         collapsed = described.plain(results.best_epoch.views.collapsed)
         yield (
-            f"best epoch {results.best_epoch.epoch}: collapsed {accuracies(collapsed)}; the test "
-            "set chose it, so that the table's last epoch is the result"
+            f"Best epoch: {results.best_epoch.epoch}, collapsed {accuracies(collapsed)}. It was "
+            "chosen on the test set, so the result is that of the last epoch, in the table."
         )
 
 

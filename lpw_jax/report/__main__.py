@@ -30,7 +30,9 @@ def write(workdir: str) -> None:
     from lpw_jax.report import page
 
     if found := seeds.find(workdir):
-        console.say(f"report of {len(found)} seeds: {seeds.write(workdir, found)}")
+        console.say(
+            f"report of {len(found)} seed{'s' * (len(found) > 1)}: {seeds.write(workdir, found)}"
+        )
         return
     folder = Workdir(workdir)
     folder.write_file(report.NAME, storage.utf8(page.build(folder)))

@@ -95,21 +95,21 @@ def accuracies(run: Run) -> Iterator[str]:
 def members(run: Run) -> Iterator[str]:
     """How different the members are, as training went on."""
     marks = curves.marks(run.config)
-    drawn = []
+    drawn, missing = [], []
     if any(record.get("member_distance") is not None for record in run.records):
         drawn.append((curves.distance, "Relative distance of the members to their mean"))
+    else:
+        missing.append("Runs of several members record how far apart they are after the release.")
     if any(curves.disagreement_of(record) is not None for record in run.records):
         drawn.append((curves.disagreement, "Fraction of images on which two members differ"))
+    elif not run.is_text:
+        missing.append("With evaluate.every_epochs = N runs record how often two members differ.")
     if drawn:
         yield html_page.figures(
             html_page.figure(lambda draw=draw: draw(run.records, marks), f"{alt}, over epochs")
             for draw, alt in drawn
         )
-    if len(drawn) < 2:
-        yield absent(
-            "Runs record distances of several members after their release, and with "
-            "evaluate.every_epochs = N how often they differ."
-        )
+    yield from map(absent, missing)
 
 
 def calibration(run: Run) -> Iterator[str]:

@@ -188,6 +188,21 @@ def effect() -> str:
     return side_tables.table(file, ("nll", "accuracy", "ece"), SIDES)
 
 
+def text_small() -> str:
+    """The six methods on a small text, and the deep ensemble, in results/language."""
+    file = ROOT / "results" / "language" / "text_small" / "comparison.json"
+    names = {
+        "text_small_base": "base",
+        "text_small_base_swa": "base, SWA",
+        "text_small_rank1": "rank-one from the start, no release",
+        "text_small_rank1_swa": "rank-one from the start, no release, SWA",
+        "text_small": "late-phase rank-one",
+        "text_small_late_phase_swa": "late-phase rank-one, SWA",
+        "deep ensemble of 3 text_small_base": "deep ensemble of 3 base networks",
+    }
+    return side_tables.table(file, ("bpc", "accuracy"), names)
+
+
 def fields() -> str:
     """Of each part of results.json, and of a line of metrics.jsonl, a table of its fields."""
     places: dict[type, list[str]] = {}
@@ -234,6 +249,7 @@ def updated(page: str) -> str:
         "results": tables,
         "comparisons": comparisons,
         "effect": effect,
+        "text_small": text_small,
         "benchmarks": benchmarks,
         "fields": fields,
         "memory": memory,

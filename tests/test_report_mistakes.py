@@ -14,6 +14,7 @@ from lpw_jax.config import from_dict
 from lpw_jax.data import in_memory
 from lpw_jax.evaluation.pictures import Pictures
 from lpw_jax.files import pictures
+from lpw_jax.files.pictures import Shown
 from lpw_jax.files.workdir import Workdir
 from lpw_jax.measures import metrics, mistakes
 from lpw_jax.report import __main__ as program
@@ -156,6 +157,14 @@ def test_foreign_images_are_shown_by_their_entropy(run_copy):
     every = np.sort(metrics.predictive_entropy(metrics.log_softmax(logits)))
     assert entropy == pytest.approx([*every[:8], *every[:-9:-1]], abs=6e-4)
     assert "SVHN: images with the lowest entropy" in found.sections["x"]
+
+
+def test_names_of_foreign_sets_are_text(finished_run):
+    run, name = run_files.read(Workdir(finished_run)), "<script>alert(1)</script>"
+    shown = Shown(np.arange(2), np.zeros((2, 4, 4, 3), np.uint8))
+    run = dataclasses.replace(run, outside={name: run.test}, pictures={f"ood_{name}": shown})
+    page = "".join(sections.outside(run, name))
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page
 
 
 @pytest.mark.parametrize(

@@ -171,12 +171,12 @@ def test_nothing_is_written(root):
 
 def test_a_fault_in_a_list_is_an_answer_and_the_next_one_may_go_well(root, monkeypatch):
     def fail(self):
-        raise RuntimeError("a fault")
+        raise RuntimeError("größte 木")
 
     with served(root) as ask:
         with monkeypatch.context() as patch:
             patch.setattr(found_runs.Folder, "look", fail)
-            assert ask()[0::2] == (500, "500 RuntimeError: a fault\n")
+            assert ask()[0::2] == (500, "500 RuntimeError: größte 木\n")
         assert ask()[0] == 200
 
 

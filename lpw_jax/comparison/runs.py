@@ -15,6 +15,7 @@ from lpw_jax.files import storage
 from lpw_jax.files.results import EnsembleOf
 from lpw_jax.files.run_files import RESULTS, RunFiles
 from lpw_jax.measures.views import VIEWS
+from lpw_jax.report.found_runs import natural
 
 _DEEP = "a deep ensemble's averaged prediction stands in both views"
 _IMPORTED = (
@@ -103,8 +104,7 @@ def _expanded(name: str) -> list[epath.Path]:
 
 
 def _natural(place: epath.Path) -> list[Any]:
-    """Sorts seed10 behind seed9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(place))]
+    return natural(str(place))
 
 
 def _home(file: epath.Path) -> epath.Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,11 +13,13 @@ from typing import Any, Literal
 from lpw_jax import config as config_lib
 from lpw_jax import config_schema
 from lpw_jax.errors import UserError
-from lpw_jax.files import described, lock
+from lpw_jax.files import checksums, described, lock
 from lpw_jax.files.results import Results
 from lpw_jax.files.run_files import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFiles
 
 PAGES = ("report.html", "comparison.html")
+_BESIDE = frozenset([lock.NAME, checksums.NAME])  # are read with a run's files
+_NAMES = _BESIDE | {CONFIG, ENVIRONMENT, METRICS, RESULTS, *PAGES}
 _FOLDERS = 20_000  # at most looked into: whoever names / by mistake gets an answer, too
 _SILENT = 600  # seconds, or three epochs, after which a run of another machine shows no life
 _REPEATED = ("late_phase.member_mode",)  # changes no result
@@ -75,7 +78,7 @@ class Folder:
 
     def __init__(self, root: Path, *, depth: int = sys.maxsize):
         self.root, self._depth = root, depth
-        self._kept: dict[tuple[str, str], tuple[Any, Any]] = {}
+        self._kept: dict[tuple[str, str], tuple[Any, Any, str]] = {}
         self._readers: dict[str, RunFiles] = {}
         self._fields: dict[str, tuple[Any, dict[str, Any]]] = {}
 
@@ -118,7 +121,7 @@ class Folder:
         fields = self._fields[path][1]
         try:
             state, words = _state(path, names, fields["train.epochs"], records, results)
-        except FileNotFoundError:  # likewise
+        except OSError:  # likewise
             return None
         return Found(place, state, words, fields, records, results, pages)
 
@@ -128,16 +131,18 @@ class Folder:
             found = os.stat(path)
         except OSError:
             return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
         stamp = found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
         key = str(files.path), name
         if self._kept.get(key, (None,))[0] != stamp:
             try:
-                self._kept[key] = stamp, files.read(name)
-            except UserError as error:
-                self._kept[key] = stamp, error
-        value = self._kept[key][1]
-        if isinstance(value, UserError):
-            raise value
+                self._kept[key] = stamp, files.read(name), ""
+            except UserError as error:  # its text alone: raised again and again, it would grow
+                self._kept[key] = stamp, None, str(error)
+        _, value, fault = self._kept[key]
+        if fault:
+            raise UserError(fault)
         return value
 
 
@@ -173,16 +178,29 @@ def age(seconds: float) -> str:
 
 def natural(text: str) -> list[Any]:
     """Sorts seed10 behind seed9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def _folders(root: Path, depth: int) -> Iterator[tuple[str, list[str], set[str]]]:
-    """Folders, the folders in each, of which those that the caller leaves are next, and files."""
+    """Folders, the folders in each, of which those that the caller leaves are next, and files.
+
+    The files are those of _NAMES that are plain. None are told where a run's lock or checksums are
+    something else: whoever reads a pipe waits for ever.
+    """
     for path, folders, files in os.walk(root):
         is_deep = len(Path(path).parts) - len(root.parts) >= depth
         seen = () if is_deep else (name for name in folders if not name.startswith("."))
         folders[:] = sorted(seen, key=natural)
-        yield path, folders, {n for n in files if not os.path.islink(os.path.join(path, n))}
+        there = _NAMES.intersection(files)
+        plain = {name for name in there if _is_plain(os.path.join(path, name))}
+        yield path, folders, plain if there & _BESIDE <= plain else set()
+
+
+def _is_plain(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:  # removed meanwhile, as whoever reads it will find
+        return True
 
 
 def _fields(source: Any) -> dict[str, Any]:

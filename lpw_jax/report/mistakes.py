@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from lpw_jax.display import html_graphics, html_page
 from lpw_jax.measures import mistakes
+from lpw_jax.plain_text import html as escape
 from lpw_jax.report.absent import absent
 from lpw_jax.report.run_files import Run
 
@@ -126,5 +127,5 @@ def outside(run: Run, name: str) -> Iterator[str]:
             for row, value in zip(rows, entropy[part], strict=True)
         ]
         if len(rows):
-            yield f"<h3>{name}: images with the {which} entropy, in nats</h3>"
+            yield f"<h3>{escape(name)}: images with the {which} entropy, in nats</h3>"
             yield html_graphics.pictures(zip(shown.images[part], told, strict=True))

@@ -1,5 +1,6 @@
 """The page that lists the runs under a folder, as `--serve` shows it."""
 
+import os
 import statistics
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,9 +35,11 @@ def build(title: str, runs: Sequence[Found], pages: Sequence[str], *, is_whole: 
       pages: places of other pages, below it.
       is_whole: whether there was no more to look into.
     """
-    sections = [("Runs", _runs(runs, is_whole))]
-    if runs and len(found_runs.differing(runs)) > _MOST_COLUMNS:
-        sections.append(("Settings that differ", _settings(runs)))
+    fields = found_runs.differing(runs)
+    has_room = len(fields) <= _MOST_COLUMNS
+    sections = [("Runs", _runs(runs, fields if has_room else [], is_whole))]
+    if not has_room:
+        sections.append(("Settings that differ", _settings(runs, fields)))
     if pages:
         sections.append(("Pages of several runs", _links(pages)))
     return html_page.page(title, sections, style=STYLE)
@@ -44,18 +47,16 @@ def build(title: str, runs: Sequence[Found], pages: Sequence[str], *, is_whole: 
 
 def link(place: str) -> str:
     """The address of a file below the folder of the page."""
-    return urllib.parse.quote(place)
+    return urllib.parse.quote(os.fsencode(place))  # names of files may be no text
 
 
-def _runs(runs: Sequence[Found], is_whole: bool) -> str:
+def _runs(runs: Sequence[Found], fields: Sequence[str], is_whole: bool) -> str:
     parts = [html_page.paragraph(_summary(runs))]
     if not is_whole:
         parts.append(
             html_page.paragraph("There are more folders than are looked into: name one of them.")
         )
     if runs:
-        fields = found_runs.differing(runs)
-        fields = fields if len(fields) <= _MOST_COLUMNS else []
         header = ["run", "state", *fields, *FIGURES, "training"]
         align = "l" * (2 + len(fields)) + "rrr"
         parts.append(html_page.table(header, [_row(run, fields) for run in runs], align=align))
@@ -143,8 +144,7 @@ def curve(run: Found) -> Html:
     return Html(sparkline.svg([*losses, *to_come], alt, mark=mark) or escape(alt))
 
 
-def _settings(runs: Sequence[Found]) -> str:
-    fields = found_runs.differing(runs)
+def _settings(runs: Sequence[Found], fields: Sequence[str]) -> str:
     rows = [[_shown(run.place), *_values(run, fields)] for run in runs]
     return html_page.table(["run", *fields], rows)
 

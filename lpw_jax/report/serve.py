@@ -106,7 +106,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
     timeout = _SECONDS
-    error_content_type, error_message_format = "text/plain; charset=utf-8", "%(code)d %(message)s\n"
+    error_content_type, error_message_format = "text/plain; charset=utf-8", "%(code)d %(explain)s\n"
 
     def do_GET(self):
         self._answer(with_body=True)
@@ -115,7 +115,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _refuse(self):
-        self.send_error(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
+        self._deny(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = _refuse
 
@@ -123,7 +123,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         # Another name means that a page of elsewhere had its own name lead here (DNS rebinding).
         if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:
             allowed = " or ".join(sorted(self.server.hosts))
-            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, f"the host must be {allowed}")
+            self._deny(HTTPStatus.MISDIRECTED_REQUEST, f"the host must be {allowed}")
             return
         path = self.path.partition("?")[0]
         if path == "/":
@@ -131,7 +131,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 text, again = self.server.list()
             except Exception as error:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, visible(reason))
+                self._deny(HTTPStatus.INTERNAL_SERVER_ERROR, visible(reason))
                 return
             self._begin(len(text), {"Refresh": str(again)} if again else {})
             if with_body:
@@ -139,11 +139,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         with _opened(self.server.root, path) as file:
             if file is None:
-                self.send_error(HTTPStatus.NOT_FOUND, "there is no such page")
+                self._deny(HTTPStatus.NOT_FOUND, "there is no such page")
                 return
             self._begin(os.fstat(file.fileno()).st_size, {})
             if with_body:
                 shutil.copyfileobj(file, self.wfile)
+
+    def _deny(self, status: HTTPStatus, reason: str) -> None:
+        self.send_error(status, explain=reason)  # in the body: a first line has no other alphabets
 
     def _begin(self, length: int, more: dict[str, str]) -> None:
         self.send_response(HTTPStatus.OK)
@@ -172,7 +175,7 @@ def _opened(root: Path, path: str) -> Iterator[BinaryIO | None]:
     Such is a plain file named as one of PAGES, to which no link and no hidden folder leads.
     """
     try:
-        parts = urllib.parse.unquote(path, errors="strict").split("/")[1:]
+        parts = os.fsdecode(urllib.parse.unquote_to_bytes(path)).split("/")[1:]
         place = root.joinpath(*parts)
         is_page = all(parts) and parts[-1:] in [[name] for name in found_runs.PAGES]
         is_page = is_page and not any(part.startswith(".") for part in parts)

@@ -59,7 +59,7 @@ def evaluate(
     placed = evaluator.place(state)
 
     def predict_and_save(name, source):
-        console.say(f"evaluating {name}, {len(source):,} images")
+        console.say(f"evaluating {name}, {len(source):,} {evaluator.task.examples}")
         predictions, views = evaluator.predict(placed, source, on_batch=preemption.check)
         folder.save_predictions(name, predictions)
         skipped[name] = len(source) - len(predictions["label"])

@@ -172,6 +172,17 @@ def test_a_log_holds_one_line_an_epoch_and_no_bar(paper):
     ]
 
 
+def test_a_run_on_a_text_counts_sequences(paper, screen):
+    task = {"total_steps": 20, "batch_size": 8, "epochs": 3, "examples": "sequences"}
+    with TrainProgress(**task, console=paper) as progress:
+        progress.epoch_line(record(1))
+    assert text_of(paper).endswith("1235 sequences/s\n")
+    with TrainProgress(**task, console=screen) as progress:
+        for _ in range(3):
+            progress.update(1, epoch=1, phase="tied")
+    assert " seq/s" in text_of(screen)
+
+
 def test_what_was_evaluated_of_an_epoch_is_shown_in_its_line(paper):
     views = {"collapsed": {"accuracy": 0.5}, "ensemble": {"accuracy": 0.75}}
     with TrainProgress(total_steps=20, batch_size=8, epochs=3, console=paper) as progress:

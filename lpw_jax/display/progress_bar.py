@@ -35,9 +35,10 @@ class TrainProgress:
 
     Args:
         total_steps: minibatches of the whole training.
-        batch_size: images in a minibatch.
+        batch_size: examples in a minibatch.
         epochs: epochs of the whole training.
         first_step: minibatches done before, when a training is resumed.
+        examples: what they are called, as in `tasks.Task`.
     """
 
     def __init__(
@@ -47,17 +48,18 @@ class TrainProgress:
         batch_size: int,
         epochs: int,
         first_step: int = 0,
+        examples: str = "images",
         console: Console = terminal,
     ):
         self._console = console
         self._live = _is_live(console)
-        self._epochs = epochs
+        self._epochs, self._examples = epochs, examples
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             TextColumn("{task.fields[phase]:4}", style="bold"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
-            _ImagesPerSecond(batch_size),
+            _Speed(batch_size, "img" if examples == "images" else "seq"),
             _Loss(Column(no_wrap=True)),
             TextColumn("ETA"),
             TimeRemainingColumn(compact=True),
@@ -136,22 +138,22 @@ class TrainProgress:
             f"{record['phase']:4}",
             f"loss {record['loss']:.4f}",
             f"accuracy {100 * record['accuracy']:.2f} %{spread}",
-            f"{record['images_per_second']:.0f} images/s",
+            f"{record['images_per_second']:.0f} {self._examples}/s",
             *tested,
         )
         self._console.print(Text("  ".join(words)), soft_wrap=True)
 
 
-class _ImagesPerSecond(ProgressColumn):
+class _Speed(ProgressColumn):
     """Recent speed; rich leaves the first step, which compiles, out of it."""
 
-    def __init__(self, batch_size: int):
+    def __init__(self, batch_size: int, unit: str):
         super().__init__()
-        self._batch_size = batch_size
+        self._batch_size, self._unit = batch_size, unit
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed * self._batch_size:.0f} img/s")
+        return Text("" if speed is None else f"{speed * self._batch_size:.0f} {self._unit}/s")
 
 
 class _Loss(ProgressColumn):

@@ -56,6 +56,7 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 TASK = Task(
+    examples="images",
     loss=loss,
     predicted=lambda outputs, examples: {**outputs, **examples},
     of_members=of_members,

@@ -60,6 +60,7 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 TASK = Task(
+    examples="sequences",
     loss=loss,
     predicted=predicted,
     of_members=lambda found: {},  # the devices made the ensemble

@@ -15,6 +15,7 @@ class Task:
     """A task, as functions.
 
     Attributes:
+      examples: what it is trained on, for lines that are shown: 'images' or 'sequences'.
       loss: (outputs of the network, batch) -> (scalar, metrics by name), in training.
       predicted: what devices give of some N examples: (outputs, `collapsed` [N, ...] and `members`
         [K, N, ...], and the examples without what networks see) -> arrays by name, among them
@@ -27,6 +28,7 @@ class Task:
         temperature that fits those of validation, None if there is none; None if nothing is scaled.
     """
 
+    examples: str
     loss: Callable[[Any, dict[str, Any]], tuple[jax.Array, dict[str, jax.Array]]]
     predicted: Callable[[Any, Any], Any]
     of_members: Callable[[Arrays], Arrays]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpw_jax import networks
+from lpw_jax import networks, recipe
 from lpw_jax.devices import compiling, hosts, preflight
 from lpw_jax.devices.preemption import Preemption
 from lpw_jax.display import console
@@ -78,6 +78,7 @@ class Session:
             first_step=self._timeline.minibatches(self.progress.epoch, self.progress.cycle),
             batch_size=training.config.train.batch_size,
             epochs=self._timeline.epochs,
+            examples=recipe.task(training.config).examples,
         )
         self._journal = Journal(folder, self.progress.records)
 

@@ -183,6 +183,16 @@ def test_a_run_on_a_text_counts_sequences(paper, screen):
     assert " seq/s" in text_of(screen)
 
 
+def test_a_moving_average_is_not_called_swa(paper):
+    views = {"collapsed": {"accuracy": 0.5}, "ensemble": {"accuracy": 0.75}}
+    task = {"total_steps": 20, "batch_size": 8, "epochs": 3, "averages": "EMA"}
+    with TrainProgress(**task, console=paper) as progress:
+        progress.epoch_line(record(1, "SWA", evaluation_swa=views))
+    line = paper.file.getvalue()
+    assert line.startswith("epoch 1/3  EMA   loss") and "test: EMA collapsed" in line
+    assert "SWA" not in line
+
+
 def test_what_was_evaluated_of_an_epoch_is_shown_in_its_line(paper):
     views = {"collapsed": {"accuracy": 0.5}, "ensemble": {"accuracy": 0.75}}
     with TrainProgress(total_steps=20, batch_size=8, epochs=3, console=paper) as progress:

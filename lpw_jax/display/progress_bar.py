@@ -39,6 +39,7 @@ class TrainProgress:
         epochs: epochs of the whole training.
         first_step: minibatches done before, when a training is resumed.
         examples: what they are called, as in `tasks.Task`.
+        averages: how the phase `SWA` is shown, `EMA` for a moving average.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class TrainProgress:
         epochs: int,
         first_step: int = 0,
         examples: str = "images",
+        averages: str = "SWA",
         console: Console = terminal,
     ):
         self._console = console
         self._live = _is_live(console)
-        self._epochs, self._examples = epochs, examples
+        self._epochs, self._examples, self._averages = epochs, examples, averages
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             TextColumn("{task.fields[phase]:4}", style="bold"),
@@ -98,7 +100,9 @@ class TrainProgress:
         """
         shown = {} if loss is None else {"loss": f"loss {loss:.4f}"}
         with _bar_shown():
-            self._progress.update(self._task, advance=steps, epoch=epoch, phase=phase, **shown)
+            self._progress.update(
+                self._task, advance=steps, epoch=epoch, phase=self._phase(phase), **shown
+            )
 
     def epoch_line(self, record: Mapping[str, Any]) -> None:
         """Shows the end of an epoch: its loss at the bar or, where there is no bar, one line.
@@ -115,7 +119,7 @@ class TrainProgress:
         views = record.get("evaluation") or {}
         tested = [
             f"test: {averages}{view} {accuracies(record[name][view])}"
-            for name, averages in (("evaluation", ""), ("evaluation_swa", "SWA "))
+            for name, averages in (("evaluation", ""), ("evaluation_swa", f"{self._averages} "))
             for view in VIEWS
             if record.get(name)
         ]
@@ -135,13 +139,16 @@ class TrainProgress:
             tested.append(f"test: members {accuracies(means)} (mean)")
         words = (
             f"epoch {record['epoch']:{width}}/{self._epochs}",
-            f"{record['phase']:4}",
+            f"{self._phase(record['phase']):4}",
             f"loss {record['loss']:.4f}",
             f"accuracy {100 * record['accuracy']:.2f} %{spread}",
             f"{record['images_per_second']:.0f} {self._examples}/s",
             *tested,
         )
         self._console.print(Text("  ".join(words)), soft_wrap=True)
+
+    def _phase(self, name: str) -> str:
+        return self._averages if name == "SWA" else name
 
 
 class _Speed(ProgressColumn):

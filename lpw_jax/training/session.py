@@ -79,6 +79,7 @@ class Session:
             batch_size=training.config.train.batch_size,
             epochs=self._timeline.epochs,
             examples=recipe.task(training.config).examples,
+            averages="EMA" if self._timeline.decay else "SWA",
         )
         self._journal = Journal(folder, self.progress.records)
 

@@ -185,6 +185,7 @@ def test_the_program_trains_evaluates_and_reports_a_text(finished, tmp_path):
     page = (folder / "report.html").read_text()
     assert "Generated text" in page and "Bits per character on the way" in page
     assert "The 2 members need " in page and "Confusion matrix" not in page
+    assert "sequences/s" in page and "images trained on" not in page
     assert not (folder / "predictions" / "pictures.npz").exists()
     assert len((folder / "sample.txt").read_bytes()) == 1000
     records = Workdir(folder).read_metrics()

@@ -101,12 +101,13 @@ def _cost(run: Run) -> Iterator[str]:
     speed = train.images_per_second or images / seconds
     peak, late_phase = train.peak_memory_bytes, run.config["late_phase"]
     members = 1 if late_phase["release_epoch"] < 0 else late_phase["num_members"]
+    counted = "sequences" if run.is_text else "images"
     rows = {
         "training time": f"{seconds:,.1f} s ({seconds / 3600:.3g} h)",
         "devices": f"{devices or '-'} x {kind or 'unknown'}",
         "device hours": f"{seconds * devices / 3600:.3g}" if devices else "-",
-        "training speed": f"{speed:,.1f} images/s",
-        "images trained on": f"{images:,}",
+        "training speed": f"{speed:,.1f} {counted}/s",
+        f"{counted} trained on": f"{images:,}",
         "peak memory": f"{peak:,} bytes ({peak / 1e9:.3g} GB)" if peak else "-",
         "forward passes for a prediction": f"collapsed 1, ensemble {members}",
     }

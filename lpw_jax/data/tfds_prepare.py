@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import textwrap
 
 from etils import epath
 
@@ -39,9 +40,11 @@ def prepare(name: str, *, data_dir: str, url: str) -> Prepared:
             f"tfds.builder('{name}', data_dir='tfds', file_format='array_record')"
             ".download_and_prepare()"
         )
+        reason = textwrap.shorten(first_line(error), 80, placeholder=" ...")
+        where = f"is not in {folder}" if folder.exists() else f"is not there, nor is {folder},"
         raise UserError(
-            f"data.dir: {name} is not in {folder} and could not be downloaded "
-            f"({type(error).__name__}: {first_line(error)[:80]}). "
+            f"data.dir: {name} {where} and could not be downloaded "
+            f"({type(error).__name__}: {reason}). "
             "On a machine with a network run\n"
             f'  python -c "{command}"\n'
             f"and copy the folder tfds/{name} to {_place(folder, name)}, or point data.dir at a "

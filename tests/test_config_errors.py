@@ -247,8 +247,8 @@ def test_unusable_file_is_refused_with_file_line_and_reason(text, line, reason, 
 
 
 def test_missing_file_folder_and_field_are_refused(tmp_path):
-    for path in (tmp_path / "none.py", tmp_path):
-        with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: cannot read.*Error"):
+    for path, words in ((tmp_path / "none.py", "no such"), (tmp_path, "cannot read.*Error")):
+        with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: {words}"):
             config_lib.load_config(str(path))
     with pytest.raises(ConfigError, match="^train.epochs: missing"):
         config_lib.load_config(write(tmp_path, "del c.train.epochs"))

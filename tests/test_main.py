@@ -33,7 +33,7 @@ def python(*arguments, cwd):
     [
         (["--config", SMALL, "--config.train.epochs=0"], "train.epochs = 0: must be >= 1"),
         (["--config", SMALL, "--config.train.epoch=5"], "train.epochs"),
-        (["--config", "nowhere.py"], "nowhere.py: cannot read"),
+        (["--config", "nowhere.py"], "nowhere.py: no such config file"),
         (["--config", SMALL, "--work", "x"], "unrecognized arguments: --work x"),
         (["--config", SMALL, "--workdir", ""], "--workdir = ''"),
         (["--config", SMALL, "--workdir", f"{SMALL}/run"], "writable folder"),

@@ -16,7 +16,8 @@ import survival
 
 # Compiled anew, and told at once: a tiny network takes less than a second.
 PROGRAM = f"""
-import sys, runpy
+import fcntl, runpy, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches it
 sys.path.insert(0, {os.path.dirname(survival.TINY_PROGRAM)!r})
 from lpw_jax.devices import compiling
 compiling._LEAST = 0.0
@@ -35,7 +36,6 @@ def on_a_terminal(workdir, *, columns, until=None, **environment):
         [sys.executable, "-c", PROGRAM, "--config", "digits_bn", "--workdir", str(workdir),
          *survival.TINY_FLAGS],
         cwd=survival.ROOT, stdin=end, stdout=end, stderr=end, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         env=kept | {"TERM": "xterm-256color", "XLA_FLAGS": f"{flag} {shared.QUICK_COMPILER}",
                     "JAX_ENABLE_COMPILATION_CACHE": "false", **environment},
     )  # fmt: skip

@@ -86,6 +86,7 @@ def assert_close(found, expected):
     ("num_devices", "num_groups"),
     [
         (8, 1),
+        (K, K),
         (2 * K, K),
     ],
 )

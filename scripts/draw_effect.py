@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import side_tables
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from scipy import stats
+
+from lpw_jax.comparison.statistics import Sample
 
 ROOT = Path(__file__).resolve().parents[1]
 EFFECT = ROOT / "results" / "effect" / "comparison.json"
@@ -37,24 +38,18 @@ SIDES = {
 QUANTITIES = {"nll": "test NLL, nats (less is better)", "accuracy": "test accuracy, %"}
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval (Student) over seeds."""
-    mean, count = float(np.mean(values)), len(values)
-    spread = np.std(values, ddof=1) / np.sqrt(count)
-    return mean, float(stats.t.ppf(0.975, count - 1) * spread)
-
-
 def draw_sides(sides: dict[str, Any], theme: str) -> Figure:
     """Means of all sides, one below the other."""
     figure = Figure(figsize=(8.2, 3.5), layout="constrained")
     panels = figure.subplots(1, len(QUANTITIES), sharey=True)
     for axes, (quantity, label) in zip(panels, QUANTITIES.items(), strict=True):
         for row, (name, title) in enumerate(SIDES.items()):
-            measured = sides[name]["measured"]
-            view = measured.get("collapsed") or measured["ensemble"]
-            mean, half = interval([found["value"] for found in view[quantity]["values"]])
+            values = side_tables.view(sides[name])[quantity]["values"]
+            sample = Sample.of([found["value"] for found in values])
             color = COLORS[theme]["late" if "late" in title else "other"]
-            axes.errorbar(mean, row, xerr=half, fmt="o", color=color, capsize=3, markersize=5)
+            axes.errorbar(
+                sample.mean, row, xerr=sample.reach(), fmt="o", color=color, capsize=3, markersize=5
+            )
         axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.25)
     panels[0].set_yticks(range(len(SIDES)), list(SIDES.values()))

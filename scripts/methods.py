@@ -112,41 +112,41 @@ TABLES = {
         ),
         ensemble_of=("digits_sgd",),
     ),
-}
-TABLES["effect"] = Table(
-    rows=(
-        Row("effect_sgd", "effect_cifar10", NO_RELEASE),
-        Row("effect_swa", "configs/effect_cifar10.py:swa", NO_RELEASE),
-        Row("effect_late_phase", "effect_cifar10"),
-        Row("effect_late_phase_swa", "configs/effect_cifar10.py:swa"),
-        # What else one can do: train longer, decay more, or spend it on several small networks.
-        Row(
-            "effect_sgd_long",
-            "effect_cifar10",
-            (*NO_RELEASE, "train.epochs=120", "train.anneal_start=60", "train.anneal_end=108"),
+    "effect": Table(
+        rows=(
+            Row("effect_sgd", "effect_cifar10", NO_RELEASE),
+            Row("effect_swa", "configs/effect_cifar10.py:swa", NO_RELEASE),
+            Row("effect_late_phase", "effect_cifar10"),
+            Row("effect_late_phase_swa", "configs/effect_cifar10.py:swa"),
+            # What else one can do: train longer, decay more, or spend it on several small networks.
+            Row(
+                "effect_sgd_long",
+                "effect_cifar10",
+                (*NO_RELEASE, "train.epochs=120", "train.anneal_start=60", "train.anneal_end=108"),
+            ),
+            Row("effect_sgd_decay", "effect_cifar10", (*NO_RELEASE, *MORE_DECAY)),
+            Row("effect_late_phase_decay", "effect_cifar10", MORE_DECAY),
+            Row("effect_sgd_small", "effect_cifar10", (*NO_RELEASE, "model.width=256")),
         ),
-        Row("effect_sgd_decay", "effect_cifar10", (*NO_RELEASE, *MORE_DECAY)),
-        Row("effect_late_phase_decay", "effect_cifar10", MORE_DECAY),
-        Row("effect_sgd_small", "effect_cifar10", (*NO_RELEASE, "model.width=256")),
+        ensemble_of=("effect_sgd", "effect_sgd_small"),
+        ensemble_size=3,
     ),
-    ensemble_of=("effect_sgd", "effect_sgd_small"),
-    ensemble_size=3,
-)
-TABLES["text_small"] = Table(
-    rows=tuple(
-        Row(f"text_small_{name}", f"configs/text_small.py{variant}")
-        for name, variant in (
-            ("base", ":base"),
-            ("base_swa", ":base_swa"),
-            ("rank1", ":rank1"),
-            ("rank1_swa", ":rank1_swa"),
-            ("late_phase", ""),
-            ("late_phase_swa", ":swa"),
-        )
+    "text_small": Table(
+        rows=tuple(
+            Row(f"text_small_{name}", f"configs/text_small.py{variant}")
+            for name, variant in (
+                ("base", ":base"),
+                ("base_swa", ":base_swa"),
+                ("rank1", ":rank1"),
+                ("rank1_swa", ":rank1_swa"),
+                ("late_phase", ""),
+                ("late_phase_swa", ":swa"),
+            )
+        ),
+        ensemble_of=("text_small_base",),
+        ensemble_size=3,
     ),
-    ensemble_of=("text_small_base",),
-    ensemble_size=3,
-)
+}
 
 # Which values make a method what it is: no flag changes them.
 METHOD = {

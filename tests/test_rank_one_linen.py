@@ -75,7 +75,7 @@ def with_effective_weights():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["vmap", pytest.param("unroll", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["vmap", "unroll"])
 def test_both_forms_are_the_same_training(mode):
     on_activations = method(
         lambda *args: linen.apply(Network(), *args), on_activations=True, mode=mode

@@ -54,11 +54,12 @@ def build(workdir: str, seeds: Sequence[Found]) -> str:
             f"{settings.describe(differences)}; lpw_jax.compare compares them"
         )
     config = _nested(next(run.fields for run in seeds if run.fields))
-    sections = {"Results": _results(seeds, config, sides, left_out)}
+    background = _background(sides)
+    sections = {"Results": _results(seeds, config, background[:1], left_out)}
     sections["Seeds"] = _table_of(seeds)
     if any(run.records for run in seeds):
         sections["Learning curves"] = _curves(seeds, config)
-    for table in _background(sides)[1:]:
+    for table in background[1:]:
         sections[table.title] = _shown(table)
     del config["seed"]
     sections["Config"] = html_page.folded("All fields but the seed", html_page.tree(config))
@@ -88,7 +89,7 @@ def _made_of(run: Found) -> bool:
 def _results(
     seeds: Sequence[Found],
     config: Mapping[str, Any],
-    sides: Sequence[Side],
+    measured: Sequence[Table],
     left_out: Sequence[str],
 ) -> str:
     network = results_report.network_name(config["model"])
@@ -96,9 +97,9 @@ def _results(
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     about = f"{network} on {config['data']['name']}, {len(seeds)} seeds: {counts}."
     parts = [html_page.paragraph(about)]
-    for table in _background(sides)[:1]:
+    for table in measured:
         parts += [_shown(table), html_page.caption(tables.MEANS)]
-    if not sides:
+    if not measured:
         parts.append(html_page.paragraph("Means over seeds are made of those that are done."))
     return "\n".join([*parts, html_page.bullets(left_out)])
 

@@ -55,6 +55,11 @@ class Sample:
             )
         return cls(mean(values), stdev(values) if len(values) > 1 else None, len(values))
 
+    def reach(self, *, alpha: float = 0.05) -> float:
+        """Half of Student's interval of the mean, of two seeds or more."""
+        error = self.std / math.sqrt(self.n)
+        return error * float(stats.t.ppf(1 - alpha / 2, self.n - 1))
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -179,8 +184,7 @@ def paired_by_seed(
     found = Sample.of([ours[seed] - theirs[seed] for seed in seeds])
     low = high = p = None
     if found.std:
-        error, dof = found.std / math.sqrt(found.n), found.n - 1
-        reach = error * float(stats.t.ppf(1 - alpha / 2, dof))
+        error, dof, reach = found.std / math.sqrt(found.n), found.n - 1, found.reach(alpha=alpha)
         low, high = found.mean - reach, found.mean + reach
         p = 2 * float(stats.t.sf(abs(found.mean) / error, dof))
     return {"difference": found.mean, "low": low, "high": high, "p": p, "n": found.n}

@@ -36,8 +36,9 @@ def predict(
     config = _without_shared_weights(config, len(folders))
     with experiment.pinned(config):
         dataset = experiment.load_dataset(config)
+        sha256 = dataset.identity()["sha256"]
         for folder, run in zip(folders, runs, strict=True):
-            check_data(folder, dataset.name, run.data.sha256, dataset.identity()["sha256"])
+            check_data(folder, dataset.name, run.data.sha256, sha256)
         evaluator = Evaluator(config, dataset, Devices.over(backend=config.parallel.backend))
         placed = evaluator.place(_stacked(config, evaluator.model, folders))
         test = evaluator.sources["test"]

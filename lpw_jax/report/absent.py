@@ -3,6 +3,10 @@
 from lpw_jax.display import html_page
 
 HEADING = "Not in this report"
+NO_PREDICTIONS = (
+    "There is no predictions/test.npz; the evaluation after training (or lpw_jax.evaluate) writes "
+    "it."
+)
 
 
 class Absent(str):

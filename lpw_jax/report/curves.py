@@ -122,7 +122,7 @@ def tested(records: Records, marks: Marks) -> Figure:
     figure, axes = over_epochs(records, marks)
     evaluated = [record for record in records if record.get("evaluation")]
     is_text = any(record["evaluation"]["collapsed"].get("bpc") for record in evaluated)
-    quantity, scale = ("bpc", 1) if is_text else ("accuracy", 100)
+    quantity, scale, label_of_y = tested_quantity(is_text)
     shown = _NUMBER if is_text else _PERCENT
     styles = {
         ("evaluation", "collapsed"): _COLLAPSED,
@@ -141,9 +141,16 @@ def tested(records: Records, marks: Marks) -> Figure:
         for record in evaluated
     ]
     _members(axes, _epochs(evaluated), members, scale, shown)
-    axes.set_ylabel("test (bits per character)" if is_text else "test accuracy (%)")
+    axes.set_ylabel(label_of_y)
     legend(figure, axes)
     return figure
+
+
+def tested_quantity(is_text: bool) -> tuple[str, int, str]:
+    """What is shown of an evaluation: its name, what it is multiplied by, and the axis' label."""
+    if is_text:
+        return "bpc", 1, "test (bits per character)"
+    return "accuracy", 100, "test accuracy (%)"
 
 
 @styled

@@ -8,15 +8,11 @@ from numpy.typing import NDArray
 from lpw_jax.display import html_graphics, html_page
 from lpw_jax.measures import mistakes
 from lpw_jax.plain_text import html as escape
-from lpw_jax.report.absent import absent
+from lpw_jax.report.absent import NO_PREDICTIONS, absent
 from lpw_jax.report.run_files import Run
 
 _FEW = 20  # classes of which all are shown
 _PAIRS, _CLASSES = 20, 10
-_NO_PREDICTIONS = (
-    "There is no predictions/test.npz; the evaluation after training (or lpw_jax.evaluate) writes "
-    "it."
-)
 _NO_PICTURES = (
     "The images themselves are not in predictions/pictures.npz; 'python -m lpw_jax.evaluate "
     "--workdir DIR' writes it, where the data are."
@@ -26,7 +22,7 @@ _NO_PICTURES = (
 def classes(run: Run) -> Iterator[str]:
     """Which classes are taken for which, and how often each one is recognised."""
     if not run.test:
-        yield absent(_NO_PREDICTIONS)
+        yield absent(NO_PREDICTIONS)
         return
     found, number = run.test["collapsed"], run.results.data.num_classes
     counts = mistakes.confusion(found["label"], found["predicted"], number)
@@ -88,7 +84,7 @@ def _accuracies(counts: NDArray[np.int64], names: Sequence[str]) -> str:
 def worst(run: Run) -> Iterator[str]:
     """The images that the network is wrong about and most confident of."""
     if not run.test:
-        yield absent(_NO_PREDICTIONS)
+        yield absent(NO_PREDICTIONS)
         return
     found = run.test["collapsed"]
     if found["correct"].all():

@@ -6,7 +6,7 @@ from typing import Any
 from lpw_jax.display import html_page
 from lpw_jax.files.measured import Outside
 from lpw_jax.report import curves, mistakes, predicted
-from lpw_jax.report.absent import absent
+from lpw_jax.report.absent import NO_PREDICTIONS, absent
 from lpw_jax.report.run_files import Run
 
 
@@ -115,10 +115,7 @@ def members(run: Run) -> Iterator[str]:
 def calibration(run: Run) -> Iterator[str]:
     """Reliability diagrams."""
     if not run.test:
-        yield absent(
-            "There is no predictions/test.npz; the evaluation after training (or lpw_jax.evaluate) "
-            "writes it."
-        )
+        yield absent(NO_PREDICTIONS)
         return
     yield html_page.figures(
         html_page.figure(

@@ -36,7 +36,7 @@ def losses(seeds: Sequence[Records], marks: Marks) -> Figure:
 def tested(seeds: Sequence[Records], marks: Marks, *, view: str, is_text: bool) -> Figure:
     """A view's test accuracy, or bits per character, of each seed, in the epochs evaluated."""
     figure, axes = curves.over_epochs(max(seeds, key=len), marks)
-    quantity, scale = ("bpc", 1) if is_text else ("accuracy", 100)
+    quantity, scale, label_of_y = curves.tested_quantity(is_text)
     evaluated = [[r for r in records if r.get("evaluation")] for records in seeds]
     every = [[record["epoch"] for record in records] for records in evaluated]
     found = [
@@ -46,7 +46,7 @@ def tested(seeds: Sequence[Records], marks: Marks, *, view: str, is_text: bool) 
     color, mean = (SKY, BLUE) if view == "collapsed" else (ORANGE, VERMILLION)
     style = dict(color=color, mean=mean, shown="{:.4f}" if is_text else "{:.2f} %")
     _overlaid(axes, every, found, label=f"{view}, seeds", **style)
-    axes.set_ylabel("test (bits per character)" if is_text else "test accuracy (%)")
+    axes.set_ylabel(label_of_y)
     legend(figure, axes)
     return figure
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from lpw_jax import experiment, registry
+from lpw_jax.devices import cpu
 from lpw_jax.devices.compilation import Program
 from lpw_jax.errors import UserError
 from lpw_jax.files.nested import from_nested, to_nested
@@ -51,9 +52,7 @@ def initial(
     key = experiment.purpose_key(config.seed, "init")
     if found is None:
         init = functools.partial(random_state, config, model, image_shape)
-        # With less effort CPUs have the same numbers, as soon, and compiled in a third of the time.
-        on_cpu = jax.default_backend() == "cpu"
-        options = {"xla_backend_optimization_level": 1} if on_cpu else None
+        options = cpu.little_effort() if jax.default_backend() == "cpu" else None
         return Program(jax.jit(init, compiler_options=options)), (key,), None
     variables, origin = found
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)

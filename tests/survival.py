@@ -43,7 +43,7 @@ FLAGS = (
     "--config.late_phase.sigma=0.05",
     "--config.swa.start_epoch=4",
     "--config.checkpoint.every_epochs=1",
-    "--config.checkpoint.every_minutes=0.003",
+    "--config.checkpoint.every_minutes=0.01",
 )
 # A tiny network takes so many more images to be as long in every phase: 72 minibatches an epoch.
 TINY_FLAGS = (*FLAGS, "--config.data.validation_examples=281")

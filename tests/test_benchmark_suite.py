@@ -19,6 +19,7 @@ from test_benchmark import RESULTS
 
 import lpw_jax.main
 from lpw_jax import config as config_lib
+from lpw_jax import signals
 from lpw_jax.benchmark import __main__ as benchmark
 from lpw_jax.benchmark import check, history, step_process, suite, summary
 from lpw_jax.benchmark.__main__ import main
@@ -144,40 +145,58 @@ def test_a_step_ends_with_the_suite_that_is_killed(tmp_path):
 
 
 def suite_process(folder, *flags):
-    environment = os.environ | {"XLA_FLAGS": survival.QUICK_COMPILER}  # and one device
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")  # of the training
     return subprocess.Popen(
         [sys.executable, "-m", "lpw_jax.benchmark", *SUITE, f"--output={folder}"]
         + [f"--steps={','.join(SOME)}", *flags],
         cwd=survival.ROOT,
-        env=environment,
+        env=os.environ | {"XLA_FLAGS": survival.QUICK_COMPILER},  # and one device
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
+def ended(process):
+    """Its exit code."""
+    _, told = process.communicate(timeout=survival.PATIENCE)
+    assert not told or process.returncode, told
+    return process.returncode
+
+
+def end_after(process, file, signal_number, *, within):
+    """Ends it, just started, at a random moment once it has written such a file."""
+    started = time.time()
+    while not any(path.stat().st_mtime > started for path in file.parent.glob(file.name)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.Random(file.name).uniform(0, within))
+    process.send_signal(signal_number)
+    return ended(process)
+
+
 @pytest.mark.slow
-def test_a_suite_that_is_killed_again_and_again_measures_all_and_nothing_twice(tmp_path):
-    folder, moments = tmp_path / "results" / "benchmarks" / "here", random.Random(4)
+def test_a_suite_that_is_ended_again_and_again_measures_all_and_nothing_twice(tmp_path):
+    folder = tmp_path / "results" / "benchmarks" / "here"
     folder.parent.mkdir(parents=True)
-    settled, killed = {}, 0
-    for attempt in range(40):
-        process = suite_process(folder)
-        try:
-            # Longer and longer, so that every step ends at last.
-            _, told = process.communicate(timeout=moments.uniform(1, 15) + 12 * attempt)
-        except subprocess.TimeoutExpired:
-            process.send_signal(moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
-            process.communicate()
-            killed += 1
-        for name, record in records(folder).items():
-            if record["status"] in ("done", "failed"):
-                assert settled.setdefault(name, record) == record
-        if process.returncode == 0:
-            break
-    assert process.returncode == 0 and killed > 0, told
+    training = folder / "runs" / "train_cifar10_sgd"
+    killed = end_after(
+        suite_process(folder), folder / "logs" / "wrn28_10_float32.log", signal.SIGKILL, within=3
+    )
+    assert (killed, records(folder)) == (-signal.SIGKILL, {})
+    killed = end_after(suite_process(folder), training / "config.json", signal.SIGKILL, within=1)
+    settled = records(folder)
+    assert killed == -signal.SIGKILL and list(settled) == SOME[:2]
+
+    assert ended(suite_process(folder, "--minutes=0.3")) == 0  # a training takes longer
+    unfinished = records(folder)["train_cifar10_sgd"]
+    assert (unfinished["status"], unfinished["reason"]) == ("unfinished", "the time was over")
+    checkpoint = training / "checkpoints" / "[0-9]*"
+    asked = end_after(suite_process(folder), checkpoint, signal.SIGTERM, within=0.5)
+    assert asked == signals.PREEMPTED and records(folder)["train_cifar10_sgd"] == unfinished
+
+    assert ended(suite_process(folder)) == 0
     found = records(folder)
+    assert {name: found[name] for name in settled} == settled
     assert {name: record["status"] for name, record in found.items()} == {
         "wrn28_10_float32": "done",
         "imagenet_input": "failed",  # digits are not streamed
@@ -194,27 +213,10 @@ def test_a_suite_that_is_killed_again_and_again_measures_all_and_nothing_twice(t
     [line] = (folder.parent / "history.jsonl").read_text().splitlines()
     assert json.loads(line)["file"] == "here/wrn28_10_float32.json"
     # Another command tries again what failed, and that alone.
-    again = suite_process(folder, "--config.data.note=once more")
-    again.communicate(timeout=300)
-    assert again.returncode == 0
+    assert ended(suite_process(folder, "--config.data.note=once more")) == 0
     after = records(folder)
     assert after["imagenet_input"] != found["imagenet_input"]
     assert {**after, "imagenet_input": 0} == {**found, "imagenet_input": 0}
-
-
-@pytest.mark.slow
-def test_a_training_that_the_time_ends_goes_on_in_the_next_call(tmp_path):
-    folder = tmp_path / "suite"
-    flags = ["--steps=train_cifar10_sgd"]
-    first = suite_process(folder, *flags, "--minutes=0.3")  # less than it needs to compile
-    first.communicate(timeout=120)
-    assert first.returncode == 0
-    record = records(folder)["train_cifar10_sgd"]
-    assert (record["status"], record["reason"]) == ("unfinished", "the time was over")
-    second = suite_process(folder, *flags)
-    second.communicate(timeout=500)
-    assert second.returncode == 0
-    assert records(folder)["train_cifar10_sgd"]["status"] == "done"
 
 
 def test_the_largest_difference_is_a_part_of_the_leafs_largest_change():

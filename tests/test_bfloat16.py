@@ -12,6 +12,7 @@ from quick_jit import jit
 from short_run import DIGITS
 
 from lpw_jax import main
+from lpw_jax.devices import parallel
 from lpw_jax.models.densenet import DenseNet
 from lpw_jax.models.wide_resnet import WideResNet
 from lpw_jax.training.schedules import Rates
@@ -68,7 +69,9 @@ def test_a_cycle_agrees_with_float32_within_bfloat16s_precision(network, member_
 
 
 @pytest.mark.slow
-def test_a_short_real_run_learns(tmp_path):
+def test_a_short_real_run_learns(tmp_path, monkeypatch):
+    one = jax.devices()[:1]  # compiles soonest
+    monkeypatch.setattr(parallel, "found", lambda: one)
     options = [
         "train.compute_dtype=bfloat16",
         "train.epochs=5",

@@ -45,25 +45,28 @@ def configured(*fields):
 def test_a_run_is_saved_resumed_evaluated_and_read_again(kind, tmp_path):
     config = configured(*KINDS[kind], "late_phase.member_mode=vmap", "late_phase.sigma=0.1")
     devices = Devices.over(jax.devices()[:1])
-    whole, _ = train.Training(config, subset(48), devices).run(Workdir(tmp_path / "run"))
+    training = train.Training(config, subset(48), devices)
+    whole, _ = training.run(Workdir(tmp_path / "run"))
     checkpoints = sorted((tmp_path / "run/checkpoints").iterdir(), key=lambda p: int(p.name))
     (tmp_path / "cut/checkpoints").mkdir(parents=True)
     checkpoints[1].rename(tmp_path / "cut/checkpoints" / checkpoints[1].name)
     resumed, _ = train.Training(config, subset(48), devices).run(Workdir(tmp_path / "cut"))
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
-    other = train.Training(config, subset(48), Devices.over(jax.devices()[:2]))
-    assert other.in_groups.layout == "members"
-    spread, _ = other.run(Workdir(tmp_path / "other"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-4), spread, whole)
-
     folder = Workdir(tmp_path / "weights")
     folder.path.mkdir()
     folder.save_weights(networks.to_weights(whole))
     again = networks.from_weights(config, folder.load_weights(), 10, "weights")
     jax.tree.map(np.testing.assert_array_equal, again, whole)
-    views = other.evaluator.views(again)
+    views = training.evaluator.views(again)
     assert np.isfinite(views["collapsed"]["nll"]) and len(views["members"]) == 2
+
+    if kind == "rank_one":
+        other = train.Training(config, subset(48), Devices.over(jax.devices()[:2]))
+        assert other.in_groups.layout == "members"
+        spread, _ = other.run(Workdir(tmp_path / "other"))
+        for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""lpw_jax.main, but that it trains a tiny network, and every process keeps what it compiles.
+"""lpw_jax.main with a tiny network and no report, and every process keeps what it compiles.
 
 A process of its own spends most of its time on tracing and compiling its network. Of several
 processes of a run JAX lets only the first write to its cache, and the others look for programs of
@@ -11,7 +11,7 @@ import runpy
 import tiny_net
 from jax._src import compiler, distributed
 
-from lpw_jax import models
+from lpw_jax import models, report
 
 _write = getattr(compiler, "_cache_write", None)  # not JAX's public interface: it may go
 
@@ -27,6 +27,7 @@ def _written(*args, **kwargs):
 
 if __name__ == "__main__":
     # So wide that a limit on the size of files tells a checkpoint from the logs.
+    report.refresh = lambda *_, **__: None  # its figures take as long as half of a training
     models.create = functools.partial(tiny_net.create, features=(24, 32))
     if _write is not None:
         compiler._cache_write = _written

@@ -11,22 +11,30 @@ import jax
 # XLA has the library YNNPACK compute convolutions and products, each on one core; without it they
 # take all cores. Its sums are the faster ones.
 _OPTION, _SUMS = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE"
+_EFFORT = "xla_backend_optimization_level"
 _SETTINGS, _PLUGINS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"), ("jax_plugins", "libtpu")
 _MOST_ARENAS, _MOST_MAPPED, _TRIM_ABOVE = -8, -4, -1  # parameters of glibc's mallopt
 
 
 @functools.cache
 def compiler_options() -> dict[str, str | int]:
-    """What `jax.jit` is to be given on CPUs: {} where XLA lacks the option, or a flag sets it."""
-    if _OPTION in os.environ.get("XLA_FLAGS", ""):
-        return {}
-    # Level 1: compiled sooner, as fast and the same bits in the steps that were tried.
-    options = {_OPTION: _SUMS, "xla_backend_optimization_level": 1}
+    """What `jax.jit` is to be given on CPUs, less what flags set; {} where XLA lacks an option."""
+    options = little_effort()
+    if _OPTION not in os.environ.get("XLA_FLAGS", ""):
+        options[_OPTION] = _SUMS
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
     return options
+
+
+def little_effort() -> dict[str, int]:
+    """Compiled sooner, as fast and the same bits in the steps that were tried.
+
+    {} where a flag of the user says how much effort XLA is to take.
+    """
+    return {} if _EFFORT in os.environ.get("XLA_FLAGS", "") else {_EFFORT: 1}
 
 
 def share_memory() -> None:

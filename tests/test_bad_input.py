@@ -37,6 +37,8 @@ from short_run import CONFIGS, DIGITS, SHORT
 
 from lpw_jax import evaluate, main
 
+# Most cases build the network, and which one it is does not matter.
+pytestmark = pytest.mark.usefixtures("tiny_network")
 PNG = png(IMAGES[0])
 LINK = special("x/a.png", tarfile.SYMTYPE, linkname="/etc/passwd")
 HARD = special("x/a.png", tarfile.LNKTYPE, linkname="x/test_2.png")

@@ -34,7 +34,7 @@ def assert_agrees(ours, recorded, what):
     assert error <= TOLERANCE, f"{what}: relative error {error:.2e}"
 
 
-def config_of(golden, member_mode):
+def config_of(golden, member_mode, **changes):
     """The recorded run as a configuration of this program."""
     settings = json.loads(str(golden["settings"]))
     fields = {
@@ -67,6 +67,7 @@ def config_of(golden, member_mode):
             "late_phase.template_groups": tuple(settings["use_template_bank"]),
             "late_phase.tied_learning_rate": settings["lr"],
         }
+    fields |= {name.replace("__", "."): value for name, value in changes.items()}
     return load_config(CONFIG, [f"--config.{name}={value}" for name, value in fields.items()])
 
 
@@ -170,14 +171,25 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     return np.concatenate(losses), networks.to_weights(state), final
 
 
+def test_losses_agree_until_an_epoch_after_the_release(float64, tmp_path, monkeypatch):
+    """The quick part of the slow test below."""
+    golden = np.load(GOLDEN / "cifar_sgd_coasting.npz")
+    config = config_of(golden, "vmap", train__epochs=3)
+    devices, folder = Devices.over(jax.devices()[:1]), Workdir(tmp_path)
+    losses, *_ = train_recorded(config, dataset_of(golden), golden, devices, folder, monkeypatch)
+    assert len(losses) == 3 * 6
+    assert_agrees(losses, golden["losses"][: len(losses)], "losses")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "member_mode", "num_devices"),
     [
-        ("cifar_sgd_coasting", "vmap", 1),  # the least to compile
-        pytest.param("cifar_swa_coasting", "scan", 4, marks=pytest.mark.slow),
-        pytest.param("cifar_head_only", "vmap", 8, marks=pytest.mark.slow),
-        pytest.param("cifar_templates", "scan", 1, marks=pytest.mark.slow),
-        pytest.param("cifar_sgd_paper", "vmap", 1, marks=pytest.mark.slow),
+        ("cifar_sgd_coasting", "vmap", 1),
+        ("cifar_swa_coasting", "scan", 4),
+        ("cifar_head_only", "vmap", 8),
+        ("cifar_templates", "scan", 1),
+        ("cifar_sgd_paper", "vmap", 1),
     ],
 )
 def test_agrees_with_the_published_code(

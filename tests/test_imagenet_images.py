@@ -12,8 +12,6 @@ from PIL import Image
 from lpw_jax.data import imagenet_images
 from lpw_jax.data.tfds_source import import_tensorflow
 
-tf = import_tensorflow()
-
 NUM_DRAWS = imagenet_images.NUM_DRAWS
 SIDES = [(300, 500), (500, 333), (64, 64), (1, 1), (10, 1000), (1000, 10), (200, 150), (3, 2)]
 
@@ -62,7 +60,13 @@ def pillow(encoded, *, size, resize):
 
 
 @pytest.fixture(scope="module")
-def box():
+def tf():
+    """TensorFlow, which takes seconds to import and need not be in every worker."""
+    return import_tensorflow()
+
+
+@pytest.fixture(scope="module")
+def box(tf):
     return tf.function(
         imagenet_images.random_box,
         input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([10, 4], tf.float64)],
@@ -70,7 +74,7 @@ def box():
 
 
 @pytest.fixture(scope="module")
-def training():
+def training(tf):
     """(encoded, uniform, flip) -> image of 32 x 32."""
     both = [
         tf.function(
@@ -85,7 +89,7 @@ def training():
 
 
 @pytest.fixture(scope="module")
-def evaluation():
+def evaluation(tf):
     """encoded -> image, of 32 x 32 from a shorter side of 40."""
     one = tf.function(
         lambda encoded: imagenet_images.evaluation_image(encoded, size=32, resize=40),
@@ -163,7 +167,7 @@ def test_grey_and_cmyk_become_rgb(training, evaluation, mode):
     assert difference.mean() < (1 if mode == "L" else 4)  # ways to convert CMYK differ
 
 
-def test_a_part_is_that_of_the_whole_image_but_for_the_colours_of_its_edge():
+def test_a_part_is_that_of_the_whole_image_but_for_the_colours_of_its_edge(tf):
     encoded = jpeg(np.random.default_rng(6), (200, 201))
     whole = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE").numpy()
     for box in [(0, 0, 200, 200), (13, 57, 100, 31), (199, 199, 1, 1)]:
@@ -178,7 +182,7 @@ def test_a_part_is_that_of_the_whole_image_but_for_the_colours_of_its_edge():
 
 
 @pytest.mark.parametrize("cut", [lambda b: b[: len(b) // 2], lambda b: b"text", lambda b: b""])
-def test_what_is_no_whole_image_is_an_error(training, evaluation, cut):
+def test_what_is_no_whole_image_is_an_error(tf, training, evaluation, cut):
     encoded = cut(jpeg(np.random.default_rng(7)))
     with pytest.raises(tf.errors.InvalidArgumentError):
         training(encoded, np.full(NUM_DRAWS, 0.5), True)

@@ -22,6 +22,7 @@ def cifar10(data_dir: str) -> dict[str, Any]:
         "test_images": _smaller(whole.test_images),
         "test_labels": whole.test_labels,
         "num_classes": whole.num_classes,
+        "class_names": whole.class_names,
         "note": whole.note,
     }
 

@@ -34,6 +34,13 @@ IMPOSSIBLE = [
 ]
 
 
+def test_without_a_brier_score_the_accuracy_bounds_the_calibration_error():
+    known = {"accuracy": 0.96, "ece": 0.9}
+    assert bounds.impossible(known, 10) == ""
+    fault = bounds.impossible(known | {"ece": 0.91}, 10)
+    assert fault.startswith("ece must be at most 0.904, at accuracy 0.96")
+
+
 @pytest.mark.parametrize(("changes", "rule"), IMPOSSIBLE)
 def test_impossible_figures_are_refused_with_rule_and_value(changes, rule):
     found = {"data": {"num_classes": 10}, "views": {"collapsed": GOOD | changes}}

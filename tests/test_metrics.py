@@ -84,12 +84,18 @@ def test_examples_scored_in_parts_give_the_same_summary(predictions):
 def test_ece_equals_a_loop_over_its_fifteen_bins(predictions):
     log_probs, labels = predictions
     confidence, correct = np.exp(log_probs).max(axis=1), log_probs.argmax(axis=1) == labels
-    expected = 0.0
+    expected, found = 0.0, metrics.calibration_bins(confidence, correct)
     for k in range(15):
         inside = (confidence > k / 15) & (confidence <= (k + 1) / 15)
+        assert found["count"][k] == inside.sum()
+        means = [found[name][k] for name in ("accuracy", "confidence")]
         if inside.any():
+            assert means == pytest.approx([correct[inside].mean(), confidence[inside].mean()])
             gap = abs(correct[inside].mean() - confidence[inside].mean())
             expected += inside.mean() * gap
+        else:
+            assert np.isnan(means).all()
+    assert found["ece"] == pytest.approx(expected)
     assert metrics.classification_metrics(log_probs, labels)["ece"] == pytest.approx(expected)
 
 

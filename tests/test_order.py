@@ -134,6 +134,13 @@ def test_networks_err_alike_on_images_in_one_order():
     assert not agreement.in_one_order(scores(one), scores(moved))
 
 
+@pytest.mark.parametrize(("likeness", "is_one"), [(0.1, False), (0.2, True)])
+def test_chance_alone_makes_no_order(likeness, is_one):
+    """Of 1,000 images unlike scores have a correlation of 0 with a deviation of 0.03."""
+    one, own = np.random.default_rng(0).standard_normal((2, 1000))
+    assert agreement.in_one_order(one, likeness * one + own) == is_one
+
+
 def test_predictions_in_another_order_are_not_compared(tmp_path):
     found = []
     for name, seed in (("cifar10_bn", 1), ("cifar10_sgd", 2)):

@@ -125,7 +125,7 @@ sys.exit(main())
 @pytest.mark.slow
 def test_a_benchmark_of_a_real_config_writes_json_and_a_table(tmp_path):
     output = tmp_path / "made" / "digits.json"
-    flags = ["--parts=matmul,step,program,pytorch", "--num_members=1", "--member_modes=scan"]
+    flags = ["--parts=matmul,step,program,remat,pytorch", "--num_members=1", "--member_modes=scan"]
     flags += ["--repeats=1", "--seconds=0.1", f"--output={output}"]
     small = ["--config.train.batch_size=8", "--config.late_phase.num_members=2"]
     done = subprocess.run(
@@ -150,9 +150,12 @@ def test_a_benchmark_of_a_real_config_writes_json_and_a_table(tmp_path):
     assert flops["by_hand"] == pytest.approx(flops["compiled"], rel=0.05)
     assert results["matmul"]["float32"] > 0
     assert results["program"]["images_per_second"] > 0
+    stored, anew = (results["remat"]["contenders"][r]["rounds"] for r in ("none", "batch_norm"))
+    assert results["remat"]["ratio"] == anew[0] / stored[0]
     table = output.with_suffix(".md").read_text()
     assert table in done.stdout
     assert "| K = 2, scan |" in table
+    assert "| time of a cycle, `scan`, remat `batch_norm` against `none` | - | " in table
     assert "not run: --pytorch_code names no clone of the published code" in table
     assert table.count("not run") == 1  # of the start and communication, not asked for, nothing
 

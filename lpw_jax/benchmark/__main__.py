@@ -29,7 +29,7 @@ PARTS = (
     "start",
     "pytorch",
 )
-ALL_PARTS = ("check", *PARTS)
+ALL_PARTS = ("check", "remat", *PARTS)
 MODES = ("vmap", "scan", "unroll")
 
 
@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="where results go; a table goes beside it (default: runs/benchmarks/<config>.json)",
     )
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, of %(default)s, and check")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help="which, of %(default)s, check and remat"
+    )
     parser.add_argument(
         "--num_members", default="1,4,10,20,50", help="values of K (default: %(default)s)"
     )

@@ -82,6 +82,9 @@ def measure(
         "memory": lambda: memory.measure(
             config, devices, num_classes=bench.num_classes, member_modes=member_modes
         ),
+        "remat": lambda: memory.times(
+            config, devices, num_classes=bench.num_classes, repeats=repeats
+        ),
         "dispatch": lambda: dispatch.measure(devices, repeats=repeats),
         "pytorch": lambda: pytorch.compare(
             config, bench.fastest, code=pytorch_code, python=pytorch_python, repeats=repeats

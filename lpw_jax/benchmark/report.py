@@ -184,6 +184,12 @@ def _memory(results: Mapping[str, Any]) -> Iterator[Row]:
         yield (what, "-", cell, "")
 
 
+def _remat(results: Mapping[str, Any]) -> Iterator[Row]:
+    found = results["remat"]
+    what = f"time of a cycle, `{found['member_mode']}`, remat `batch_norm` against `none`"
+    yield (what, "-", f"{found['ratio']:.3f}", "")
+
+
 def _dispatch(results: Mapping[str, Any]) -> Iterator[Row]:
     for backend, found in results["dispatch"].items():
         what = f"microseconds to dispatch a step of 250 arrays, `{backend}`"
@@ -226,6 +232,7 @@ _PARTS = {
     "input": ("streamed input", _input),
     "collectives": ("communication", _communication),
     "memory": ("memory", _memory),
+    "remat": ("time of remat", _remat),
     "dispatch": ("dispatch", _dispatch),
     "start": ("start", _start),
     "pytorch": ("published PyTorch code", _pytorch),

@@ -11,15 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_net
 from short_run import DIGITS, subset
 
 from lpw_jax.config import load_config
 from lpw_jax.devices import preflight
 from lpw_jax.devices.parallel import Devices
 from lpw_jax.files.workdir import Workdir
+from lpw_jax.method.cycle import MEMBER_MODES, over_members
 from lpw_jax.method.late_phase import LatePhase
 from lpw_jax.training import train
 from lpw_jax.training.runner import Runner
+from lpw_jax.training.schedules import Rates
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 NUM_CYCLES = {1: 6, 2: 6, 3: 3, 4: 3, 5: 3}  # of 48 images in batches of 8; K = 2 from epoch 3 on
@@ -208,6 +211,29 @@ def test_another_seed_is_the_same_program():
         lowered_cycle("data", "vmap", 1, num_members=2, seed=seed)[0].as_text() for seed in (0, 1)
     )
     assert one == other
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_members_are_merged_looped_over_or_written_out(float64, num_microbatches):
+    """Merged or looped over, a program has the convolutions of one member; else of K."""
+    batch = {"image": tiny_net.images(0, 3, 4), "label": tiny_net.labels(0, 3, 4)}
+    found = {}
+    for mode in MEMBER_MODES:
+        method = tiny_net.method(member_mode=mode, num_microbatches=num_microbatches)
+        step = tiny_net.step(method)
+        program = str(jax.make_jaxpr(step)(tiny_net.released(method, 3), batch, Rates(*[0.1] * 5)))
+        found[mode] = program.count("conv_general_dilated["), program.count("scan[") > 0
+    convolutions = found["scan"][0]
+    assert found["scan"] == (convolutions, True)
+    merged = convolutions * num_microbatches  # written out on CPUs
+    assert found["vmap"] == (merged, False) and found["unroll"] == (3 * merged, False)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("vmap", 1), ("scan", 1), ("unroll", 3)])
+def test_networks_of_members_are_applied_at_once_or_in_turn(mode, expected):
+    apply = over_members(lambda w, x: w @ x, mode, in_axes=(0, None))
+    program = str(jax.make_jaxpr(apply)(np.ones((3, 2, 2)), np.ones(2)))
+    assert program.count("dot_general[") == expected and ("scan[" in program) == (mode == "scan")
 
 
 def collectives(program):

@@ -225,7 +225,7 @@ def test_the_table_compares_with_the_targets_and_takes_the_fastest_mode():
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--parts=speed", "--parts = 'speed': must be some of check,matmul,step,"),
+        ("--parts=speed", "--parts = 'speed': must be some of check,remat,matmul,"),
         ("--member_modes=", "--member_modes = '': must be some of vmap,scan,unroll"),
         ("--num_members=1,0", "--num_members = '1,0': must be whole numbers >= 1"),
         ("--device_counts=two", "--device_counts = 'two': must be whole numbers >= 1"),

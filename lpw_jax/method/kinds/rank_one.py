@@ -74,8 +74,8 @@ class Factors(Part):
 
     inputs: jax.Array
     outputs: jax.Array
-    axes: tuple[int, int] = (-2, -1)
-    on_activations: bool = False
+    axes: tuple[int, int]
+    on_activations: bool
 
     def combine(self, shared: jax.Array, places: Places) -> Any:
         """As in `Part`."""

@@ -172,7 +172,7 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
 
 
 def test_losses_agree_until_an_epoch_after_the_release(float64, tmp_path, monkeypatch):
-    """The quick part of the slow test below."""
+    """Losses alone: the quick part of the slow test below."""
     golden = np.load(GOLDEN / "cifar_sgd_coasting.npz")
     config = config_of(golden, "vmap", train__epochs=3)
     devices, folder = Devices.over(jax.devices()[:1]), Workdir(tmp_path)

@@ -61,7 +61,7 @@ def test_a_run_is_saved_resumed_evaluated_and_read_again(kind, tmp_path):
     views = training.evaluator.views(again)
     assert np.isfinite(views["collapsed"]["nll"]) and len(views["members"]) == 2
 
-    if kind == "rank_one":
+    if kind != "head only":  # which a golden trajectory trains on eight devices
         other = train.Training(config, subset(48), Devices.over(jax.devices()[:2]))
         assert other.in_groups.layout == "members"
         spread, _ = other.run(Workdir(tmp_path / "other"))

@@ -288,6 +288,7 @@ def test_the_networks_of_the_paper_have_its_size(path):
     "path", [path for path in CELLS if path.stem.endswith("_swa")], ids=lambda path: path.stem
 )
 def test_the_paper_s_cells_pass_a_dry_run(path, tmp_path, monkeypatch, capsys):
+    """With SWA, a dry run takes steps of all phases that the others have."""
     content = b"<page>The quick brown fox</page>" * 12_000
     monkeypatch.setattr(text_files, "ENWIK8_BYTES", len(content))
     monkeypatch.setattr(text_files, "ENWIK8_MD5", hashlib.md5(content).hexdigest())

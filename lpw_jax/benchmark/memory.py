@@ -42,7 +42,13 @@ def measure(
 def times(
     config: ConfigDict, devices: Devices, *, num_classes: int, repeats: int
 ) -> dict[str, Any]:
-    """How long a cycle takes by `train.remat`, rounds in turn, and the median of their ratios."""
+    """Seconds of a cycle by `train.remat`, rounds in turn, and the median of the rounds' ratios.
+
+    `late_phase.member_mode = auto` means 'scan', for two cycles are in memory at once.
+
+    Raises:
+      jax.errors.JaxRuntimeError: they do not fit.
+    """
     mode = experiment.member_mode(config, fits=lambda: False)
     contenders = {
         remat: Contender(_cycle(config, devices, num_classes, mode, remat)) for remat in _VALUES
@@ -55,7 +61,8 @@ def times(
     return {
         "member_mode": mode,
         "ratio": statistics.median(map(operator.truediv, anew, stored)),
-    } | {"contenders": found}
+        "contenders": found,
+    }
 
 
 def _cycle(

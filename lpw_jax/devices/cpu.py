@@ -30,9 +30,9 @@ def compiler_options() -> dict[str, str | int]:
 
 
 def little_effort() -> dict[str, int]:
-    """Compiled sooner, as fast and the same bits in the steps that were tried.
+    """XLA's option for less effort at machine code, {} where a flag of the user says how much.
 
-    {} where a flag of the user says how much effort XLA is to take.
+    Compiled sooner; as fast, and the same bits, in the steps that were tried.
     """
     return {} if _EFFORT in os.environ.get("XLA_FLAGS", "") else {_EFFORT: 1}
 

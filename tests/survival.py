@@ -123,9 +123,7 @@ class Program:
         return self._has_written("checkpoints/[0-9]*")
 
     def _has_written(self, pattern: str) -> bool:
-        with contextlib.suppress(FileNotFoundError):  # they come and go
-            return any(p.stat().st_mtime > self.started for p in self.workdir.glob(pattern))
-        return self._has_written(pattern)
+        return has_written(self.workdir, pattern, since=self.started)
 
     def epochs_done(self) -> int:
         """Lines of metrics.jsonl."""
@@ -167,6 +165,13 @@ class Program:
         """Sends a signal and waits for its end; returns the exit code, that of `sent` negative."""
         self.process.send_signal(sent)
         return self.wait()
+
+
+def has_written(workdir: Path, pattern: str, *, since: float) -> bool:
+    """Whether there is such a file that changed after the moment `since`."""
+    with contextlib.suppress(FileNotFoundError):  # they come and go
+        return any(path.stat().st_mtime > since for path in workdir.glob(pattern))
+    return has_written(workdir, pattern, since=since)
 
 
 def start(workdir: Path, **options: Any) -> Program:

@@ -196,10 +196,7 @@ def test_a_suite_that_is_ended_again_and_again_measures_all_and_nothing_twice(tm
     started = time.time()
 
     def has_saved():
-        with contextlib.suppress(FileNotFoundError):  # unfinished ones come and go
-            saved = (p for p in (training / "checkpoints").iterdir() if p.name.isdigit())
-            return any(path.stat().st_mtime > started for path in saved)
-        return False
+        return survival.has_written(training, "checkpoints/[0-9]*", since=started)
 
     assert end_when(has_saved, suite_process(folder), signal.SIGKILL) == -signal.SIGKILL
     assert records(folder)[SOME[2]] == unfinished

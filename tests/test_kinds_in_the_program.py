@@ -65,8 +65,9 @@ def test_a_run_is_saved_resumed_evaluated_and_read_again(kind, tmp_path):
         other = train.Training(config, subset(48), Devices.over(jax.devices()[:2]))
         assert other.in_groups.layout == "members"
         spread, _ = other.run(Workdir(tmp_path / "other"))
-        for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(whole), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=2e-4)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-4), spread, whole
+        )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from lpw_jax.devices import jax_settings
 from lpw_jax.display import console
 from lpw_jax.errors import UserError
 from lpw_jax.method.keys import make_key
-from lpw_jax.models.convolution import cpu_conv_general_dilated
+from lpw_jax.models.convolution import on_cpus
 from lpw_jax.weights import pretrained, weight_download, weight_files
 
 AnyDataset = Dataset | OnDisk | Text
@@ -37,16 +37,15 @@ def build_model(
     `member_mode` is by default that of `config`.
     """
     mode = member_mode or config.late_phase.member_mode
-    # Merged members would make grouped convolutions of the written-out gradients.
-    on_cpu = jax.default_backend() == "cpu" and mode != "vmap"
+    dtype, on_cpu = jnp.dtype(config.train.compute_dtype), jax.default_backend() == "cpu"
     return models.create(
         config.model.name,
         depth=config.model.depth,
         width=config.model.width,
         num_classes=num_classes,
-        dtype=jnp.dtype(config.train.compute_dtype),
+        dtype=dtype,
         precision=config.train.matmul_precision,
-        conv_general_dilated=cpu_conv_general_dilated if on_cpu else None,
+        conv_general_dilated=on_cpus(dtype, merged=mode == "vmap") if on_cpu else None,
         remat=config.train.remat,
         **(_of_text(config) if registry.network(config.model.name).reads_text else {}),
     )

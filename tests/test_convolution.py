@@ -1,5 +1,6 @@
-"""The CPU's convolution is XLA's, in value and gradients, and its gradients have fast layouts."""
+"""The CPU's convolutions are XLA's, in value and gradients, and gradients have fast layouts."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 from quick_jit import jit
 
-from lpw_jax.models.convolution import LAYOUT, PART, cpu_conv_general_dilated
+from lpw_jax.models.convolution import (
+    LAYOUT,
+    PART,
+    cpu_conv_general_dilated,
+    cpu_product_general_dilated,
+)
 
 KERNELS, STRIDES = [1, 3, 5], [(1, 1), (2, 2), (2, 1), (3, 3)]
 PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((1, 2), (0, 1))]
@@ -23,17 +29,20 @@ def plain(x, kernel, strides, padding):
     )
 
 
-def ours(x, kernel, strides, padding):
+def ours(x, kernel, strides, padding, convolution=cpu_conv_general_dilated):
     numbers = jax.lax.conv_dimension_numbers(x.shape, kernel.shape, LAYOUT)
-    return cpu_conv_general_dilated(
+    return convolution(
         x, kernel, strides, padding, UNDILATED, UNDILATED, numbers, precision="highest"
     )
 
 
-def assert_equal(*cases):
-    """Value and gradients, to rounding of the largest value, of both convolutions in every case.
+product = functools.partial(ours, convolution=cpu_product_general_dilated)
 
-    Cases are ((convolution, convolution), operands), compiled as one program.
+
+def assert_equal(*cases):
+    """Value and gradients, to rounding of the largest value, of all convolutions in every case.
+
+    Cases are ((convolution, ...), operands), compiled as one program.
     """
     random = np.random.default_rng(1)
     along = [
@@ -52,13 +61,16 @@ def assert_equal(*cases):
             for (convolutions, _), *arguments in zip(cases, along, operands, strict=True)
         ]
 
-    pairs = results(along, [operands for _, operands in cases])
-    for i, pair in enumerate(jax.device_get(pairs)):
-        for found, expected in zip(*map(jax.tree.leaves, pair), strict=True):
-            assert found.dtype == expected.dtype and found.shape == expected.shape
-            np.testing.assert_allclose(
-                found, expected, rtol=0, atol=1e-12 * np.abs(expected).max(), err_msg=f"case {i}"
-            )
+    for i, found in enumerate(jax.device_get(results(along, [own for _, own in cases]))):
+        *others, expected = found
+        for other in others:
+            jax.tree.map(lambda a, b, i=i: assert_close(a, b, f"case {i}"), other, expected)
+
+
+def assert_close(found, expected, case):
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    tolerance = 1e-12 * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=case)
 
 
 def operands(batch, size, taps, *, channels=(3, 4)):
@@ -68,8 +80,8 @@ def operands(batch, size, taps, *, channels=(3, 4)):
     )
 
 
-def both(strides, padding):
-    return [lambda *xk, conv=conv: conv(*xk, strides, padding) for conv in (ours, plain)]
+def all_of(strides, padding):
+    return [lambda *xk, conv=conv: conv(*xk, strides, padding) for conv in (ours, product, plain)]
 
 
 @pytest.mark.parametrize(("i", "taps"), list(enumerate(KERNELS)))
@@ -78,7 +90,7 @@ def test_value_and_gradients_are_xlas(float64, i, taps):
     cases = []
     for j, strides in enumerate(STRIDES):
         padding, size = PADDINGS[(i + j) % 3], SIZES[(i + j) % 2]
-        cases.append((both(strides, padding), operands(PART + 1, size, taps)))
+        cases.append((all_of(strides, padding), operands(PART + 1, size, taps)))
     assert_equal(*cases)
 
 
@@ -87,7 +99,7 @@ def test_value_and_gradients_are_xlas(float64, i, taps):
     [(3, [1, PART - 1, PART]), (3, [3 * PART, 3 * PART + 1, 4 * PART - 1]), (1, [1, 3 * PART + 1])],
 )
 def test_the_batch_may_have_any_size(float64, taps, batches):
-    convolutions = both((2, 2), PADDINGS[1])
+    convolutions = all_of((2, 2), PADDINGS[1])
     assert_equal(*((convolutions, operands(batch, (6, 5), taps)) for batch in batches))
 
 
@@ -116,8 +128,8 @@ def test_flax_takes_it_as_its_convolution(float64):
     for options in ({}, {"strides": 2, "padding": 1}, {"padding": "VALID"}):
         options |= dict(features=4, kernel_size=(3, 3), dtype=jnp.float64, param_dtype=jnp.float64)
         layers = [
-            nn.Conv(**options, conv_general_dilated=cpu_conv_general_dilated),
-            nn.Conv(**options),
+            nn.Conv(**options, conv_general_dilated=convolution)
+            for convolution in (cpu_conv_general_dilated, cpu_product_general_dilated, None)
         ]
         cases.append(
             ([lambda x, p, layer=layer: layer.apply(p, x) for layer in layers], (x, params))
@@ -133,8 +145,24 @@ def test_other_convolutions_of_flax_are_refused(options):
     options = {"features": 6, "kernel_size": (3, 3)} | options
     shape = (2, 6, 6, 3)[: 4 if options["kernel_size"] != 3 else 3]
     layer = nn.Conv(**options, conv_general_dilated=cpu_conv_general_dilated)
-    with pytest.raises(ValueError, match="cpu_conv_general_dilated: must be 2-D, ungrouped"):
+    with pytest.raises(ValueError, match="convolution on CPUs: must be 2-D, ungrouped"):
         jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_a_product_merges_members(float64):
+    """Their images are one batch, and the gradient of their sum is a product too."""
+    x, kernel = operands(2 * 3, (6, 5), 3)
+    members = x.reshape(2, 3, *x.shape[1:])
+
+    def total(convolution, kernel):
+        def member(x):
+            return jnp.square(convolution(x, kernel, (2, 1), PADDINGS[1])).sum()
+
+        return jax.vmap(member)(members).sum()
+
+    program = jax.jit(jax.grad(functools.partial(total, product)))
+    assert not layouts(program.lower(kernel).as_text("hlo"))
+    assert_close(program(kernel), jit(jax.grad(functools.partial(total, plain)))(kernel), "")
 
 
 def test_another_layout_is_refused():
@@ -181,7 +209,7 @@ def test_few_channels_are_computed_for_two_pixels_at_once(float64, outputs, widt
     x, kernel = operands(2, (4, width), 3, channels=(3, outputs))
     program = jax.jit(lambda *xk: ours(*xk, (1, 1), PADDINGS[1])).lower(x, kernel)
     assert program.as_text("hlo").count("stride=1x2") == pairs
-    assert_equal((both((1, 1), PADDINGS[1]), (x, kernel)))
+    assert_equal((all_of((1, 1), PADDINGS[1]), (x, kernel)))
 
 
 def test_a_weight_gradient_takes_the_images_that_the_forward_pass_took(float64):

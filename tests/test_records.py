@@ -1,5 +1,6 @@
 """Records on disk: which they are, part by part, and what is told when a file is damaged."""
 
+import functools
 import os
 import shutil
 import threading
@@ -13,13 +14,18 @@ from lpw_jax.data.records import Records, open_split
 from lpw_jax.errors import UserError
 
 NAME, NUM, FILES = "photos", 11, 3
-RECORDS = [example(b"image %d" % i, i, f"name_{i}") for i in range(NUM)]
+
+
+@functools.cache
+def examples():
+    """Made on first use: it needs TensorFlow."""
+    return [example(b"image %d" % i, i, f"name_{i}") for i in range(NUM)]
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
-    write_records(folder, RECORDS, name=NAME, split="train", num_files=FILES)
+    write_records(folder, examples(), name=NAME, split="train", num_files=FILES)
     return folder
 
 
@@ -41,14 +47,14 @@ def damage(folder, number, change):
 
 def test_records_stand_in_the_order_of_the_files(written):
     records = opened(written)
-    assert len(records) == NUM and [records[i] for i in range(NUM)] == RECORDS
-    assert records[np.int64(NUM - 1)] == RECORDS[-1]
+    assert len(records) == NUM and [records[i] for i in range(NUM)] == examples()
+    assert records[np.int64(NUM - 1)] == examples()[-1]
 
 
 def test_a_part_has_its_own_numbers(written):
     part = opened(written).part(3, 6)
-    assert [part[i] for i in range(len(part))] == RECORDS[3:9]
-    assert part.part(2, 3)[0] == RECORDS[5] and part.part(2, 3).first == 5
+    assert [part[i] for i in range(len(part))] == examples()[3:9]
+    assert part.part(2, 3)[0] == examples()[5] and part.part(2, 3).first == 5
     for number in (-1, 6):
         with pytest.raises(IndexError, match=f"record {number} of 6"):
             part[number]
@@ -67,17 +73,17 @@ def test_threads_read_at_the_same_time(written):
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(found[i] == RECORDS[i::4] * 50 for i in range(4))
+    assert all(found[i] == examples()[i::4] * 50 for i in range(4))
 
 
 def test_the_digest_follows_the_content_not_the_order_of_features(written, tmp_path):
     digest = opened(written).digest()
     assert opened(shutil.copytree(written, tmp_path / "elsewhere")).digest() == digest
-    reordered = [_reordered(record) for record in RECORDS]
-    assert reordered != RECORDS
+    reordered = [_reordered(record) for record in examples()]
+    assert reordered != examples()
     write_records(tmp_path / "again", reordered, name=NAME, split="train", num_files=FILES)
     assert opened(tmp_path / "again").digest() == digest
-    others = [example(b"other", 0, "name_0"), *RECORDS[1:]]
+    others = [example(b"other", 0, "name_0"), *examples()[1:]]
     write_records(tmp_path / "other", others, name=NAME, split="train", num_files=FILES)
     assert opened(tmp_path / "other").digest() != digest
 
@@ -113,7 +119,7 @@ def test_a_file_that_is_no_array_record_is_named(folder, change):
 def test_a_damaged_record_is_named_with_its_file(folder):
     path = damage(folder, 1, lambda b: b.replace(b"image 5", b"image 6"))
     records = opened(folder)  # the first record of each file is as it was
-    assert records[4] == RECORDS[4]
+    assert records[4] == examples()[4]
     with pytest.raises(UserError, match=path.name):
         records[5]
 
@@ -144,4 +150,4 @@ def test_more_files_than_a_process_may_open_by_default(written):
 
 def test_records_open_from_any_paths(written):
     paths = sorted(written.iterdir())
-    assert [Records(paths[1:])[i] for i in range(3)] == RECORDS[4:7]
+    assert [Records(paths[1:])[i] for i in range(3)] == examples()[4:7]

@@ -1,5 +1,7 @@
 """Examples streamed from records: the same pixels however they are asked for, and corrupt ones."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,12 @@ from lpw_jax.errors import UserError
 
 NUM, SIZE = 40, 16
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-INTACT = examples(NUM)
+
+
+@functools.cache
+def intact_examples():
+    """Made on first use: it needs TensorFlow."""
+    return examples(NUM)
 
 
 def crop(encoded, uniform):
@@ -40,13 +47,13 @@ def write(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def intact(write):
-    return write(INTACT)
+    return write(intact_examples())
 
 
 @pytest.fixture(scope="module")
 def damaged(write):
     """Numbers 3 and 4 do not decode, and 17 is no image at all."""
-    records = list(INTACT)
+    records = list(intact_examples())
     whole = jpeg(np.random.default_rng(1), (90, 91))
     for number, image in {3: whole[: len(whole) // 3], 4: b"", 17: b"a text"}.items():
         records[number] = example(image, number, f"image_{number}.JPEG")
@@ -194,25 +201,27 @@ def test_a_minibatch_without_any_image_that_decodes_ends_training(damaged):
 
 
 def test_a_record_without_an_image_is_named(write):
-    records = write([*INTACT[:4], b"", *INTACT[5:8]])
+    records = write([*intact_examples()[:4], b"", *intact_examples()[5:8]])
     with pytest.raises(UserError, match=r"without a name \(image 4\) is corrupt: it lacks image"):
         list(source(records).feeds(np.arange(8)[None], epoch=0))
 
 
 def test_a_record_that_is_no_example_is_named(write):
-    records = write([*INTACT[:4], b"\xff" * 20, *INTACT[5:8]])
+    records = write([*intact_examples()[:4], b"\xff" * 20, *intact_examples()[5:8]])
     with pytest.raises(UserError, match=r"\(image 4\) is corrupt: it is no tf\.train\.Example"):
         list(source(records).feeds(np.arange(8)[None], epoch=0))
 
 
 def test_a_label_outside_of_the_classes_is_an_error(write):
-    records = write([*INTACT[:4], example(jpeg(np.random.default_rng(0)), 1000, "a.JPEG")])
+    records = write(
+        [*intact_examples()[:4], example(jpeg(np.random.default_rng(0)), 1000, "a.JPEG")]
+    )
     with pytest.raises(UserError, match=r"photos: labels must lie in 0\.\.999, found 0\.\.1000"):
         list(source(records).feeds(np.arange(5)[None], epoch=0))
 
 
 def test_a_damaged_file_is_named_while_images_are_read(tmp_path):
-    paths = write_records(tmp_path, INTACT, name="photos", split="train", num_files=2)
+    paths = write_records(tmp_path, intact_examples(), name="photos", split="train", num_files=2)
     data = paths[1].read_bytes()
     paths[1].write_bytes(data.replace(b"image_30.JPEG", b"image_99.JPEG"))
     records = open_split(tmp_path, "photos", "train", num_records=NUM)

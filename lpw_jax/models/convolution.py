@@ -6,10 +6,12 @@ that is tens of times slower, and the weight gradient over a whole minibatch, wh
 minibatch, overflows the caches. Here both gradients are NHWC convolutions themselves, and the
 weight gradient is summed over parts of the minibatch. Strided convolutions have gradients without
 the zeros of a dilation, and few output channels are computed for two pixels at once.
+
+XLA's library has no convolution of float64: there, products of matrices are faster.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,35 +29,37 @@ NARROW = 16
 Padding = tuple[tuple[int, int], ...]
 
 
-def cpu_conv_general_dilated(
-    lhs: jax.Array,
-    rhs: jax.Array,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int],
-    rhs_dilation: Sequence[int],
-    dimension_numbers: lax.ConvDimensionNumbers,
-    feature_group_count: int = 1,
-    precision: lax.PrecisionLike = None,
-    preferred_element_type: jax.typing.DTypeLike | None = None,
-) -> jax.Array:
-    """What `flax.linen.Conv` wants of its `conv_general_dilated`, in 2-D, ungrouped, undilated.
-
-    Do not vmap its derivative: it would become a grouped convolution.
+def _as_flax_wants(convolution: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """What `flax.linen.Conv` takes as its `conv_general_dilated`, in 2-D, ungrouped, undilated.
 
     Raises:
       ValueError: another kind of convolution is asked for.
     """
-    if (
-        lhs.ndim != 4
-        or feature_group_count != 1
-        or {*lhs_dilation, *rhs_dilation} != {1}
-        or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT)
-    ):
-        raise ValueError("cpu_conv_general_dilated: must be 2-D, ungrouped, undilated, NHWC")
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
+
+    def conv_general_dilated(
+        lhs: jax.Array,
+        rhs: jax.Array,
+        window_strides: Sequence[int],
+        padding: str | Sequence[tuple[int, int]],
+        lhs_dilation: Sequence[int],
+        rhs_dilation: Sequence[int],
+        dimension_numbers: lax.ConvDimensionNumbers,
+        feature_group_count: int = 1,
+        precision: lax.PrecisionLike = None,
+        preferred_element_type: jax.typing.DTypeLike | None = None,
+    ) -> jax.Array:
+        if (
+            lhs.ndim != 4
+            or feature_group_count != 1
+            or {*lhs_dilation, *rhs_dilation} != {1}
+            or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT)
+        ):
+            raise ValueError("convolution on CPUs: must be 2-D, ungrouped, undilated, NHWC")
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+        return convolution(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
+
+    return conv_general_dilated
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -124,6 +128,36 @@ def _backward(strides, padding, precision, saved, grad):
 
 
 _conv.defvjp(_forward, _backward)
+cpu_conv_general_dilated = _as_flax_wants(_conv)
+
+
+def _product(x, kernel, strides, padding, precision):
+    """The patches of all images, their pixels side by side, times the kernel as one matrix."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = (
+        (size - taps) // stride * stride + 1
+        for size, taps, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)
+    )
+    patches = [
+        x[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+        for i, j in np.ndindex(kernel.shape[:2])
+    ]
+    matrix = kernel.reshape(-1, kernel.shape[3])
+    return jnp.dot(jnp.concatenate(patches, -1), matrix, precision=precision)
+
+
+cpu_product_general_dilated = _as_flax_wants(_product)
+
+
+def on_cpus(dtype: jax.typing.DTypeLike, *, merged: bool) -> Callable[..., jax.Array] | None:
+    """What computes the convolutions of a network in `dtype` on CPUs, None for JAX's own.
+
+    Args:
+      merged: whether members are vmapped, which makes grouped convolutions of `_conv`'s gradients.
+    """
+    if np.dtype(dtype) == np.float64:
+        return cpu_product_general_dilated
+    return None if merged else cpu_conv_general_dilated
 
 
 def _by_phase(grad, kernel, size, strides, padding, precision):

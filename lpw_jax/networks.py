@@ -52,13 +52,18 @@ def initial(
     key = experiment.purpose_key(config.seed, "init")
     if found is None:
         init = functools.partial(random_state, config, model, image_shape)
-        options = cpu.little_effort() if jax.default_backend() == "cpu" else None
-        return Program(jax.jit(init, compiler_options=options)), (key,), None
+        return Program(_jit_once(init)), (key,), None
     variables, origin = found
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
     origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
-    return Program(jax.jit(functools.partial(tied_of, config, model))), (variables, key), origin
+    return Program(_jit_once(functools.partial(tied_of, config, model))), (variables, key), origin
+
+
+def _jit_once(function: Callable) -> Callable:
+    """`jax.jit` for what is computed once: its compilation takes longer than its work."""
+    options = cpu.little_effort() if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)
 
 
 def random_state(
@@ -75,10 +80,10 @@ def released(config: ConfigDict, model: nn.Module, tied: State) -> State:
     release = functools.partial(
         trained_by.release, num_members=options.num_members, sigma=options.sigma
     )
-    state = jax.jit(release)(tied, experiment.purpose_key(config.seed, "release"))
+    state = _jit_once(release)(tied, experiment.purpose_key(config.seed, "release"))
     if not options.reinitialize_head:
         return state
-    start_anew = jax.jit(functools.partial(_with_new_heads, trained_by.member_optimizer))
+    start_anew = _jit_once(functools.partial(_with_new_heads, trained_by.member_optimizer))
     return start_anew(state, experiment.purpose_key(config.seed, "head"))
 
 

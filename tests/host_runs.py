@@ -86,16 +86,14 @@ def alone() -> Path:
     return shared.once("hosts_alone", make) / "run"
 
 
-def both(layout: str, backend: str = "pmap") -> Path:
-    """Folder of the run of two that nothing disturbed, made on first use.
+def both() -> Path:
+    """Folder of the run of two, with members on hosts of their own, that nothing disturbed.
 
     What the first and the second process printed lies beside it: run.0.out, run.1.out.
     """
 
     def make(folder):
-        flags = {"layout": layout, "backend": backend}
-        flags = [f"--config.parallel.{field}={value}" for field, value in flags.items()]
-        programs = start(folder / "run", *flags)
+        programs = start(folder / "run", "--config.parallel.layout=members")
         assert outcome(programs) == [0, 0], [program.errors for program in programs]
 
-    return shared.once(f"hosts_{layout}_{backend}", make) / "run"
+    return shared.once("hosts_members", make) / "run"

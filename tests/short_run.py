@@ -15,6 +15,7 @@ SHORT = [
     "--config.swa.start_epoch=2",
     "--config.train.anneal_start=1",
     "--config.train.anneal_end=2",
+    "--config.train.crop_padding=0",  # compiles sooner
 ]
 
 

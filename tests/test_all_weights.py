@@ -225,14 +225,14 @@ def test_the_whole_program_runs_with_nothing_shared(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "dry run: all checks passed" in shown
     (total,) = [line.split() for line in shown.splitlines() if line.strip().startswith("total")]
-    assert total == ["total", "0", "712", "712", "100.00", "%"]
+    assert total == ["total", "0", "730", "730", "100.00", "%"]
     assert shown.count(", step ") == 2 * dry_run.STEPS
     assert main.main(flags) == 0 and main.main(flags) == 0  # the second one only shows it
     before = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert before["num_parameters"] == before["num_late_phase_parameters"] == 712
+    assert before["num_parameters"] == before["num_late_phase_parameters"] == 730
     assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 0
     after = json.loads((tmp_path / "run" / "results.json").read_text())
     assert after["views"]["collapsed"]["nll"] == pytest.approx(before["views"]["collapsed"]["nll"])
     run = lpw_jax.load(tmp_path / "run")
     assert run.stacked["shared"] == {}
-    assert run.member(1)["params"]["conv1"]["kernel"].shape == (3, 3, 3, 6)
+    assert run.member(1)["params"]["conv1"]["kernel"].shape == (4, 4, 3, 8)

@@ -82,7 +82,8 @@ def test_collectives_are_counted_with_their_bytes():
 
 @pytest.mark.slow
 def test_members_of_their_own_need_one_all_reduce_of_the_shared_gradient(monkeypatch):
-    monkeypatch.setattr(models, "create", functools.partial(tiny_net.create, features=(24, 32)))
+    network = dict(network=tiny_net.TinyNet, use_bias=False, features=(24, 32))
+    monkeypatch.setattr(models, "create", functools.partial(tiny_net.create, **network))
     config = load_config("configs/digits_bn.py", ["--config.train.batch_size=8"])
     [run] = collectives.measure(config, num_classes=10, device_counts=[2])
     [one, members] = run["members"]["collectives"].items(), run["members"]
@@ -116,7 +117,9 @@ import functools, sys
 sys.path.append("tests")
 import tiny_net
 from lpw_jax import models
-models.create = functools.partial(tiny_net.create, features=(32, 64))
+models.create = functools.partial(
+    tiny_net.create, network=tiny_net.TinyNet, use_bias=False, features=(32, 64)
+)
 from lpw_jax.benchmark.__main__ import main
 sys.exit(main())
 """

@@ -18,7 +18,7 @@ from test_benchmark import RESULTS
 
 import lpw_jax.main
 from lpw_jax import config as config_lib
-from lpw_jax import signals
+from lpw_jax import experiment, signals
 from lpw_jax.benchmark import __main__ as benchmark
 from lpw_jax.benchmark import check, history, step_process, suite, summary
 from lpw_jax.benchmark.__main__ import main
@@ -246,13 +246,16 @@ def test_a_device_that_rounds_more_does_not_agree_with_the_cpu(tiny_network, mon
     found = check.agreement(config, num_classes=10)
     assert found["float32"]["agrees"] and found["float64"]["agrees"]
     assert 0 < found["float64"]["difference"] < found["float32"]["difference"]
-    products = jax.lax.conv_general_dilated
+    on_cpus = experiment.on_cpus
 
-    def rounded(x, kernel, *args, **options):  # to TF32's 10 bits
+    def rounded(x, *args, **options):  # to TF32's 10 bits
         x = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=10)
-        return products(x, kernel, *args, **options)
+        return on_cpus(np.float64, merged=True)(x, *args, **options)
 
-    monkeypatch.setattr(jax.lax, "conv_general_dilated", rounded)
+    def on_device(dtype, *, merged):  # members are merged on the device alone
+        return rounded if merged else on_cpus(dtype, merged=False)
+
+    monkeypatch.setattr(experiment, "on_cpus", on_device)
     found = check.agreement(config, num_classes=10)
     assert not found["float64"]["agrees"]
 

@@ -23,10 +23,9 @@ def assert_agree(ours, theirs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layout", "backend"), [("members", "pmap"), ("data", "shard_map")])
-def test_two_processes_make_the_run_of_one(layout, backend):
-    """Before the release, minibatches are divided over both in either layout."""
-    workdir, alone = host_runs.both(layout, backend), host_runs.alone()
+def test_two_processes_make_the_run_of_one():
+    """Before the release, minibatches are divided over both; then each has members of its own."""
+    workdir, alone = host_runs.both(), host_runs.alone()
     jax.tree.map(assert_agree, *map(lpw_jax.load_weights, (workdir, alone)))
     ours, theirs = (np.load(run / "predictions" / "test.npz") for run in (workdir, alone))
     for view in ("collapsed", "ensemble", "members"):
@@ -49,7 +48,7 @@ def test_two_processes_make_the_run_of_one(layout, backend):
 
 @pytest.mark.slow
 def test_only_the_first_process_prints():
-    folder = host_runs.both("members").parent
+    folder = host_runs.both().parent
     first, second = ((folder / f"run.{i}.out").read_text() for i in range(2))
     assert "results.json" in first and "4 x cpu on 2 host(s)" in first
     # JAX's Gloo prints on both, from several threads at once.

@@ -49,7 +49,7 @@ def disturbed(tmp_path_factory):
 
 
 def test_two_processes_survive_a_preemption_and_a_kill(disturbed):
-    assert survival.differences(disturbed.run, host_runs.both("members")) == []
+    assert survival.differences(disturbed.run, host_runs.both()) == []
 
 
 def test_a_lost_process_is_named_at_once_with_its_log(disturbed):

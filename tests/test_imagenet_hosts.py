@@ -35,7 +35,7 @@ def flags(tmp_path_factory):
 
 
 def test_two_processes_make_the_run_of_one(flags, tmp_path):
-    """Members on hosts of their own, against minibatches that two devices share."""
+    """Members on hosts of their own, by shard_map, against minibatches that two devices share."""
     alone = survival.start_tiny(
         tmp_path / "alone",
         flags=[*flags, "--config.parallel.layout=data"],
@@ -48,7 +48,10 @@ def test_two_processes_make_the_run_of_one(flags, tmp_path):
     joining = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", "2", "--process_id"]
     both = [
         survival.start_tiny(
-            tmp_path / "both", flags=[*flags, *joining, str(i)], config=CONFIG, devices=1
+            tmp_path / "both",
+            flags=[*flags, "--config.parallel.backend=shard_map", *joining, str(i)],
+            config=CONFIG,
+            devices=1,
         )
         for i in range(2)
     ]

@@ -17,6 +17,7 @@ SHORT = (
     "train.batch_size=8",
     "train.anneal_start=1",
     "train.anneal_end=3",
+    "train.crop_padding=0",
     "late_phase.release_epoch=1",
     "late_phase.num_members=2",
     "swa.start_epoch=3",
@@ -83,7 +84,7 @@ def test_a_run_is_saved_resumed_evaluated_and_read_again(kind, tmp_path):
                 "late_phase.patterns=head/.*",
                 "late_phase.kind_patterns=bn.*",
             ),
-            r"late_phase.kind_patterns: a weight must have .*'bn1/bias' has shape \(6,\)",
+            r"late_phase.kind_patterns: a weight must have .*'bn1/bias' has shape \(8,\)",
         ),
         (
             ("late_phase.kind=low_rank", "late_phase.kind_patterns=conv9/.*"),

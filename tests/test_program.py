@@ -30,7 +30,7 @@ def results(folder):
 def test_results_hold_what_is_documented(finished_run):
     found = results(finished_run)
     assert found["status"] == "complete" and found["seed"] == 0
-    assert (found["num_parameters"], found["num_late_phase_parameters"]) == (712, 118)
+    assert (found["num_parameters"], found["num_late_phase_parameters"]) == (730, 346)
     assert found["coasting"] == "reference"
     assert (found["data"]["name"], found["data"]["note"]) == ("digits", NOTE)
     assert found["config"] == json.loads((finished_run / "config.json").read_text())

@@ -105,8 +105,8 @@ def test_values_are_those_of_the_results(finished_run, written):
     assert rows["devices"] == [f"{train['num_devices']} x {train['device_kind']}"]
     assert rows["training speed"] == [f"{train['images_per_second']:,.1f} images/s"]
     assert rows["peak memory"][0].startswith(f"{train['peak_memory_bytes']:,} bytes")
-    assert rows["total"][:3] == ["594", "118", "712"]
-    assert rows["head"][:2] == ["0", "90"]
+    assert rows["total"][:3] == ["384", "346", "730"]
+    assert rows["head"][:2] == ["0", "330"]
     config, environment = (read_json(finished_run, f"{n}.json") for n in ("config", "environment"))
     assert rows["train.epochs"] == [str(config["train"]["epochs"])]
     assert rows["packages.jax"] == [environment["packages"]["jax"]]
@@ -247,5 +247,5 @@ def test_parameters_of_older_runs_are_totals(finished_run, tmp_path):
     results = read_json(folder, "results.json")
     counts = results.pop("parameters")
     (folder / "results.json").write_text(json.dumps(results))
-    assert made(folder).rows()["weights of one member"] == ["712"]
-    assert console.parameter_table(counts).columns[3].footer == "712"
+    assert made(folder).rows()["weights of one member"] == ["730"]
+    assert console.parameter_table(counts).columns[3].footer == "730"

@@ -16,7 +16,7 @@ from lpw_jax.training.progress import Progress
 from lpw_jax.training.saver import Saver
 from lpw_jax.weights import soundness
 
-KERNEL, VARIANCE = "shared/conv1/kernel", "batch_stats/bn2/var"
+KERNEL, VARIANCE = "shared/conv1/kernel", "batch_stats/bn1/var"
 POISONS = [
     (KERNEL, np.nan, "finite floating-point numbers"),
     (VARIANCE, -1e-3, "variances >= 0"),

@@ -45,7 +45,7 @@ def measured(finished_run, small, tmp_path_factory):
 @pytest.mark.slow
 def test_losses_are_those_of_the_run_on_training_images(measured):
     folder, found = measured
-    assert (found.images, found.batch_size) == (32, 16) and found.num_weights == 712
+    assert (found.images, found.batch_size) == (32, 16) and found.num_weights == 730
     assert list(found.networks) == ["collapsed", "member 0", "member 1", "before averaging"]
     run = lpw_jax.load(folder)
     data = load_dataset("digits", data_dir="", validation_examples=1181)

@@ -29,6 +29,7 @@ def one_device(tmp_path_factory):
         "train.batch_size": 16,
         "train.compute_dtype": "float64",
         "train.flip": True,
+        "train.crop_padding": 4,
         "late_phase.num_members": 4,
         "late_phase.member_mode": "vmap",  # compiles soonest
     }

@@ -28,7 +28,7 @@ def _written(*args, **kwargs):
 if __name__ == "__main__":
     report.refresh = lambda *_, **__: None  # its figures take as long as half of a training
     # So wide that a limit on the size of files tells a checkpoint from the logs.
-    models.create = functools.partial(tiny_net.create, features=(24, 32))
+    models.create = functools.partial(tiny_net.create, features=96)
     if _write is not None:
         compiler._cache_write = _written
     runpy.run_module("lpw_jax.main", run_name="__main__", alter_sys=True)

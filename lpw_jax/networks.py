@@ -11,8 +11,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from lpw_jax import experiment, registry
-from lpw_jax.devices import cpu
-from lpw_jax.devices.compilation import Program
+from lpw_jax.devices.compilation import Program, jit_once
 from lpw_jax.errors import UserError
 from lpw_jax.files.nested import from_nested, to_nested
 from lpw_jax.method.collapse import collapse
@@ -52,18 +51,12 @@ def initial(
     key = experiment.purpose_key(config.seed, "init")
     if found is None:
         init = functools.partial(random_state, config, model, image_shape)
-        return Program(_jit_once(init)), (key,), None
+        return Program(jit_once(init)), (key,), None
     variables, origin = found
     param_dtype = np.promote_types(config.train.compute_dtype, np.float32)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), variables)
     origin["published_accuracy"] = pretrained.PUBLISHED[config.model.name].accuracy / 100
-    return Program(_jit_once(functools.partial(tied_of, config, model))), (variables, key), origin
-
-
-def _jit_once(function: Callable) -> Callable:
-    """`jax.jit` for what is computed once: its compilation takes longer than its work."""
-    options = cpu.little_effort() if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=options)
+    return Program(jit_once(functools.partial(tied_of, config, model))), (variables, key), origin
 
 
 def random_state(
@@ -76,21 +69,25 @@ def random_state(
 
 def released(config: ConfigDict, model: nn.Module, tied: State) -> State:
     """The state at the release: members, made of the tied copy."""
+    return jit_once(functools.partial(_release, config, model))(tied, *_release_keys(config))
+
+
+def _release_keys(config):
+    return [experiment.purpose_key(config.seed, purpose) for purpose in ("release", "head")]
+
+
+def _release(config, model, tied, key, head_key):
     options, trained_by = config.late_phase, method(config, model)
-    release = functools.partial(
-        trained_by.release, num_members=options.num_members, sigma=options.sigma
-    )
-    state = _jit_once(release)(tied, experiment.purpose_key(config.seed, "release"))
-    if not options.reinitialize_head:
-        return state
-    start_anew = _jit_once(functools.partial(_with_new_heads, trained_by.member_optimizer))
-    return start_anew(state, experiment.purpose_key(config.seed, "head"))
+    state = trained_by.release(tied, key, num_members=options.num_members, sigma=options.sigma)
+    if options.reinitialize_head:
+        state = _with_new_heads(trained_by.member_optimizer, state, head_key)
+    return state
 
 
 def like(config: ConfigDict, model: nn.Module, tied: State, *, is_released: bool) -> State:
     """Shapes of a state, of the tied one or of that which it is released to."""
-    release = functools.partial(released, config, model)
-    return jax.eval_shape(release if is_released else lambda state: state, tied)
+    make = functools.partial(_release, config, model) if is_released else lambda state, *_: state
+    return jax.eval_shape(make, tied, *_release_keys(config))
 
 
 def check(config: ConfigDict, dataset: experiment.AnyDataset | None = None) -> None:

@@ -1,6 +1,7 @@
 """Eight CPU devices, strict arithmetic and kept programs, for every test and its processes."""
 
 import atexit
+import functools
 import gc
 import os
 import shutil
@@ -112,13 +113,26 @@ def foreign_arithmetic(float64):
 
 @pytest.fixture(scope="module")
 def tiny_network():
-    """Every network that the program makes is `tiny_net.TinyNet`."""
+    """Every network that the program makes is `tiny_net.PatchNet`."""
     import tiny_net
 
     from lpw_jax import models
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "create", tiny_net.create)
+        yield
+
+
+@pytest.fixture(scope="module")
+def two_layers():
+    """Likewise `tiny_net.TinyNet`: several shared weights and batch norms."""
+    import tiny_net
+
+    from lpw_jax import models
+
+    create = functools.partial(tiny_net.create, network=tiny_net.TinyNet, use_bias=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", create)
         yield
 
 
@@ -130,7 +144,11 @@ def finished_run(tiny_network):
     from lpw_jax import main
 
     def train(folder):
-        assert main.main([*short_run.COMMAND, "--workdir", str(folder / "digits")]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            # As users run it: what the program itself asks of XLA then counts.
+            others = os.environ["XLA_FLAGS"].replace(shared.QUICK_COMPILER, "")
+            patch.setenv("XLA_FLAGS", others)
+            assert main.main([*short_run.COMMAND, "--workdir", str(folder / "digits")]) == 0
 
     return shared.once("finished_run", train) / "digits"
 

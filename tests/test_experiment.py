@@ -10,6 +10,7 @@ from short_run import CONFIGS, DIGITS, subset
 from lpw_jax import experiment, models, networks, recipe, registry
 from lpw_jax.config import load_config
 from lpw_jax.devices import preflight
+from lpw_jax.models import convolution
 from lpw_jax.weights.pretrained import PUBLISHED
 
 GB = 10**9
@@ -68,14 +69,24 @@ def test_a_member_mode_that_is_asked_for_is_taken(mode, backend, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("backend", "mode", "by_hand"),
-    [("cpu", "auto", True), ("cpu", "vmap", False), ("gpu", "auto", False)],
+    ("backend", "mode", "dtype", "expected"),
+    [
+        ("cpu", "auto", "float32", convolution.cpu_conv_general_dilated),
+        ("cpu", "vmap", "float32", None),
+        ("cpu", "auto", "float64", convolution.cpu_product_general_dilated),
+        ("cpu", "vmap", "float64", convolution.cpu_product_general_dilated),
+        ("gpu", "auto", "float32", None),
+        ("gpu", "auto", "float64", None),
+    ],
 )
-def test_the_cpus_convolution_is_for_members_in_loops_on_cpus(backend, mode, by_hand, monkeypatch):
+def test_cpus_have_convolutions_for_members_in_loops_and_for_float64(
+    backend, mode, dtype, expected, monkeypatch
+):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    config = load_config(DIGITS, [f"--config.late_phase.member_mode={mode}"])
+    fields = f"late_phase.member_mode={mode}", f"train.compute_dtype={dtype}"
+    config = load_config(DIGITS, [f"--config.{field}" for field in fields])
     model = experiment.build_model(config, num_classes=10)
-    assert (model.conv_general_dilated is not None) == by_hand
+    assert model.conv_general_dilated is expected
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,10 @@ def flags(tmp_path_factory):
 
 
 def test_two_processes_make_the_run_of_one(flags, tmp_path):
-    """Members on hosts of their own, by shard_map, against minibatches that two devices share."""
+    """Minibatches that hosts share, by shard_map, against members on devices of their own."""
     alone = survival.start_tiny(
         tmp_path / "alone",
-        flags=[*flags, "--config.parallel.layout=data"],
+        flags=[*flags, "--config.parallel.layout=members"],
         config=CONFIG,
         devices=2,
     )
@@ -46,17 +46,18 @@ def test_two_processes_make_the_run_of_one(flags, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     joining = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", "2", "--process_id"]
+    sharing = ["--config.parallel.layout=data", "--config.parallel.backend=shard_map"]
     both = [
         survival.start_tiny(
             tmp_path / "both",
-            flags=[*flags, "--config.parallel.backend=shard_map", *joining, str(i)],
+            flags=[*flags, *sharing, *joining, str(i)],
             config=CONFIG,
             devices=1,
         )
         for i in range(2)
     ]
     assert [program.wait() for program in both] == [0, 0], [program.errors for program in both]
-    assert "members: vmap, layout: members" in both[0].output
+    assert "members: vmap, layout: data" in both[0].output
 
     def assert_agree(ours, theirs):
         assert ours.dtype == np.float64 and len(ours) == len(theirs)

@@ -54,8 +54,8 @@ def disturbed(tmp_path_factory):
     assert found.after_full.end(signal.SIGUSR1) == 75
     shutil.copytree(run, halted)
 
-    kill_in(survival.start_tiny(run), "re-estimation", within=0.3)
-    kill_in(survival.start_tiny(run), "evaluation", within=0.3)
+    kill_in(survival.start_tiny(run), "re-estimation", within=0.1)
+    kill_in(survival.start_tiny(run), "evaluation", within=0.1)
     assert survival.start_tiny(run, is_mute=True).wait() == 0
     return found
 

@@ -30,7 +30,7 @@ KINDS = {
         "late_phase.kind=low_rank",
         "late_phase.rank=2",
         "late_phase.kind_patterns=conv.*/kernel",
-        "late_phase.patterns=bn1/.*",
+        "late_phase.patterns=head/.*",
     ),
     "head only": ("late_phase.patterns=head/.*",),
 }

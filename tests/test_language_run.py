@@ -140,7 +140,7 @@ def exact(words, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_devices", "layout", "backend"),
-    [(2, "members", "pmap"), (4, "groups", "shard_map")],  # tied, they share minibatches
+    [(2, "members", "pmap"), (4, "groups", "shard_map")],
 )
 def test_devices_and_layouts_change_nothing_but_rounding(
     num_devices, layout, backend, words, exact, tmp_path

@@ -105,8 +105,9 @@ def test_an_nnx_module_is_initialised_and_applied_as_by_itself():
     np.testing.assert_array_equal(quick_jit.jit(in_a_run)(key), quick_jit.jit(by_itself)(key))
 
 
-def test_an_nnx_module_drops_out_by_the_key_it_is_given():
-    model, images = create("of_nnx"), np.ones((2, *IMAGE), np.float32)
+@pytest.mark.parametrize("name", ["of_nnx", "dropping"])
+def test_a_module_drops_out_by_the_key_it_is_given(name):
+    model, images = create(name), np.ones((2, *IMAGE), np.float32)
     variables = random_variables(model, IMAGE)
 
     def train(key):

@@ -19,6 +19,7 @@ def outcome(folder, backend, num_devices, layout, **options):
     """Weights, and losses and all else of every epoch but its time, of a short run."""
     fields = {
         "train.batch_size": 16,
+        "train.crop_padding": 2,
         "late_phase.num_members": 8,
         "late_phase.member_mode": "vmap",  # compiles soonest
         "evaluate.every_epochs": 2,

@@ -24,7 +24,7 @@ from lpw_jax.training import train
 from lpw_jax.training.runner import Runner
 from lpw_jax.training.schedules import Rates
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("two_layers")
 NUM_CYCLES = {1: 6, 2: 6, 3: 3, 4: 3, 5: 3}  # of 48 images in batches of 8; K = 2 from epoch 3 on
 
 
@@ -266,7 +266,7 @@ def test_shared_minibatches_need_one_all_reduce_and_three_a_batch_norm_one_of_th
     """Forward: the mean, then the squared deviations from it. XLA merges none of these on CPUs."""
     program, state = compiled_cycle("data", "vmap", num_devices)
     norms = len(jax.tree.leaves(state.member_model_state)) // 2
-    assert norms == 1
+    assert norms == 2
     assert collectives(program) == {
         ("all-reduce", ""): 2 * norms + 1,
         ("all-reduce", "backward"): norms,

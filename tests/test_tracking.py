@@ -32,7 +32,7 @@ from lpw_jax.training.journal import Journal
 from lpw_jax.training.runner import Runner
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
-CONFIG = [*SHORT, "--config.train.batch_size=16"]
+CONFIG = [*SHORT, "--config.train.crop_padding=2", "--config.train.batch_size=16"]
 TIMES = ("seconds", "images_per_second")
 
 

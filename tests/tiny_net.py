@@ -52,7 +52,7 @@ class TinyNet(nn.Module):
 class PatchNet(nn.Module):
     """The least that a run trains: a convolution of four patches, batch norm, a head.
 
-    Of images of any size it sees 8 x 8 pixels: all that there are of a digit.
+    It sees 8 x 8 pixels of an image, which has at least as many; a digit has no more.
     """
 
     num_classes: int = CLASSES

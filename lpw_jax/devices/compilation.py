@@ -81,6 +81,12 @@ def _unsafe(folder: Path) -> str:
     return ""
 
 
+def jit_once(function: Callable) -> Callable:
+    """`jax.jit` for what runs seldom and briefly: compiling it takes longer than running it."""
+    options = cpu.little_effort() if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)
+
+
 # XLA takes one core for a program, on CPUs; what is begun first is compiled first.
 _threads = concurrent.futures.ThreadPoolExecutor(2, "compilation")
 

@@ -115,7 +115,7 @@ def activation_bytes(model: nn.Module, image_shape: Sequence[int], *, platform: 
 
     Shapes are followed through the network, nothing is computed. Measured against XLA's own plan
     for wide residual networks, ResNet-50 and DenseNet-161 on the CPU: 0.8 to 1.2 times it in
-    float32, 0.65 to 1 (wide residual networks only) in bfloat16.
+    float32, 0.65 to 1 (wide residual networks only) in bfloat16. Too low in float64 on CPUs.
     Left out: weights and images, gradients of activations (each needed while the backward pass
     frees the rest), work space of convolutions, padding and fragmentation of a device's memory.
 
@@ -124,7 +124,8 @@ def activation_bytes(model: nn.Module, image_shape: Sequence[int], *, platform: 
       image_shape: [B, H, W, C] of the images that one device sees at once.
       platform: 'cpu', whose convolutions widen bfloat16 to float32, or another.
     """
-    # Whoever computes them, convolutions keep the same; JAX's own are those it can tell apart.
+    # Whoever computes them, convolutions keep the same (but patches in float64 on CPUs); JAX's own
+    # are those it can tell apart.
     if hasattr(model, "conv_general_dilated"):
         model = model.clone(conv_general_dilated=None)
     if platform == "cpu":

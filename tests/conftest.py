@@ -111,16 +111,21 @@ def foreign_arithmetic(float64):
         yield
 
 
+def _created(create):
+    """While a fixture is in use, every network that the program makes is of `create`."""
+    from lpw_jax import models
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", create)
+        yield
+
+
 @pytest.fixture(scope="module")
 def tiny_network():
     """Every network that the program makes is `tiny_net.PatchNet`."""
     import tiny_net
 
-    from lpw_jax import models
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "create", tiny_net.create)
-        yield
+    yield from _created(tiny_net.create)
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +133,8 @@ def two_layers():
     """Likewise `tiny_net.TinyNet`: several shared weights and batch norms."""
     import tiny_net
 
-    from lpw_jax import models
-
-    create = functools.partial(tiny_net.create, network=tiny_net.TinyNet, use_bias=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "create", create)
-        yield
+    options = dict(network=tiny_net.TinyNet, use_bias=False)
+    yield from _created(functools.partial(tiny_net.create, **options))
 
 
 @pytest.fixture(scope="module")

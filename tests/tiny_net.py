@@ -24,16 +24,21 @@ PATTERNS = (".*bn.*", "head/.*")
 CLASSES = 5
 
 
-class TinyNet(nn.Module):
-    """Its attributes are arguments of `models.create`, the first layer's bias and the channels."""
+class Network(nn.Module):
+    """Its attributes are arguments of `models.create`."""
 
     num_classes: int = CLASSES
-    use_bias: bool = True
-    features: tuple[int, int] = (6, 8)
     axis_name: str | None = None
     dtype: Any = jnp.float64
     precision: str = "highest"
     conv_general_dilated: Any = None
+
+
+class TinyNet(Network):
+    """Without the bias, a run has no gradient that is only rounding."""
+
+    use_bias: bool = True
+    features: tuple[int, int] = (6, 8)
 
     @nn.compact
     def __call__(self, x, *, train=False):
@@ -49,18 +54,13 @@ class TinyNet(nn.Module):
         return nn.Dense(self.num_classes, name="head", **layer)(x.mean((1, 2)))
 
 
-class PatchNet(nn.Module):
+class PatchNet(Network):
     """The least that a run trains: a convolution of four patches, batch norm, a head.
 
     It sees 8 x 8 pixels of an image, which has at least as many; a digit has no more.
     """
 
-    num_classes: int = CLASSES
     features: int = 8
-    axis_name: str | None = None
-    dtype: Any = jnp.float64
-    precision: str = "highest"
-    conv_general_dilated: Any = None
 
     @nn.compact
     def __call__(self, x, *, train=False):

@@ -24,7 +24,7 @@ from lpw_jax.display import console
 from lpw_jax.errors import UserError
 from lpw_jax.method.keys import make_key
 from lpw_jax.models.convolution import on_cpus
-from lpw_jax.weights import pretrained, weight_download, weight_files
+from lpw_jax.weights import pretrained, weight_files
 
 AnyDataset = Dataset | OnDisk | Text
 
@@ -32,10 +32,7 @@ AnyDataset = Dataset | OnDisk | Text
 def build_model(
     config: ConfigDict, num_classes: int, *, member_mode: str | None = None
 ) -> nn.Module:
-    """The network of `config`, without a device axis, to be trained in `member_mode`.
-
-    `member_mode` is by default that of `config`.
-    """
+    """The network of `config`, without a device axis; `member_mode` is by default the config's."""
     mode = member_mode or config.late_phase.member_mode
     dtype, on_cpu = jnp.dtype(config.train.compute_dtype), jax.default_backend() == "cpu"
     return models.create(
@@ -103,6 +100,8 @@ def pretrained_weights(
         return None
     if file == pretrained.PUBLISHED_NAME:
         weight_files.import_torch()  # before anything is fetched that could not be read
+        from lpw_jax.weights import weight_download  # `requests`: only where it is used
+
         file = weight_download.fetch(name)
     variables, what = pretrained.load_variables(
         file,

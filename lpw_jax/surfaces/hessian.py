@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 Product = Callable[[NDArray], NDArray]  # H v of v, [n] both
 _RESTARTS = 30
@@ -68,6 +67,9 @@ def top_eigenvalues(
     Returns:
       fewer than `count` if 30 restarts do not suffice, or if n is not above it.
     """
+    # A quarter of a second: only where it is used.
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
     start = np.random.default_rng(seed).standard_normal(size).astype(dtype)
     operator = LinearOperator((size, size), matvec=product, dtype=start.dtype)
     options = dict(which="LA", v0=start, tol=tolerance, maxiter=_RESTARTS)

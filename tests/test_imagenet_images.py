@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -63,6 +64,10 @@ def pillow(encoded, *, size, resize):
 def tf():
     """TensorFlow, which takes seconds to import and need not be in every worker."""
     return import_tensorflow()
+
+
+def test_tensorflow_is_imported_without_keras(tf):
+    assert "keras" not in sys.modules and tf.__version__
 
 
 @pytest.fixture(scope="module")

@@ -157,17 +157,19 @@ class Streamed:
         def feed(batch):
             return {k: tf.reshape(v, shape + tuple(v.shape[1:])) for k, v in batch.items()}
 
+        # All conditions are tf.cond already: to look for others takes a second.
+        as_written = tf.autograph.experimental.do_not_convert
         data = tf.data.Dataset.from_tensor_slices(rows.reshape(-1)).batch(_RECORDS_PER_CALL)
-        data = data.map(read, num_parallel_calls=_CALLS, deterministic=True).unbatch()
+        data = data.map(as_written(read), num_parallel_calls=_CALLS, deterministic=True).unbatch()
         data = data.map(
-            example_or_none if (rows < 0).any() else example,
+            as_written(example_or_none if (rows < 0).any() else example),
             num_parallel_calls=_num_cpus() + 1,  # one more, as results have to wait in line
             deterministic=True,
         )
         data = data.batch(int(np.prod(shape)), drop_remainder=True)
         options = tf.data.Options()
         options.autotune.enabled = False  # it costs 5 % to find out what is known
-        return data.map(feed).prefetch(_FEEDS_AHEAD).with_options(options)
+        return data.map(as_written(feed)).prefetch(_FEEDS_AHEAD).with_options(options)
 
     def _read(self, numbers: np.ndarray, *, key: np.uint64) -> tuple[np.ndarray, ...]:
         """Encoded images (bytes [N]), labels (int32 [N]) and random numbers (float64 [N, draws]).

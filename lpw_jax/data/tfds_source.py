@@ -92,7 +92,8 @@ def import_tensorflow():
     if "tensorflow" not in sys.modules:
         _silence_tensorflow()
     try:
-        import tensorflow as tf
+        with _without_keras():
+            import tensorflow as tf
     except ImportError:
         raise ImportError(
             "tfrecord data, and preparing a dataset, need TensorFlow: pip install tensorflow-cpu "
@@ -107,6 +108,19 @@ def _silence_tensorflow() -> None:
     """Before its import: it would tell of its own affairs."""
     for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
         os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """TensorFlow imports Keras, for two seconds, and does without where there is none."""
+    if "keras" in sys.modules:
+        yield
+        return
+    sys.modules["keras"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop("keras", None)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import small_models
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 from lpw_jax.method import noise
@@ -164,7 +164,7 @@ def test_noise_depends_neither_on_other_leaves_nor_on_other_members(float64):
         jit(functools.partial(noise.perturb, members=some, sigma=0.5))(jax.random.key(0))
         for some in (tree, part)
     )
-    np.testing.assert_array_equal(alone["b"]["c"], noisy["b"]["c"][:2])
+    np.testing.assert_allclose(alone["b"]["c"], noisy["b"]["c"][:2], rtol=1e-14)  # two programs
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lpw_jax.method import keys
 
@@ -20,13 +21,16 @@ def perturb(key: jax.Array, members: Tree, sigma: float) -> Tree:
 
     # Keyed by name and member, so that noise depends neither on which other leaves are
     # late-phase nor on where a member is placed.
-    def noisy(name, k, weight):
-        own = jax.random.fold_in(jax.random.fold_in(key, name), k)
+    def of_member(name, k):
+        return jax.random.fold_in(jax.random.fold_in(key, name), k)
+
+    def noisy(own, weight):
         noise = jax.random.normal(own, weight.shape, weight.dtype)
         return weight + sigma * jnp.sqrt(jnp.square(weight).mean()) * noise
 
-    of_arrays = jax.vmap(jax.vmap(noisy, (None, 0, 0)), (0, None, 0))
     paths, structure = jax.tree_util.tree_flatten_with_path(members)
+    if not paths:
+        return members
     names = [zlib.crc32(jax.tree_util.keystr(path).encode()) for path, _ in paths]
     leaves = [leaf for _, leaf in paths]
     alike: dict[Any, list[int]] = {}
@@ -34,12 +38,12 @@ def perturb(key: jax.Array, members: Tree, sigma: float) -> Tree:
         alike.setdefault((leaf.shape, leaf.dtype) if leaf.size <= SMALL else i, []).append(i)
     key = keys.typed(key)
     with keys.one_stream():
+        of_members = jax.vmap(jax.vmap(of_member, (None, 0)), (0, None))(
+            jnp.array(names, jnp.uint32), jnp.arange(len(leaves[0]), dtype=jnp.int32)
+        )
         for group in alike.values():
-            found = of_arrays(
-                jnp.array([names[i] for i in group], jnp.uint32),
-                jnp.arange(len(leaves[group[0]]), dtype=jnp.int32),
-                jnp.stack([leaves[i] for i in group]),
-            )
+            stacked = jnp.stack([leaves[i] for i in group])
+            found = jax.vmap(jax.vmap(noisy))(of_members[np.array(group)], stacked)
             for i, leaf in zip(group, found, strict=True):
                 leaves[i] = leaf
     return jax.tree.unflatten(structure, leaves)

@@ -111,6 +111,15 @@ def foreign_arithmetic(float64):
         yield
 
 
+@pytest.fixture
+def fast_steps(monkeypatch):
+    """What runs on all devices is compiled to faster machine code: for long trainings."""
+    from lpw_jax.devices import cpu
+
+    options = cpu.compiler_options() | {"xla_backend_optimization_level": 1}
+    monkeypatch.setattr(cpu, "compiler_options", lambda: options)
+
+
 def _created(create):
     """While a fixture is in use, every network that the program makes is of `create`."""
     from lpw_jax import models

@@ -15,6 +15,7 @@ FLAGS = (
     "--config.train.batch_size=16",
     "--config.train.anneal_start=1",
     "--config.train.anneal_end=2",
+    "--config.train.crop_padding=0",  # compiles sooner
     "--config.train.compute_dtype=float64",
     "--config.late_phase.num_members=4",
     "--config.late_phase.member_mode=vmap",  # compiles soonest

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import filelock
 
-# Flag of XLA: machine code is made in half the time, and runs as fast on networks this small.
-QUICK_COMPILER = "--xla_backend_optimization_level=1"
+# Flags of XLA: what is compiled takes a fifth of the time, or half of it, and runs three times as
+# long, or as long as ever. In one process the fixture `fast_steps` does the latter for steps.
+_QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+QUICK_COMPILER = f"--xla_backend_optimization_level=0 {_QUICK}"
+FAST_PROGRAMS = f"--xla_backend_optimization_level=1 {_QUICK}"  # run for longer than compiled
 FOLDER = "LPW_JAX_TESTS_SHARED"  # environment variable, set by conftest
 
 

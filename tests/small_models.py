@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 

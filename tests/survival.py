@@ -16,7 +16,7 @@ import event_files
 import jax
 import numpy as np
 import shared
-from shared import QUICK_COMPILER
+from shared import FAST_PROGRAMS, QUICK_COMPILER
 
 import lpw_jax
 from lpw_jax import signals
@@ -174,14 +174,15 @@ def has_written(workdir: Path, pattern: str, *, since: float) -> bool:
     return has_written(workdir, pattern, since=since)
 
 
-def start(workdir: Path, **options: Any) -> Program:
+def start(workdir: Path, *, xla: str = QUICK_COMPILER, **options: Any) -> Program:
     """A program that need not compile what another of the session has compiled."""
-    return Program(workdir, xla=QUICK_COMPILER, **options)
+    return Program(workdir, xla=xla, **options)
 
 
 def start_tiny(workdir: Path, flags: Sequence[str] = TINY_FLAGS, **options: Any) -> Program:
-    """The same with a tiny network, where the network is not the point."""
-    return start(workdir, flags=flags, program=(TINY_PROGRAM,), **options)
+    """The same with a tiny network, where the network is not the point. It is started often."""
+    program = (TINY_PROGRAM,)
+    return start(workdir, flags=flags, program=program, xla=FAST_PROGRAMS, **options)
 
 
 def undisturbed() -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_net
-from quick_jit import jit
+from jax import jit
 from short_run import DIGITS, SHORT, subset
 from tiny_net import TinyNet, images, labels
 

@@ -6,8 +6,8 @@ import runpy
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import jit
 from PIL import Image
-from quick_jit import jit
 
 from lpw_jax.data import epoch_order, load_dataset
 from lpw_jax.data.augment import Draws, augment, draw, example_keys, normalize, transform

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from quick_jit import jit
+from jax import jit
 from small_models import double
 
 import lpw_jax

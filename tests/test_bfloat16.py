@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_net
-from quick_jit import jit
+from jax import jit
 from short_run import DIGITS
 
 from lpw_jax import main
@@ -61,6 +61,7 @@ def test_a_cycle_agrees_with_float32_within_bfloat16s_precision(network):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tiny_network")
 def test_a_short_real_run_learns(tmp_path, monkeypatch):
     one = jax.devices()[:1]  # compiles soonest
     monkeypatch.setattr(parallel, "found", lambda: one)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 
 from lpw_jax.models.convolution import (
     LAYOUT,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 from torchvision_weights import random_variables
 
 from lpw_jax.models.convolution import cpu_conv_general_dilated

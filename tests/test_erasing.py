@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 from short_run import DIGITS, subset
 
 from lpw_jax import experiment

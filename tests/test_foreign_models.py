@@ -12,7 +12,7 @@ import optax
 import pytest
 from algorithm_1 import INPUTS, WIDTH, B
 from flax import nnx
-from quick_jit import jit
+from jax import jit
 from small_models import double
 
 import lpw_jax

@@ -171,25 +171,15 @@ def train_recorded(config, dataset, golden, devices, folder, monkeypatch):
     return np.concatenate(losses), networks.to_weights(state), final
 
 
-def test_losses_agree_until_an_epoch_after_the_release(float64, tmp_path, monkeypatch):
-    """Losses alone: the quick part of the slow test below."""
-    golden = np.load(GOLDEN / "cifar_sgd_coasting.npz")
-    config = config_of(golden, "vmap", train__epochs=3)
-    devices, folder = Devices.over(jax.devices()[:1]), Workdir(tmp_path)
-    losses, *_ = train_recorded(config, dataset_of(golden), golden, devices, folder, monkeypatch)
-    assert len(losses) == 3 * 6
-    assert_agrees(losses, golden["losses"][: len(losses)], "losses")
-
-
-@pytest.mark.slow
+@pytest.mark.usefixtures("fast_steps")
 @pytest.mark.parametrize(
     ("run", "member_mode", "num_devices"),
     [
         ("cifar_sgd_coasting", "vmap", 1),
-        ("cifar_swa_coasting", "scan", 4),
-        ("cifar_head_only", "vmap", 8),
-        ("cifar_templates", "scan", 1),
-        ("cifar_sgd_paper", "vmap", 1),
+        pytest.param("cifar_swa_coasting", "scan", 4, marks=pytest.mark.slow),
+        pytest.param("cifar_head_only", "vmap", 8, marks=pytest.mark.slow),
+        pytest.param("cifar_templates", "scan", 1, marks=pytest.mark.slow),
+        pytest.param("cifar_sgd_paper", "vmap", 1, marks=pytest.mark.slow),
     ],
 )
 def test_agrees_with_the_published_code(

@@ -116,6 +116,8 @@ def test_fine_tuning_agrees_with_the_published_code(
         "parallel.layout": layout,
         "evaluate.batch_size": 3,  # does not divide the 8 test images
         "evaluate.every_epochs": 0,
+        "checkpoint.every_epochs": 0,
+        "checkpoint.every_minutes": 0,
     }
     config = load_config(CONFIG, [f"--config.{name}={value}" for name, value in fields.items()])
     weights = state_dict("resnet50", NUM_CLASSES)

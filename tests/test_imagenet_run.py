@@ -51,7 +51,6 @@ def flags(folder):
         "data.image_size": 32,
         "data.resize": 40,
         "evaluate.batch_size": 4,
-        "checkpoint.every_minutes": 0.003,  # in the midst of epochs
     }
     return [f"--config.{name}={value}" for name, value in fields.items()]
 
@@ -98,7 +97,8 @@ def test_a_run_tells_what_the_pretrained_weights_are_worth_and_its_best_epoch(fi
 @pytest.mark.slow
 def test_a_run_killed_on_the_way_ends_as_if_undisturbed(folder, finished, flags):
     workdir = folder / "runs" / "killed"
-    first = started(workdir, flags)
+    in_the_midst = "--config.checkpoint.every_minutes=0.003"
+    first = started(workdir, [*flags, in_the_midst])
     assert first.wait_for(lambda: first.newest() > 0), first.errors
     assert first.end() == -signal.SIGKILL
     second = started(workdir, flags)

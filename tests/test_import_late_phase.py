@@ -72,7 +72,6 @@ def assert_same(trees, others):
     ("run", "prefix"),
     [
         pytest.param("cifar_sgd_coasting", "final/", marks=pytest.mark.slow),
-        pytest.param("cifar_sgd_paper", "final/", marks=pytest.mark.slow),
         ("cifar_swa_coasting", "final/"),
         pytest.param("cifar_swa_coasting", "swa/", marks=pytest.mark.slow),
     ],

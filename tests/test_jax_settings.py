@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import quick_jit
 import survival
 from comparison_files import results, write
 from short_run import DIGITS
@@ -60,7 +59,7 @@ def drawn_by_the_library():
         tied = method.init(params, key=key)
         return method.release(tied, raw, num_members=3, sigma=0.1).members
 
-    return jax.device_get(quick_jit.jit(release)(params, key, raw))
+    return jax.device_get(jax.jit(release)(params, key, raw))
 
 
 def test_what_the_library_draws_is_a_function_of_the_key():
@@ -77,7 +76,7 @@ def drawn_by_a_network():
         return jax.random.bits(a), jax.random.normal(b, (3,)), x @ x, jax.nn.softmax(x)
 
     x = np.ones((2, 2), np.float32)
-    found = jax.device_get(quick_jit.jit(draw)(x))
+    found = jax.device_get(jax.jit(draw)(x))
     return found, str(jax.make_jaxpr(lambda x: jax.grad(lambda x: jnp.sum(x @ x))(x))(x))
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 
 from lpw_jax import linen
 from lpw_jax.evaluation.sample import sample

@@ -112,15 +112,13 @@ def finished(words, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cycles", [30, 95])
-def test_a_run_that_was_stopped_amid_an_epoch_is_the_undisturbed_one(
-    cycles, words, finished, tmp_path
-):
+def test_a_run_that_was_stopped_amid_epochs_is_the_undisturbed_one(words, finished, tmp_path):
     """In the tied phase and with members: the carried state is in the checkpoint."""
     config = config_of(words)
-    with pytest.raises(Preempted):
-        run(config, tmp_path, preemption=AfterCycles(cycles))
-    assert len(Workdir(tmp_path).read_metrics()) == (cycles > 74)
+    for cycles, epochs in ((30, 0), (65, 1)):  # of 74 and 37 an epoch
+        with pytest.raises(Preempted):
+            run(config, tmp_path, preemption=AfterCycles(cycles))
+        assert len(Workdir(tmp_path).read_metrics()) == epochs
     assert_equal(saved(finished), saved(run(config, tmp_path)))
 
 
@@ -140,7 +138,7 @@ def exact(words, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_devices", "layout", "backend"),
-    [(2, "members", "pmap"), (4, "groups", "shard_map")],
+    [(4, "groups", "shard_map")],
 )
 def test_devices_and_layouts_change_nothing_but_rounding(
     num_devices, layout, backend, words, exact, tmp_path
@@ -151,9 +149,8 @@ def test_devices_and_layouts_change_nothing_but_rounding(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["scan", "unroll"])
-def test_members_one_after_the_other_are_members_at_once(mode, words, finished, tmp_path):
-    found = run(config_of(words, late_phase__member_mode=mode), tmp_path)
+def test_members_one_after_the_other_are_members_at_once(words, finished, tmp_path):
+    found = run(config_of(words, late_phase__member_mode="scan"), tmp_path)
     assert_equal(saved(finished), saved(found), tolerance=1e-3)
 
 
@@ -294,6 +291,11 @@ def test_the_paper_s_cells_pass_a_dry_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(text_files, "ENWIK8_MD5", hashlib.md5(content).hexdigest())
     (tmp_path / "enwik8").write_bytes(content)
     command = ["--config", str(path), f"--config.data.manual_dir={tmp_path}", "--dry_run"]
-    batch = ["--config.train.batch_size=8", "--workdir", str(tmp_path / "run")]
+    batch = [
+        "--config.train.batch_size=8",
+        "--config.data.sequence_length=25",
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
     assert main.main([*command, *batch]) == 0
     assert "all checks passed" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 from tiny_net import TinyNet, images, method, released
 
 from lpw_jax import models, networks

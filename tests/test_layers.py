@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 from tiny_net import random_variables
 
 from lpw_jax import models
@@ -87,6 +87,7 @@ def test_gradients_are_those_of_the_formula_on_the_whole_batch(float64, num_devi
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
+@pytest.mark.usefixtures("fast_steps")
 @pytest.mark.parametrize("offset", [0.0, 20.0, 200.0])
 def test_float32_gradients_lose_no_more_than_the_docstring_says(offset):
     x, scale, bias, along = arguments()

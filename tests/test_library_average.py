@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_models
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 

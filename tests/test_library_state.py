@@ -9,7 +9,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 import small_models
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import small_models
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 

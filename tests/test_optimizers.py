@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 import small_models
-from quick_jit import jit
+from jax import jit
 from short_run import DIGITS
 
 from lpw_jax import recipe

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 from lpw_jax import models, networks

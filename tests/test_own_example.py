@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import shared
 
 from lpw_jax import experiment, networks
 from lpw_jax.config import load_config
@@ -43,7 +44,7 @@ def test_the_own_network_fits_the_own_images(folder, monkeypatch):
 
 @pytest.mark.slow
 def test_the_own_network_is_trained_by_the_command_that_its_config_gives(folder):
-    environment = os.environ | {"XLA_FLAGS": ""}  # one device, as there
+    environment = os.environ | {"XLA_FLAGS": shared.FAST_PROGRAMS}  # and one device, as there
     command = [sys.executable, "-m", "lpw_jax.main", "--config", "config.py"]
     subprocess.run(command, check=True, env=environment, timeout=500)
     results = json.loads((folder / "runs" / "config" / "seed0" / "results.json").read_text())

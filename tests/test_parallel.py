@@ -44,7 +44,6 @@ def outcome(folder, backend, num_devices, layout, **options):
     [
         (2, "members"),
         (8, "data"),
-        (8, "members"),
     ],
 )
 def test_a_run_is_the_same_bit_for_bit_by_pmap_and_by_shard_map(num_devices, layout, tmp_path):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import small_models
-from quick_jit import jit
+from jax import jit
 from short_run import DIGITS, subset
 
 import lpw_jax

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 from lpw_jax import linen

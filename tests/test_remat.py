@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_net
-from quick_jit import jit
+from jax import jit
 from short_run import DIGITS
 
 from lpw_jax import experiment

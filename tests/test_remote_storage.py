@@ -29,7 +29,7 @@ def start(storage, *arguments):
     environment |= {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "PYTHONUNBUFFERED": "1",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {survival.QUICK_COMPILER}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {survival.FAST_PROGRAMS}",
     }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from quick_jit import jit
+from jax import jit
 from torchvision_weights import random_variables
 
 from lpw_jax import models

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_net
-from quick_jit import jit
+from jax import jit
 from tiny_net import PATTERNS, TinyNet, images, labels
 
 from lpw_jax.method.average import statistics_step

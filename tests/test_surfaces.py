@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_net
+from jax import jit
 from jax.flatten_util import ravel_pytree
-from quick_jit import jit
 
 from lpw_jax.method.collapse import collapse
 from lpw_jax.method.members import member

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 from tiny_net import PATTERNS, TinyNet, labels, method, released
 
 from lpw_jax.data import augment, in_memory

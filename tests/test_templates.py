@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 import small_models
-from quick_jit import jit
+from jax import jit
 
 import lpw_jax
 from lpw_jax.method.kinds.part import Places

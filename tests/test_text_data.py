@@ -7,7 +7,7 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import jit
+from jax import jit
 
 from lpw_jax import registry
 from lpw_jax.data import load_dataset, split_order, text_files

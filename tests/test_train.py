@@ -42,7 +42,7 @@ def one_device(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_devices", "layout"),
-    [(4, "members"), (8, "data"), (8, "groups")],  # a member each in the first
+    [(4, "members"), (8, "groups")],  # a member each in the first
 )
 def test_a_run_does_not_depend_on_devices_and_layout(one_device, num_devices, layout, tmp_path):
     config, one = one_device

@@ -51,7 +51,8 @@ class TinyNet(Network):
         x = nn.relu(BatchNorm(name="bn1", **norm)(x))
         x = nn.Conv(second, (3, 3), use_bias=False, name="conv2", **conv)(x)
         x = nn.relu(BatchNorm(name="bn2", **norm)(x))
-        return nn.Dense(self.num_classes, name="head", **layer)(x.mean((1, 2)))
+        logits = nn.Dense(self.num_classes, name="head", **layer)(x.mean((1, 2)))
+        return logits.astype(np.promote_types(self.dtype, np.float32))
 
 
 class PatchNet(Network):
@@ -72,7 +73,8 @@ class PatchNet(Network):
         x = nn.Conv(self.features, **patch, **conv)(x[:, ::every, ::every][:, :8, :8])
         x = BatchNorm(name="bn1", train=train, axis_name=self.axis_name, **layer)(x)
         x = nn.relu(x).reshape(len(x), -1)
-        return nn.Dense(self.num_classes, name="head", **product)(x)
+        logits = nn.Dense(self.num_classes, name="head", **product)(x)
+        return logits.astype(np.promote_types(self.dtype, np.float32))
 
 
 def create(

@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lpw_jax import launch
         from lpw_jax.devices import compilation, cpu, hosts
 
-        gc.freeze()  # what is imported is not garbage: looked through, it took a tenth of the start
+        if argv is None:  # the process is this program's alone
+            gc.freeze()  # what is imported is not garbage: to look through it takes half a second
         cpu.share_memory()
         with hosts.joined(
             distributed=args.distributed,

@@ -104,9 +104,9 @@ def minibatch(*fields):
 
 def test_a_run_erases_after_normalisation_with_the_configured_probability():
     plain, erased = minibatch("train.cutout=0"), minibatch("train.random_erasing=0.5")
-    changed = (plain != erased).any(axis=(1, 2, 3))
-    assert 8 < changed.sum() < 32
-    assert (erased[plain != erased] == 0).all()
+    differs = ~np.isclose(plain, erased, atol=1e-5)  # two programs may round differently
+    assert 8 < differs.any(axis=(1, 2, 3)).sum() < 32
+    assert (erased[differs] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -290,12 +290,8 @@ def test_the_paper_s_cells_pass_a_dry_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(text_files, "ENWIK8_BYTES", len(content))
     monkeypatch.setattr(text_files, "ENWIK8_MD5", hashlib.md5(content).hexdigest())
     (tmp_path / "enwik8").write_bytes(content)
-    command = ["--config", str(path), f"--config.data.manual_dir={tmp_path}", "--dry_run"]
-    batch = [
-        "--config.train.batch_size=8",
-        "--config.data.sequence_length=25",
-        "--workdir",
-        str(tmp_path / "run"),
-    ]
-    assert main.main([*command, *batch]) == 0
+    fields = {"data.manual_dir": tmp_path, "data.sequence_length": 25, "train.batch_size": 8}
+    small = [f"--config.{name}={value}" for name, value in fields.items()]
+    command = ["--config", str(path), *small, "--workdir", str(tmp_path / "run"), "--dry_run"]
+    assert main.main(command) == 0
     assert "all checks passed" in capsys.readouterr().out

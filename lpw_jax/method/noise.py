@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lpw_jax.method import keys
 
@@ -43,7 +42,7 @@ def perturb(key: jax.Array, members: Tree, sigma: float) -> Tree:
         )
         for group in alike.values():
             stacked = jnp.stack([leaves[i] for i in group])
-            found = jax.vmap(jax.vmap(noisy))(of_members[np.array(group)], stacked)
+            found = jax.vmap(jax.vmap(noisy))(of_members[jnp.array(group)], stacked)
             for i, leaf in zip(group, found, strict=True):
                 leaves[i] = leaf
     return jax.tree.unflatten(structure, leaves)
